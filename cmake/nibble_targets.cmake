@@ -1,0 +1,52 @@
+# One static library a folder of src/: nibble_library(base), with the layers below it as DEPS.
+# Sources are found by pattern, so adding a member of a registry is one file and one line of a .def.
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_CXX_FLAGS_RELEASE "-O2")
+
+add_library(nibble_flags INTERFACE)
+target_compile_options(nibble_flags INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Werror
+  -Wno-restrict  # false alarms on std::string in GCC 12 (bug 105651)
+  -fno-math-errno -ffp-contract=off)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  target_compile_options(nibble_flags INTERFACE -Wno-unknown-warning-option -Wno-gnu-zero-variadic-macro-arguments)
+endif()
+target_include_directories(nibble_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)
+if(NIBBLE_SANITIZE)
+  target_compile_options(nibble_flags INTERFACE -fsanitize=${NIBBLE_SANITIZE}
+    -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  target_link_options(nibble_flags INTERFACE -fsanitize=${NIBBLE_SANITIZE})
+endif()
+if(NIBBLE_FUZZ)
+  target_compile_options(nibble_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
+
+function(nibble_library name)
+  cmake_parse_arguments(ARG "" "" "DEPS" ${ARGN})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
+  # Files of isa/ need flags of their own and are added by their folder's CMakeLists.txt.
+  list(FILTER sources EXCLUDE REGEX "/isa/")
+  if(NOT sources)
+    add_library(nibble_${name} INTERFACE)
+    target_link_libraries(nibble_${name} INTERFACE nibble_flags ${ARG_DEPS})
+    return()
+  endif()
+  add_library(nibble_${name} STATIC ${sources})
+  target_link_libraries(nibble_${name} PUBLIC nibble_flags ${ARG_DEPS})
+endfunction()
+
+# nibble_test(folder DEPS ...): every tests/<folder>/*_test.cc becomes one program, <folder>_tests.
+function(nibble_test name)
+  cmake_parse_arguments(ARG "" "" "DEPS" ${ARGN})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*_test.cc)
+  if(NOT sources)
+    return()
+  endif()
+  add_executable(${name}_tests ${sources})
+  target_link_libraries(${name}_tests PRIVATE nibble_test_support ${ARG_DEPS} GTest::gmock GTest::gtest_main)
+  add_test(NAME ${name} COMMAND ${name}_tests)
+  set_tests_properties(${name} PROPERTIES TIMEOUT 900)
+endfunction()

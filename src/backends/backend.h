@@ -1,0 +1,66 @@
+// A device that runs ops: for each op an ordered list of implementations, walked at every call.
+//
+//   NIBBLE_VERBOSE=dispatch        log which implementation was taken, and why others were not
+//   (once each) NIBBLE_ISA=generic|avx2|avx512 use at most this level
+//   NIBBLE_FORCE=linear:reference,attention:avx2   take exactly this implementation or fail
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/log.h"
+#include "ops/args.h"
+#include "ops/op.h"
+
+namespace nibble {
+
+struct BackendOptions {
+  int threads = 0;    // 0 = one a physical core
+  std::string isa;    // as NIBBLE_ISA; empty = the best the machine has
+  std::string force;  // as NIBBLE_FORCE
+  bool verbose_dispatch = false;
+  LogSink log;
+
+  // Options from the environment variables above.
+  static BackendOptions from_environment();
+};
+
+// One entry of `nibble list impls`.
+struct ImplRow {
+  std::string op;
+  std::string name;
+  bool usable = false;  // on this machine
+};
+
+// Not thread-safe: one thread issues work; the work itself runs on the pool.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual const DeviceCaps& caps() const = 0;
+  virtual ThreadPool& pool() = 0;
+
+  // Runs the first implementation that supports the arguments. kUnsupported, with every reason,
+  // when none does (a forced one, say); kUsage when NIBBLE_FORCE names none.
+#define NIBBLE_OP(name, Args) virtual void run(const Args& args) = 0;
+#include "ops/ops.def"
+#undef NIBBLE_OP
+
+  // Takes a weight for use in LinearArgs; may repack it for its kernels.
+  virtual LinearWeight prepare(QuantTensor weight) = 0;
+
+  virtual std::vector<ImplRow> impl_rows() const = 0;
+};
+
+// The CPU backend. kUsage when an option names an unknown ISA, op or implementation; kUnsupported
+// when the machine lacks the ISA.
+std::unique_ptr<Backend> make_cpu_backend(
+    const BackendOptions& options = BackendOptions::from_environment());
+
+// "auto", "cpu" or "cuda[:n]". Without CUDA in the build, cuda is kUnsupported and auto is the CPU.
+std::unique_ptr<Backend> make_backend(
+    const std::string& device, const BackendOptions& options = BackendOptions::from_environment());
+
+}  // namespace nibble

@@ -1,0 +1,56 @@
+// Perplexity and the distance between two models' output distributions, over windows of a text.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/log.h"
+#include "model/model.h"
+
+namespace nibble {
+
+// How a text is cut and which positions count.
+enum class WindowProtocol {
+  kWindows,   // non-overlapping windows of `context` tokens, the tail dropped, all context - 1
+              // predictions of each counted (Hugging Face style)
+  kLlamaCpp,  // the same windows with the first token replaced by BOS, only the second half counted
+};
+
+struct WindowOptions {
+  std::int64_t context = 1024;
+  WindowProtocol protocol = WindowProtocol::kWindows;
+  std::int64_t max_tokens = 0;  // use at most this many tokens of the text (0 = all)
+  std::int32_t bos = -1;        // needed by kLlamaCpp
+};
+
+struct PerplexityResult {
+  double perplexity = 0;
+  double mean_nll = 0;         // nats
+  double stderr_nll = 0;       // standard error of mean_nll, from the per-token variance
+  std::int64_t predicted = 0;  // counted predictions
+  std::int64_t tokens = 0;     // tokens of the text
+  std::int64_t nan = 0;        // predictions whose logits held a NaN or infinity
+};
+
+// A text shorter than one window is evaluated as one window of its own length; fewer than two
+// tokens is kUsage. Memory: logits of a few rows at a time, never a whole window's.
+PerplexityResult perplexity(const Model& model, std::span<const std::int32_t> ids,
+                            const WindowOptions& options, const ProgressSink& progress = {});
+
+struct DivergenceResult {
+  double mean_kl = 0, p99_kl = 0, max_kl = 0;  // KL(reference || model), nats, a position
+  double top1_agreement = 0;                   // share of positions with the same argmax
+  PerplexityResult model, reference;
+};
+
+// Both models see the same windows. kUsage when the vocabularies differ in size.
+DivergenceResult divergence(const Model& model, const Model& reference,
+                            std::span<const std::int32_t> ids, const WindowOptions& options,
+                            const ProgressSink& progress = {});
+
+// KL(softmax(p) || softmax(q)) of two rows of logits, in double precision. NaN when either holds
+// one.
+double kl_divergence(std::span<const float> p_logits, std::span<const float> q_logits);
+
+}  // namespace nibble

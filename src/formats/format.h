@@ -1,0 +1,106 @@
+// What stored numbers mean: a format turns rows of float32 weights into named planes and back.
+//
+// Four things are kept apart: the element (how one code maps to a real number), the scheme (what
+// shares a scale, zero points), the memory layout (the canonical planes described here; kernels may
+// repack them), and the disk encoding (src/checkpoint/). Everything here is scalar, host-only and
+// is the definition that kernels are tested against.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tensor/tensor.h"
+
+namespace nibble {
+
+enum class ElementKind { kFloat, kInt };
+
+// One stored number. kFloat: a plain float type, `bits` 16 or 32. kInt: an unsigned code of `bits`
+// bits.
+struct Element {
+  ElementKind kind = ElementKind::kFloat;
+  int bits = 32;
+  DType float_type = DType::kF32;  // kFloat only
+};
+
+enum class Granularity { kTensor, kChannel, kGroup };  // channel = one output row
+
+// What shares a scale. Only meaningful for integer elements.
+struct Scheme {
+  Granularity granularity = Granularity::kChannel;
+  std::int64_t group = 0;  // elements along the input that share a scale (kGroup)
+  bool symmetric = true;
+  DType scale_type = DType::kF16;  // F16, BF16 or F32
+};
+
+struct WeightDescriptor {
+  Element element;
+  Scheme scheme;
+};
+bool operator==(const Element& a, const Element& b);
+bool operator==(const Scheme& a, const Scheme& b);
+bool operator==(const WeightDescriptor& a, const WeightDescriptor& b);
+
+struct PlaneSpec {
+  std::string name;  // "weight" for float formats; "codes", "scales", "zeros" for affine ones
+  DType dtype;
+  Shape shape;
+};
+
+class Format;
+using FormatPtr = std::shared_ptr<const Format>;
+
+// A weight matrix [rows, cols] (= [out, in], as in a linear layer) in some format. Planes stand in
+// the order of Format::planes() and may view mapped files. Copies share the planes.
+struct QuantTensor {
+  FormatPtr format;
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  std::vector<Tensor> planes;
+
+  std::size_t byte_size() const;
+};
+
+// Immutable and thread-safe.
+class Format {
+ public:
+  virtual ~Format() = default;
+
+  // The one spelling of the descriptor in the format grammar, e.g. "int4_g128_asym"; round-trips
+  // through parse_weight_format().
+  virtual std::string name() const = 0;
+  virtual const WeightDescriptor& descriptor() const = 0;
+  bool is_float() const { return descriptor().element.kind == ElementKind::kFloat; }
+
+  // Empty when a [rows, cols] matrix can be stored, or else the reason why not ("group 128 does not
+  // divide 160 columns").
+  virtual std::string why_not(std::int64_t rows, std::int64_t cols) const = 0;
+  virtual std::vector<PlaneSpec> planes(std::int64_t rows, std::int64_t cols) const = 0;
+
+  // Round to nearest over the full range of each group. w is [rows, cols], row-major. NaN or
+  // infinity in the input is kCorrupt.
+  virtual QuantTensor encode(const float* w, std::int64_t rows, std::int64_t cols) const = 0;
+
+  // Elements [begin, begin + count) of one row, as float32.
+  virtual void decode(const QuantTensor& tensor, std::int64_t row, std::int64_t begin,
+                      std::int64_t count, float* out) const = 0;
+};
+
+// Throws kCorrupt unless the planes have the dtypes and shapes that the format asks for.
+void validate(const QuantTensor& tensor);
+
+// The whole matrix as float32 [rows, cols].
+void decode_all(const QuantTensor& tensor, float* out);
+
+// Bytes of all planes * 8 / (rows * cols).
+double bits_per_weight(const Format& format, std::int64_t rows, std::int64_t cols);
+
+// A plain float matrix (F16, BF16, F32; rank 2) as a QuantTensor of format f16, bf16 or f32,
+// without a copy.
+QuantTensor dense(Tensor tensor);
+
+}  // namespace nibble

@@ -1,0 +1,49 @@
+// The grammar of formats and the registered short names.
+//
+//   w=int4_g128_asym,a=bf16,kv=f16,e=bf16
+//
+// Each part is element[_scheme...]; parts left out are 16-bit. A weight format is f32 | f16 | bf16
+// | int<2..8>[_tensor|_channel|_g<size>][_sym|_asym][_sf16|_sbf16|_sf32] (default: channel, asym;
+// scales in the 16-bit type of the checkpoint). Short names (`w4a16_g128`) are lines of
+// registry.def.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "formats/format.h"
+
+namespace nibble {
+
+// The format of a whole model: what is stored for each kind of tensor. A null part is left as the
+// checkpoint has it (16-bit).
+struct ModelFormat {
+  FormatPtr weights;        // w=  linear layers of the blocks
+  FormatPtr embeddings;     // e=  input embedding and head
+  std::optional<DType> kv;  // kv= F32, F16 or BF16
+  // True when the name leaves the type of scales open: the 16-bit type of the checkpoint is taken.
+  bool scale_type_from_checkpoint = true;
+};
+
+struct FormatAlias {
+  std::string name;        // "w4a16_g128"
+  std::string definition;  // "w=int4_g128_asym"
+};
+
+// kUsage with the nearest registered names when the text is no format; kUnsupported when it is one
+// that nibble cannot compute with (activation formats for now).
+ModelFormat parse_model_format(std::string_view text);
+FormatPtr parse_weight_format(std::string_view text);
+
+// A format from its descriptor; kUnsupported for descriptors outside the limits (2-8 bits, ...).
+FormatPtr make_format(const WeightDescriptor& descriptor);
+
+// The same format with scales of another type; formats without scales are returned as they are.
+FormatPtr with_scale_type(const FormatPtr& format, DType scale_type);
+
+// The registry, in the order of registry.def.
+const std::vector<FormatAlias>& format_aliases();
+
+}  // namespace nibble

@@ -1,0 +1,132 @@
+// The forward pass, for every architecture: embedding, blocks, head; whole or block by block.
+//
+// The block-by-block functions exist so that calibration needs one block in memory at a time; Model
+// is all blocks loaded, and calls the same functions.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backends/backend.h"
+#include "formats/weight_source.h"
+#include "model/kv_cache.h"
+#include "model/spec.h"
+
+namespace nibble {
+
+// A linear layer: its module name in the checkpoint, weight [out, in] and bias (F32 [out], or
+// empty).
+struct Linear {
+  std::string module;
+  LinearWeight weight;
+  Tensor bias;
+
+  bool exists() const { return weight.canonical.format != nullptr; }
+};
+
+// Weight and bias as F32 (empty when absent). `module` is the name without ".weight".
+struct Norm {
+  std::string module;
+  Tensor weight;
+  Tensor bias;
+};
+
+struct MlpWeights {
+  Linear gate, up, gate_up, down;
+};
+
+struct LayerWeights {
+  Norm attn_norm, attn_post_norm, mlp_norm, mlp_post_norm, q_norm, k_norm;
+  Linear q, k, v, qkv, o, router;
+  MlpWeights mlp;                   // dense models
+  std::vector<MlpWeights> experts;  // mixtures of experts
+
+  // Every linear that exists, in a fixed order, the router left out.
+  std::vector<Linear*> linears();
+};
+
+struct EmbeddingWeights {
+  QuantTensor table;
+  QuantTensor positions, token_types;  // format null when absent
+  Norm norm;
+  Linear project_in;
+};
+
+struct HeadWeights {
+  Norm final_norm;
+  Linear project_out;
+  Linear head;  // shares the embedding's bytes when tied
+};
+
+// Tokens of one or more sequences, laid end to end.
+struct Batch {
+  struct Sequence {
+    std::int64_t rows = 0;            // tokens of this sequence in this call
+    std::int64_t first_position = 0;  // of its first token (= what the cache holds already)
+    KvCache* cache = nullptr;         // null: the call holds the whole sequence
+  };
+  std::vector<std::int32_t> ids;
+  std::vector<Sequence> sequences;
+
+  static Batch single(std::vector<std::int32_t> ids, KvCache* cache = nullptr);
+  // Equal windows without a cache.
+  static Batch windows(std::vector<std::int32_t> ids, std::int64_t rows_each);
+  std::int64_t rows() const { return static_cast<std::int64_t>(ids.size()); }
+};
+
+// Sees the input of each linear during a forward pass. `site` is a name of sites.h ("attn_in",
+// "attn_out", "mlp_in", "mlp_down"; "mlp_in.3", "mlp_down.3" for expert 3). x is [rows, cols],
+// contiguous.
+class SiteObserver {
+ public:
+  virtual ~SiteObserver() = default;
+  virtual void on_input(const std::string& site, const float* x, std::int64_t rows,
+                        std::int64_t cols) = 0;
+};
+
+EmbeddingWeights load_embedding(const ModelSpec& spec, const WeightSource& source,
+                                Backend& backend);
+LayerWeights load_layer(const ModelSpec& spec, std::int64_t layer, const WeightSource& source,
+                        Backend& backend);
+HeadWeights load_head(const ModelSpec& spec, const EmbeddingWeights& embedding,
+                      const WeightSource& source, Backend& backend);
+
+// hidden is [batch.rows(), spec.hidden]. Ids outside the vocabulary and positions beyond
+// spec.max_positions of a learned table are kUsage.
+void run_embedding(const ModelSpec& spec, const EmbeddingWeights& weights, const Batch& batch,
+                   Backend& backend, float* hidden);
+void run_layer(const ModelSpec& spec, std::int64_t layer, const LayerWeights& weights,
+               const Batch& batch, Backend& backend, float* hidden,
+               SiteObserver* observer = nullptr);
+// rows of hidden -> logits [rows, spec.vocab] (an encoder's result needs no head: its final hidden
+// state).
+void run_head(const ModelSpec& spec, const HeadWeights& weights, const float* hidden,
+              std::int64_t rows, Backend& backend, float* logits);
+
+class Model {
+ public:
+  Model(ModelSpec spec, const WeightSource& source, Backend& backend);
+
+  const ModelSpec& spec() const { return spec_; }
+  Backend& backend() const { return backend_; }
+
+  // Last hidden state of every token, [rows, hidden]. Appends to the caches.
+  Tensor hidden(const Batch& batch) const;
+  // Logits of every token, F32 [rows, vocab] (encoders: the last hidden state).
+  Tensor logits(const Batch& batch) const;
+  // Logits of the last token of each sequence, F32 [sequences, vocab].
+  Tensor last_logits(const Batch& batch) const;
+  // Logits of some rows of a hidden state: for callers that cannot hold [rows, vocab] at once.
+  void head(const float* hidden, std::int64_t rows, float* logits) const;
+
+ private:
+  ModelSpec spec_;
+  Backend& backend_;
+  EmbeddingWeights embedding_;
+  std::vector<LayerWeights> layers_;
+  HeadWeights head_;
+};
+
+}  // namespace nibble

@@ -1,0 +1,46 @@
+// Calibration sites and smoothing pairs, derived from the ModelSpec; nothing is tabulated per
+// architecture.
+//
+// A site is the input of one or more linears that share it. A site can be smoothed when what
+// produces its input can absorb a division of each channel by s_j exactly: a norm that feeds
+// nothing else, or the rows of a linear with nothing non-linear in between.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "model/model.h"
+
+namespace nibble {
+
+enum class SiteKind { kAttnIn, kAttnOut, kMlpIn, kMlpDown };
+std::string to_string(SiteKind kind);  // "attn_in", ...
+
+// What absorbs 1/s for a site.
+struct Producer {
+  enum class Kind { kNone, kNorm, kLinear } kind = Kind::kNone;
+  std::string why_not;       // kNone: the reason
+  Norm* norm = nullptr;      // kNorm: weight and bias are divided
+  Linear* linear = nullptr;  // kLinear: rows (and bias) are divided
+  // kLinear: output row of `linear` that carries channel j of the site, for each j. Several
+  // channels may share one row (grouped heads): those channels must get one common s.
+  std::vector<std::int64_t> rows;
+};
+
+struct Site {
+  std::string name;  // as SiteObserver sees it
+  SiteKind kind;
+  std::vector<Linear*>
+      consumers;  // quantized linears that read the site: columns are multiplied by s
+  std::vector<Linear*>
+      compensated;  // unquantized readers of the same input (router, experts' siblings):
+                    // columns are multiplied by s too, but have no say in s
+  Producer producer;
+  std::int64_t channels = 0;
+};
+
+// Sites of one loaded layer, in the order of the forward pass. Pointers lead into `weights`.
+std::vector<Site> sites(const ModelSpec& spec, LayerWeights& weights);
+
+}  // namespace nibble

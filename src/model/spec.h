@@ -1,0 +1,117 @@
+// ModelSpec: an architecture with its sizes, as data. Built from config.json by the functions of
+// archs/, interpreted by the one forward pass (model.h), and the source of weight names,
+// calibration sites and smoothing pairs (sites.h). An architecture adds values here, never code in
+// the forward pass.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ops/args.h"
+
+namespace nibble {
+
+struct NormSpec {
+  NormKind kind = NormKind::kRms;
+  float eps = 1e-5f;
+  float weight_offset = 0;  // Gemma stores weight - 1
+  bool has_weight = true;   // OPT may switch the affine part off
+  bool has_bias = false;
+};
+
+enum class RopeKind { kDefault, kLinear, kDynamic, kLlama3, kYarn, kLongRope };
+
+// Rotary embedding; field names follow the config keys of rope_parameters.
+struct RopeSpec {
+  RopeKind kind = RopeKind::kDefault;
+  double theta = 10000;
+  std::int64_t rotary_dim = 0;
+  bool interleaved = false;
+  double factor = 1;
+  std::int64_t max_positions = 0;                                  // dynamic: where scaling begins
+  std::int64_t original_max_positions = 0;                         // llama3, yarn, longrope
+  double low_freq_factor = 1, high_freq_factor = 4;                // llama3
+  double beta_fast = 32, beta_slow = 1;                            // yarn
+  std::optional<double> attention_factor, mscale, mscale_all_dim;  // yarn, longrope
+  bool truncate = true;                                            // yarn
+  std::vector<double> short_factor, long_factor;                   // longrope
+};
+
+// How q, k and v lie in the checkpoint's linear layers.
+enum class QkvLayout {
+  kSeparate,  // three modules
+  kConcat,    // one module: all of q, then k, then v
+  kPerHead,   // one module: for each head q, k, v (equal numbers of heads)
+};
+
+struct AttentionSpec {
+  std::int64_t heads = 0, kv_heads = 0, head_dim = 0;
+  QkvLayout layout = QkvLayout::kSeparate;
+  bool causal = true;
+  float scale = 0;    // multiplies q.k
+  float softcap = 0;  // 0 = none
+  bool alibi = false;
+  std::optional<RopeSpec> rope;
+  std::optional<NormSpec> qk_norm;    // over head_dim, before rope
+  std::vector<std::int64_t> windows;  // one a layer; 0 = sees everything before it
+};
+
+struct MlpSpec {
+  std::int64_t intermediate = 0;
+  bool gated = true;
+  bool concat_gate_up = false;  // one module: gate rows, then up rows
+  Activation activation = Activation::kSilu;
+  std::int64_t experts = 0;  // 0 = dense
+  std::int64_t top_k = 0;
+  bool renormalize = true;  // expert weights divided by their sum
+};
+
+enum class ResidualForm {
+  kPre,       // x += attn(norm(x)); x += mlp(norm(x))
+  kPost,      // x = norm(x + attn(x)); x = norm(x + mlp(x))        (BERT, post-norm OPT)
+  kSandwich,  // x += norm(attn(norm(x))); x += norm(mlp(norm(x)))  (Gemma 2)
+  kParallel,  // x += attn(norm1(x)) + mlp(norm2(x))                (GPT-NeoX)
+};
+
+// Tensor and module names. "{}" stands for the layer, "{e}" for the expert; an empty name means
+// absent. All start after one of `prefixes`, the first under which the checkpoint has the
+// embedding.
+struct NameSpec {
+  std::vector<std::string> prefixes;
+  std::string embed, positions, token_types, embed_norm, project_in, project_out;
+  std::string attn_norm, attn_post_norm, mlp_norm, mlp_post_norm;  // modules
+  std::string q, k, v, qkv, o, q_norm, k_norm;
+  std::string gate, up, gate_up, down;  // with "{e}" for mixtures of experts
+  std::string router;
+  std::string final_norm;
+  std::vector<std::string>
+      head;  // full names (no prefix), tried in order; tied when none is stored
+};
+
+struct ModelSpec {
+  std::string arch;  // registry name: "llama"
+  std::int64_t vocab = 0, hidden = 0, layers = 0;
+  std::int64_t max_positions = 0;  // 0 = no limit of the architecture's own
+  bool decoder = true;             // false: encoder, the result is the last hidden state
+
+  float embed_scale = 1;
+  std::int64_t embed_dim = 0;  // width of the embedding table; != hidden with project_in/out
+  std::int64_t learned_positions = 0;  // rows of the position table, 0 = none
+  std::int64_t position_offset = 0;    // OPT: 2
+  bool token_types = false;            // row 0 of the table is added to every token
+  std::optional<NormSpec> embed_norm;
+  NormSpec norm;  // of the blocks
+  std::optional<NormSpec> final_norm;
+  ResidualForm residual = ResidualForm::kPre;
+  AttentionSpec attention;
+  MlpSpec mlp;
+  bool transposed_linears = false;  // plain weights are stored [in, out] (GPT-2 Conv1D)
+  bool tied_head = false;
+  float logit_softcap = 0;
+  float logit_scale = 1;
+  NameSpec names;
+};
+
+}  // namespace nibble

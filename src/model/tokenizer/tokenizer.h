@@ -1,0 +1,61 @@
+// Text to token ids and back.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace nibble {
+
+struct EncodeOptions {
+  bool add_special = true;    // BOS/EOS/CLS/SEP as the tokenizer's post-processor says
+  bool parse_special = true;  // text that spells a special token becomes that token
+};
+
+// Immutable and thread-safe. Text that is not valid UTF-8 is kUsage; huge input takes linear time.
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+
+  virtual std::vector<std::int32_t> encode(std::string_view text,
+                                           const EncodeOptions& options = {}) const = 0;
+  // Text of a whole sequence. Ids outside the vocabulary are kUsage.
+  virtual std::string decode(const std::vector<std::int32_t>& ids,
+                             bool skip_special = true) const = 0;
+
+  virtual std::int64_t vocab_size() const = 0;
+  // The piece as the vocabulary spells it ("Ġthe", "▁the", "<0x0A>").
+  virtual std::string piece(std::int32_t id) const = 0;
+  virtual std::optional<std::int32_t> piece_id(std::string_view piece) const = 0;
+  virtual bool is_special(std::int32_t id) const = 0;
+  virtual std::optional<std::int32_t> bos() const = 0;
+  virtual std::optional<std::int32_t> eos() const = 0;
+};
+
+// Decodes token by token: push() returns the text that became certain, never part of a UTF-8
+// character; flush() what is left. The concatenation equals decode() of all ids. Keeps a reference
+// to the tokenizer.
+class StreamDecoder {
+ public:
+  explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special = true);
+  std::string push(std::int32_t id);
+  std::string flush();
+
+ private:
+  const Tokenizer& tokenizer_;
+  bool skip_special_;
+  std::vector<std::int32_t> ids_;  // since the last point where text and ids were both whole
+  std::string emitted_;            // what those ids have given so far
+};
+
+// Loads the tokenizer of a checkpoint: a directory (tokenizer.json, tokenizer.model, vocab.json
+// with merges.txt, vocab.txt; tokenizer_config.json refines) or one such file, or a llama2.c `.bin`
+// (the file itself, or beside the checkpoint `.bin`). kCorrupt when there is none or it is damaged;
+// kUnsupported for parts that nibble does not know.
+std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path);
+
+}  // namespace nibble

@@ -1,0 +1,178 @@
+// Argument structs of all ops. Activations are float32. Unless said otherwise matrices are
+// row-major and contiguous, sizes are in elements, and outputs must not alias inputs. Ops do not
+// allocate results.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "formats/format.h"
+
+namespace nibble {
+
+// A weight as an op receives it: the canonical planes, and what a backend made of them at load.
+struct PackedWeight;  // defined by the backend that makes it
+struct LinearWeight {
+  QuantTensor canonical;
+  std::shared_ptr<const PackedWeight> packed;
+};
+
+// y[m, n] = sum_k x[m, k] * w[n, k] + bias[n]   (added to what y holds when `accumulate`)
+struct LinearArgs {
+  const float* x = nullptr;  // [m, w->cols], rows x_stride apart
+  std::int64_t x_stride = 0;
+  std::int64_t m = 0;
+  const LinearWeight* w = nullptr;
+  const float* bias = nullptr;  // [w->rows] or null
+  float* y = nullptr;           // [m, w->rows], rows y_stride apart
+  std::int64_t y_stride = 0;
+  bool accumulate = false;
+};
+
+// out[i] = table[ids[i]] * scale, decoded to float32
+struct EmbedArgs {
+  const QuantTensor* table = nullptr;
+  std::span<const std::int32_t> ids;
+  float scale = 1;
+  float* out = nullptr;  // [ids, table->cols]
+  bool accumulate = false;
+};
+
+enum class NormKind { kRms, kLayer };
+
+// kRms:   y = x / sqrt(mean(x^2) + eps) * (weight_offset + weight)
+// kLayer: y = (x - mean) / sqrt(var + eps) * (weight_offset + weight) + bias
+// Rows of `cols`, `stride` apart in x and in y. y may alias x. Null weight means 1, null bias 0.
+struct NormArgs {
+  NormKind kind = NormKind::kRms;
+  const float* x = nullptr;
+  std::int64_t x_stride = 0;
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  const float* weight = nullptr;
+  const float* bias = nullptr;
+  float weight_offset = 0;
+  float eps = 0;
+  float* y = nullptr;
+  std::int64_t y_stride = 0;
+};
+
+// Per-head data inside a wider matrix: element (row t, head h, d) is data[t*row_stride +
+// h*head_stride + d].
+template <class T>
+struct HeadView {
+  T* data = nullptr;
+  std::int64_t row_stride = 0;
+  std::int64_t head_stride = 0;
+};
+
+// Rotates the first `rotary_dim` elements of each head in place by the angle positions[t] *
+// inv_freq[i]. Pairs are (i, i + rotary_dim/2), or (2i, 2i + 1) when interleaved; the result is
+// multiplied by `scale` (the attention factor of yarn and longrope).
+struct RopeArgs {
+  HeadView<float> x;
+  std::int64_t rows = 0;
+  std::int64_t heads = 0;
+  std::int64_t rotary_dim = 0;
+  bool interleaved = false;
+  std::span<const float> inv_freq;          // [rotary_dim / 2]
+  std::span<const std::int32_t> positions;  // [rows]
+  float scale = 1;
+};
+
+// Stores rows of keys or values into a cache of type F32, F16 or BF16.
+struct KvWriteArgs {
+  HeadView<const float> x;
+  std::int64_t rows = 0;
+  std::int64_t heads = 0;
+  std::int64_t head_dim = 0;
+  DType dtype = DType::kF32;
+  HeadView<void> cache;  // strides in elements; points at the row where x's row 0 goes
+};
+
+// One sequence of an attention call.
+struct AttentionSequence {
+  std::int64_t q_begin = 0;  // first row of the sequence in q and out
+  std::int64_t q_rows = 0;
+  std::int64_t kv_rows = 0;  // keys and values that exist, the rows of this call included
+  std::int64_t q_offset =
+      0;  // position of row q_begin among the keys: row t sees keys up to q_offset + t
+  HeadView<const void> k;  // strides in elements of kv_dtype
+  HeadView<const void> v;
+};
+
+// out[t, h] = sum_j softmax_j(score(t, j)) v[j, h / (heads / kv_heads)], over the keys that row t
+// may see: j <= q_offset + t when causal, all when not; and j > q_offset + t - window when window >
+// 0. score = cap(scale * q.k) + alibi_slope[h] * j, cap(s) = softcap * tanh(s / softcap) when
+// softcap > 0.
+struct AttentionArgs {
+  HeadView<const float> q;
+  std::span<const AttentionSequence> sequences;
+  std::int64_t heads = 0;
+  std::int64_t kv_heads = 0;
+  std::int64_t head_dim = 0;
+  DType kv_dtype = DType::kF32;  // F32, F16, BF16
+  bool causal = true;
+  std::int64_t window = 0;
+  float scale = 1;
+  float softcap = 0;
+  const float* alibi_slopes = nullptr;  // [heads] or null
+  float* out = nullptr;                 // [rows, heads * head_dim], rows out_stride apart
+  std::int64_t out_stride = 0;
+};
+
+enum class Activation { kIdentity, kRelu, kSilu, kGelu, kGeluTanh, kGeluQuick, kTanh };
+
+// y[r, c] = f(x[r, c]) * multiplier[r, c]   (multiplier null: 1)
+// kTanh with softcap > 0 is softcap * tanh(x / softcap). y may alias x or multiplier.
+struct ActivationArgs {
+  Activation kind = Activation::kIdentity;
+  const float* x = nullptr;
+  std::int64_t x_stride = 0;
+  const float* multiplier = nullptr;
+  std::int64_t multiplier_stride = 0;
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  float softcap = 0;
+  float* y = nullptr;
+  std::int64_t y_stride = 0;
+};
+
+// y += x over `count` elements
+struct AddArgs {
+  const float* x = nullptr;
+  float* y = nullptr;
+  std::int64_t count = 0;
+};
+
+// Softmax over router logits [rows, experts], then the top_k of each row (ties: the lower index),
+// the weights divided by their sum when `renormalize`.
+struct MoeRouteArgs {
+  const float* logits = nullptr;
+  std::int64_t rows = 0;
+  std::int64_t experts = 0;
+  std::int64_t top_k = 0;
+  bool renormalize = true;
+  std::int32_t* chosen = nullptr;  // [rows, top_k]
+  float* weights = nullptr;        // [rows, top_k]
+};
+
+// out[i] = x[index[i]], rows of `cols`
+struct GatherRowsArgs {
+  const float* x = nullptr;
+  std::span<const std::int32_t> index;
+  std::int64_t cols = 0;
+  float* out = nullptr;
+};
+
+// y[index[i]] += weights[i] * x[i], rows of `cols`; an index may not occur twice
+struct ScatterAddRowsArgs {
+  const float* x = nullptr;
+  std::span<const std::int32_t> index;
+  std::span<const float> weights;
+  std::int64_t cols = 0;
+  float* y = nullptr;
+};
+
+}  // namespace nibble

@@ -1,0 +1,52 @@
+// How work is asked for. An op is an Args struct; a backend has, for each op, an ordered list of
+// implementations that say whether they can run a given Args, and why not. The reference
+// implementation is the last of every list: correct everywhere, and the oracle of the tests.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "base/thread_pool.h"
+
+namespace nibble {
+
+// Instruction-set levels of CPU kernels, in rising order of preference.
+enum class CpuIsa { kGeneric, kAvx2, kAvx512 };
+std::string_view to_string(CpuIsa isa);
+
+// What the machine that runs the ops can do.
+struct DeviceCaps {
+  CpuIsa isa = CpuIsa::kGeneric;  // highest level that may be used (NIBBLE_ISA lowers it)
+  bool avx512_vnni = false;
+  bool avx512_bf16 = false;
+  bool amx = false;
+};
+
+// Answer of an implementation: yes, or no with a reason.
+struct Support {
+  bool ok = true;
+  std::string why;
+
+  static Support yes() { return {}; }
+  static Support no(std::string reason) { return {false, std::move(reason)}; }
+};
+
+// What an implementation may use while it runs.
+struct ExecContext {
+  ThreadPool& pool;
+  const DeviceCaps& caps;
+};
+
+template <class Args>
+struct Impl {
+  const char*
+      name;  // "reference", "avx2", "avx512_blocked": unique in its list, used by NIBBLE_FORCE
+  Support (*supports)(const Args& args, const DeviceCaps& caps);
+  void (*run)(const Args& args, ExecContext& context);
+};
+
+template <class Args>
+using ImplList = std::span<const Impl<Args>>;
+
+}  // namespace nibble
