@@ -47,6 +47,7 @@ function(nibble_test name)
   endif()
   add_executable(${name}_tests ${sources})
   target_link_libraries(${name}_tests PRIVATE nibble_test_support ${ARG_DEPS} GTest::gmock GTest::gtest_main)
-  add_test(NAME ${name} COMMAND ${name}_tests)
+  add_test(NAME ${name}
+    COMMAND ${name}_tests --gtest_output=json:${CMAKE_BINARY_DIR}/test-results/${name}.json)
   set_tests_properties(${name} PROPERTIES TIMEOUT 900)
 endfunction()

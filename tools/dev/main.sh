@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Commands of ./dev; run from the repository root.
+set -euo pipefail
+source tools/dev/lib.sh
+
+usage() {
+  cat <<'TEXT'
+./dev COMMAND
+  demo            install what is missing, build, quantize the bundled model, verify, generate
+  test [PRESET]   build and run all tests (PRESET: release, dev, asan, ubsan, tsan; default release)
+  build [PRESET]  build; the release program is build/nibble
+  check           formatting, layers, file sizes, instruction sets, wording, hygiene of the tree
+  fmt             format all sources in place
+  bench [ARGS]    kernel benchmarks; ARGS go to `nibble bench linear`
+  fuzz [SECONDS]  run every fuzz target for SECONDS each (default 60) under ASan and UBSan
+  new KIND NAME   write the file, the registry line and the test of a new
+                  format | algorithm | arch | checkpoint
+  setup           install the packages that building needs (done by the others when something is missing)
+TEXT
+}
+
+cmd_build() { ensure_packages && build_preset "${1:-release}"; }
+
+cmd_test() {
+  local preset="${1:-release}"
+  ensure_packages
+  build_preset "$preset"
+  run_tests "$(build_dir "$preset")"
+}
+
+cmd_demo() {
+  cmd_build release
+  local out=build/demo/tiny-novel-w4a16
+  rm -rf build/demo && mkdir -p build/demo
+  say "Quantizing models/tiny-novel to 4 bits with SmoothQuant+"
+  build/nibble quantize models/tiny-novel "$out" --recipe smoothquant+ --format w4a16_g128
+  say "Generating with the 4-bit model"
+  build/nibble run "$out" -p "It was a dark and stormy night" -n 64
+}
+
+cmd_check() {
+  ensure_packages
+  local failed=0
+  check_format || failed=1
+  python3 tools/check_layers.py || failed=1
+  python3 tools/check_sizes.py || failed=1
+  python3 tools/check_tree.py || failed=1
+  if [[ -d build/src/backends ]]; then
+    python3 tools/check_isa_symbols.py build || failed=1
+  fi
+  return $failed
+}
+
+cmd_fmt() { cpp_files | xargs -0 clang-format -i; }
+
+cmd_bench() { cmd_build release && build/nibble bench linear "$@"; }
+
+cmd_fuzz() {
+  ensure_packages
+  build_preset fuzz
+  run_fuzz "${1:-60}"
+}
+
+command="${1:-help}"
+shift || true
+case "$command" in
+  demo | test | build | check | fmt | bench | fuzz) "cmd_$command" "$@" ;;
+  new) exec python3 tools/new.py "$@" ;;
+  setup) install_packages ;;
+  help | -h | --help) usage ;;
+  *)
+    usage >&2
+    exit 2
+    ;;
+esac
