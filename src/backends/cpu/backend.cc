@@ -1,0 +1,79 @@
+#include "backends/backend.h"
+
+#include "backends/cpu/cpu_features.h"
+#include "backends/cpu/impls.h"
+#include "backends/dispatch.h"
+
+namespace nibble {
+namespace {
+
+DeviceCaps choose_caps(const std::string& isa) {
+  const DeviceCaps machine = cpu::detect_caps();
+  if (isa.empty()) return machine;
+  for (const CpuIsa level : {CpuIsa::kGeneric, CpuIsa::kAvx2, CpuIsa::kAvx512}) {
+    if (isa != to_string(level)) continue;
+    if (level > machine.isa) {
+      fail(ErrorKind::kUnsupported, "NIBBLE_ISA: this machine has no {}; its best is {}", isa,
+           to_string(machine.isa));
+    }
+    if (level == machine.isa) return machine;
+    return {.isa = level};
+  }
+  fail(ErrorKind::kUsage, "NIBBLE_ISA: '{}' is unknown; use generic, avx2 or avx512", isa);
+}
+
+class CpuBackend final : public Backend {
+ public:
+  explicit CpuBackend(const BackendOptions& options)
+      : caps_(choose_caps(options.isa)), pool_(options.threads), context_{pool_, caps_} {
+    if (options.verbose_dispatch) verbose_ = options.log;
+    for (const ForcedImpl& forced : parse_force(options.force)) force(forced);
+  }
+
+  const DeviceCaps& caps() const override { return caps_; }
+  ThreadPool& pool() override { return pool_; }
+
+#define NIBBLE_OP(name, Args) \
+  void run(const Args& args) override { name##_.run(args, context_, verbose_); }
+#include "ops/ops.def"
+#undef NIBBLE_OP
+
+  LinearWeight prepare(QuantTensor weight) override { return {std::move(weight), nullptr}; }
+
+  std::vector<ImplRow> impl_rows() const override {
+    std::vector<ImplRow> rows;
+    const auto usable = [](const char* name, const DeviceCaps& caps) {
+      return cpu::level_of(name) <= caps.isa;
+    };
+#define NIBBLE_OP(name, Args) name##_.append_rows(rows, usable, caps_);
+#include "ops/ops.def"
+#undef NIBBLE_OP
+    return rows;
+  }
+
+ private:
+  void force(const ForcedImpl& forced) {
+#define NIBBLE_OP(name, Args) \
+  if (forced.op == #name) return name##_.force(forced.impl);
+#include "ops/ops.def"
+#undef NIBBLE_OP
+    fail(ErrorKind::kUsage, "NIBBLE_FORCE: there is no op '{}'; see `nibble list impls`",
+         forced.op);
+  }
+
+  DeviceCaps caps_;
+  ThreadPool pool_;
+  ExecContext context_;
+  LogSink verbose_;
+#define NIBBLE_OP(name, Args) OpDispatcher<Args> name##_{#name, cpu::name##_impls()};
+#include "ops/ops.def"
+#undef NIBBLE_OP
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cpu_backend(const BackendOptions& options) {
+  return std::make_unique<CpuBackend>(options);
+}
+
+}  // namespace nibble

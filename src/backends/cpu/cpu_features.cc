@@ -1,0 +1,67 @@
+#include "backends/cpu/cpu_features.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+#include <cstdint>
+
+namespace nibble::cpu {
+
+#if defined(__x86_64__)
+namespace {
+
+struct Registers {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+};
+
+Registers cpuid(unsigned leaf, unsigned subleaf) {
+  Registers r;
+  if (__get_cpuid_count(leaf, subleaf, &r.eax, &r.ebx, &r.ecx, &r.edx) == 0) return {};
+  return r;
+}
+
+bool bit(unsigned value, int index) { return ((value >> index) & 1u) != 0; }
+
+// Which register states the operating system saves. Only valid when cpuid says OSXSAVE.
+std::uint64_t xcr0() {
+  std::uint32_t low = 0;
+  std::uint32_t high = 0;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (static_cast<std::uint64_t>(high) << 32) | low;
+}
+
+}  // namespace
+
+DeviceCaps detect_caps() {
+  constexpr std::uint64_t kYmmState = 0x06;  // SSE and AVX
+  constexpr std::uint64_t kZmmState = 0xe6;  // and opmask, upper halves, upper registers
+  constexpr std::uint64_t kTileState = 0x60000;
+
+  DeviceCaps caps;
+  const Registers basic = cpuid(1, 0);
+  const Registers extended = cpuid(7, 0);
+  if (!bit(basic.ecx, 27)) return caps;  // OSXSAVE
+  const std::uint64_t states = xcr0();
+  const bool avx2 = bit(basic.ecx, 28) && bit(basic.ecx, 12) && bit(basic.ecx, 29) &&
+                    bit(extended.ebx, 5) && (states & kYmmState) == kYmmState;
+  if (!avx2) return caps;
+  caps.isa = CpuIsa::kAvx2;
+  const bool avx512 = bit(extended.ebx, 16) && bit(extended.ebx, 17) && bit(extended.ebx, 28) &&
+                      bit(extended.ebx, 30) && bit(extended.ebx, 31) &&
+                      (states & kZmmState) == kZmmState;
+  if (!avx512) return caps;
+  caps.isa = CpuIsa::kAvx512;
+  caps.avx512_vnni = bit(extended.ecx, 11);
+  caps.avx512_bf16 = bit(cpuid(7, 1).eax, 5);
+  caps.amx = bit(extended.edx, 24) && (states & kTileState) == kTileState;
+  return caps;
+}
+
+#else
+
+DeviceCaps detect_caps() { return {}; }
+
+#endif
+
+}  // namespace nibble::cpu

@@ -1,0 +1,17 @@
+// The ordered implementation lists of the CPU backend: one function an op, "linear_impls()" and so
+// on. The order is the order of preference; the reference is last.
+#pragma once
+
+#include "ops/args.h"
+#include "ops/op.h"
+
+namespace nibble::cpu {
+
+#define NIBBLE_OP(name, Args) ImplList<Args> name##_impls();
+#include "ops/ops.def"
+#undef NIBBLE_OP
+
+// Lowest level at which an implementation of this name can run ("avx2_blocked" needs avx2).
+CpuIsa level_of(std::string_view impl_name);
+
+}  // namespace nibble::cpu

@@ -1,0 +1,82 @@
+// The walk over an ordered list of implementations: the first that supports the arguments runs.
+#pragma once
+
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "backends/backend.h"
+
+namespace nibble {
+
+// One entry of NIBBLE_FORCE.
+struct ForcedImpl {
+  std::string op;
+  std::string impl;
+};
+
+// "linear:reference,attention:avx2" -> entries. kUsage when an entry has not this form or an op is
+// named twice.
+std::vector<ForcedImpl> parse_force(std::string_view text);
+
+// One op of a backend: its implementations and, perhaps, the one that was forced.
+template <class Args>
+class OpDispatcher {
+ public:
+  OpDispatcher(const char* op, ImplList<Args> impls) : op_(op), impls_(impls) {}
+
+  // kUsage when no implementation has this name.
+  void force(const std::string& name) {
+    for (const Impl<Args>& impl : impls_) {
+      if (name == impl.name) {
+        forced_ = &impl;
+        return;
+      }
+    }
+    std::string names;
+    for (const Impl<Args>& impl : impls_)
+      names += std::string(names.empty() ? "" : ", ") + impl.name;
+    fail(ErrorKind::kUsage, "NIBBLE_FORCE: {} has no implementation '{}'; there are {}", op_, name,
+         names);
+  }
+
+  // Runs the first implementation that supports `args` (the forced one if any). With a sink, every
+  // new outcome of the walk is logged once.
+  void run(const Args& args, ExecContext& context, const LogSink& verbose) {
+    std::string refusals;
+    for (const Impl<Args>& impl : impls_) {
+      if (forced_ != nullptr && &impl != forced_) continue;
+      const Support support = impl.supports(args, context.caps);
+      if (support.ok) {
+        if (verbose) log_once(verbose, std::string(impl.name) + refusals);
+        impl.run(args, context);
+        return;
+      }
+      refusals +=
+          std::string(refusals.empty() ? " (" : "; ") + "not " + impl.name + ": " + support.why;
+    }
+    fail(ErrorKind::kUnsupported, "{}: no implementation can run this{}", op_,
+         refusals.empty() ? "" : refusals + ")");
+  }
+
+  void append_rows(std::vector<ImplRow>& rows, bool (*usable)(const char* name, const DeviceCaps&),
+                   const DeviceCaps& caps) const {
+    for (const Impl<Args>& impl : impls_) rows.push_back({op_, impl.name, usable(impl.name, caps)});
+  }
+
+ private:
+  void log_once(const LogSink& sink, const std::string& outcome) {
+    if (!seen_.insert(outcome).second) return;
+    const bool refused = outcome.find('(') != std::string::npos;
+    log(sink, LogLevel::kInfo,
+        std::string("dispatch: ") + op_ + " -> " + outcome + (refused ? ")" : ""));
+  }
+
+  const char* op_;
+  ImplList<Args> impls_;
+  const Impl<Args>* forced_ = nullptr;
+  std::set<std::string> seen_;
+};
+
+}  // namespace nibble

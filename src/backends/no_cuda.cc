@@ -1,0 +1,11 @@
+#include "backends/cuda.h"
+
+namespace nibble {
+
+bool cuda_available() { return false; }
+
+std::unique_ptr<Backend> make_cuda_backend(int device, const BackendOptions&) {
+  fail(ErrorKind::kUnsupported, "device cuda:{}: this build has no CUDA; use --device cpu", device);
+}
+
+}  // namespace nibble

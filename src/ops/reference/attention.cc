@@ -1,0 +1,84 @@
+// Reference attention: whole score rows, in double.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "ops/reference/kv_access.h"
+#include "ops/reference/reference.h"
+
+namespace nibble::reference {
+namespace {
+
+double score(const AttentionArgs& args, const AttentionSequence& sequence, const float* q,
+             std::int64_t head, std::int64_t j) {
+  const std::int64_t kv_head = head / (args.heads / args.kv_heads);
+  const std::int64_t at = j * sequence.k.row_stride + kv_head * sequence.k.head_stride;
+  double sum = 0;
+  for (std::int64_t d = 0; d < args.head_dim; ++d) {
+    sum += static_cast<double>(q[d]) *
+           static_cast<double>(load_kv(sequence.k.data, args.kv_dtype, at + d));
+  }
+  sum *= static_cast<double>(args.scale);
+  const auto cap = static_cast<double>(args.softcap);
+  if (cap > 0) sum = cap * std::tanh(sum / cap);
+  if (args.alibi_slopes != nullptr) {
+    sum += static_cast<double>(args.alibi_slopes[head]) * static_cast<double>(j);
+  }
+  return sum;
+}
+
+// Softmax of scores[0, count) in place; count > 0.
+void softmax(double* scores, std::int64_t count) {
+  const double largest = *std::max_element(scores, scores + count);
+  double sum = 0;
+  for (std::int64_t j = 0; j < count; ++j) sum += scores[j] = std::exp(scores[j] - largest);
+  for (std::int64_t j = 0; j < count; ++j) scores[j] /= sum;
+}
+
+void attend(const AttentionArgs& args, const AttentionSequence& sequence, std::int64_t t,
+            std::int64_t head) {
+  const std::int64_t row = sequence.q_begin + t;
+  const std::int64_t position = sequence.q_offset + t;
+  const float* q = args.q.data + row * args.q.row_stride + head * args.q.head_stride;
+  float* out = args.out + row * args.out_stride + head * args.head_dim;
+  std::fill(out, out + args.head_dim, 0.0f);
+
+  const std::int64_t begin =
+      args.window > 0 ? std::max<std::int64_t>(0, position - args.window + 1) : 0;
+  const std::int64_t end =
+      args.causal ? std::min(sequence.kv_rows, position + 1) : sequence.kv_rows;
+  if (begin >= end) return;  // a row that sees no key gives zeros
+
+  std::vector<double> weights(static_cast<std::size_t>(end - begin));
+  for (std::int64_t j = begin; j < end; ++j) {
+    weights[static_cast<std::size_t>(j - begin)] = score(args, sequence, q, head, j);
+  }
+  softmax(weights.data(), end - begin);
+
+  const std::int64_t kv_head = head / (args.heads / args.kv_heads);
+  for (std::int64_t d = 0; d < args.head_dim; ++d) {
+    double sum = 0;
+    for (std::int64_t j = begin; j < end; ++j) {
+      const std::int64_t at = j * sequence.v.row_stride + kv_head * sequence.v.head_stride + d;
+      sum += weights[static_cast<std::size_t>(j - begin)] *
+             static_cast<double>(load_kv(sequence.v.data, args.kv_dtype, at));
+    }
+    out[d] = static_cast<float>(sum);
+  }
+}
+
+}  // namespace
+
+void attention(const AttentionArgs& args, ExecContext& context) {
+  for (const AttentionSequence& sequence : args.sequences) {
+    context.pool.parallel_for(sequence.q_rows * args.heads, 1,
+                              [&](std::int64_t begin, std::int64_t end) {
+                                for (std::int64_t i = begin; i < end; ++i) {
+                                  attend(args, sequence, i / args.heads, i % args.heads);
+                                }
+                              });
+  }
+}
+
+}  // namespace nibble::reference
