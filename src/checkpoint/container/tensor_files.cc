@@ -1,0 +1,102 @@
+#include "checkpoint/container/tensor_files.h"
+
+#include <set>
+
+#include "base/error.h"
+#include "base/json.h"
+
+namespace nibble {
+namespace {
+
+// Shards stand beside their index: a name with any path in it could reach outside the model.
+void check_shard_name(const std::string& name, const std::filesystem::path& index) {
+  const bool plain = name.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos &&
+                     name.ends_with(".safetensors") && !name.starts_with('.');
+  if (!plain) {
+    fail(ErrorKind::kCorrupt, "{}: '{}' is no plain name of a .safetensors file", index.string(),
+         name);
+  }
+}
+
+}  // namespace
+
+TensorFiles::TensorFiles(const std::filesystem::path& directory) : directory_(directory) {
+  if (std::filesystem::exists(directory / kSafetensorsFile)) {
+    add(kSafetensorsFile);
+  } else if (std::filesystem::exists(directory / kSafetensorsIndex)) {
+    open_index();
+  } else if (std::filesystem::exists(directory / "pytorch_model.bin") ||
+             std::filesystem::exists(directory / "pytorch_model.bin.index.json")) {
+    fail(ErrorKind::kUnsupported,
+         "{}: weights are pickled PyTorch files, which nibble does not read; convert them to "
+         "safetensors",
+         directory.string());
+  } else {
+    fail(ErrorKind::kCorrupt, "{}: neither {} nor {} is there", directory.string(),
+         kSafetensorsFile, kSafetensorsIndex);
+  }
+}
+
+void TensorFiles::open_index() {
+  const std::filesystem::path path = directory_ / kSafetensorsIndex;
+  const Json index = read_json_file(path.string());
+  if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
+    fail(ErrorKind::kCorrupt, "{}: no object 'weight_map'", path.string());
+  }
+  std::set<std::string> shards;
+  for (const auto& [name, shard] : index["weight_map"].items()) {
+    if (!shard.is_string()) {
+      fail(ErrorKind::kCorrupt, "{}: the shard of tensor '{}' is no file name", path.string(),
+           name);
+    }
+    shards.insert(shard.get<std::string>());
+  }
+  for (const std::string& shard : shards) {
+    check_shard_name(shard, path);
+    if (!std::filesystem::exists(directory_ / shard)) {
+      fail(ErrorKind::kCorrupt, "{}: shard {} is missing; download it again", path.string(), shard);
+    }
+    add(shard);
+  }
+  for (const auto& [name, shard] : index["weight_map"].items()) {
+    const auto found = by_name_.find(name);
+    if (found == by_name_.end() ||
+        found->second->path().filename() != shard.get_ref<const std::string&>()) {
+      fail(ErrorKind::kCorrupt, "{}: tensor '{}' is not in {}", path.string(), name,
+           shard.get_ref<const std::string&>());
+    }
+  }
+}
+
+void TensorFiles::add(const std::string& file_name) {
+  files_.push_back(std::make_unique<const SafetensorsFile>(directory_ / file_name));
+  for (const SafetensorsEntry& entry : files_.back()->entries()) {
+    const auto [other, inserted] = by_name_.emplace(entry.name, files_.back().get());
+    if (!inserted) {
+      fail(ErrorKind::kCorrupt, "{}: tensor '{}' stands in {} and in {}", directory_.string(),
+           entry.name, other->second->path().filename().string(), file_name);
+    }
+  }
+}
+
+Tensor TensorFiles::tensor(const std::string& name) const {
+  const auto found = by_name_.find(name);
+  if (found == by_name_.end()) {
+    fail(ErrorKind::kCorrupt, "{}: no tensor '{}'", directory_.string(), name);
+  }
+  return found->second->tensor(name);
+}
+
+const Shape* TensorFiles::shape(const std::string& name) const {
+  const auto found = by_name_.find(name);
+  return found == by_name_.end() ? nullptr : &found->second->find(name)->shape;
+}
+
+std::vector<std::string> TensorFiles::names() const {
+  std::vector<std::string> names;
+  names.reserve(by_name_.size());
+  for (const auto& [name, file] : by_name_) names.push_back(name);
+  return names;
+}
+
+}  // namespace nibble

@@ -1,0 +1,130 @@
+#include "checkpoint/hf_directory.h"
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+
+namespace nibble {
+namespace {
+
+constexpr std::array<std::string_view, 13> kCompanions = {
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "merges.txt",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+};
+
+bool is_companion(std::string_view name) {
+  return std::ranges::find(kCompanions, name) != kCompanions.end() || name.starts_with("LICENSE") ||
+         name.starts_with("NOTICE");
+}
+
+class HfCheckpoint final : public Checkpoint {
+ public:
+  HfCheckpoint(const char* convention, std::shared_ptr<const HfDirectory> directory,
+               std::unique_ptr<const QuantizedModules> quantized)
+      : convention_(convention),
+        directory_(std::move(directory)),
+        quantized_(std::move(quantized)),
+        companions_(find_companions(directory_->path)) {}
+
+  bool has(const std::string& name) const override { return directory_->files.has(name); }
+  Tensor tensor(const std::string& name) const override { return directory_->files.tensor(name); }
+  std::vector<std::string> names() const override { return directory_->files.names(); }
+
+  bool has_linear(const std::string& module) const override {
+    return has(module + ".weight") || (quantized_ != nullptr && quantized_->has(module));
+  }
+  QuantTensor linear(const std::string& module) const override {
+    if (quantized_ != nullptr && quantized_->has(module)) return quantized_->read(module);
+    return read_plain_linear(directory_->files, module);
+  }
+
+  std::string convention() const override { return convention_; }
+  const std::filesystem::path& path() const override { return directory_->path; }
+  const Json& config() const override { return directory_->config; }
+  std::vector<std::string> companion_files() const override { return companions_; }
+
+ private:
+  const char* convention_;
+  std::shared_ptr<const HfDirectory> directory_;
+  std::unique_ptr<const QuantizedModules> quantized_;
+  std::vector<std::string> companions_;
+};
+
+}  // namespace
+
+std::string quant_method_of(const std::filesystem::path& path) {
+  if (!std::filesystem::exists(path / "config.json")) return "";
+  const Json config = read_hf_config(path);
+  const auto quantization = config.find("quantization_config");
+  if (quantization == config.end() || quantization->is_null()) return "";
+  if (!quantization->is_object()) {
+    fail(ErrorKind::kCorrupt, "{}: quantization_config is no object",
+         (path / "config.json").string());
+  }
+  const auto method = quantization->find("quant_method");
+  if (method == quantization->end() || !method->is_string()) {
+    fail(ErrorKind::kCorrupt, "{}: quantization_config has no quant_method",
+         (path / "config.json").string());
+  }
+  return method->get<std::string>();
+}
+
+Json read_hf_config(const std::filesystem::path& directory) {
+  const std::filesystem::path path = directory / "config.json";
+  if (!std::filesystem::exists(path)) {
+    fail(ErrorKind::kCorrupt, "{}: no config.json; a Hugging Face directory has one",
+         directory.string());
+  }
+  constexpr JsonLimits kConfigLimits{.max_bytes = std::size_t{16} << 20, .max_depth = 64};
+  Json config = read_json_file(path.string(), kConfigLimits);
+  if (!config.is_object()) fail(ErrorKind::kCorrupt, "{}: no JSON object", path.string());
+  return config;
+}
+
+std::vector<std::string> find_companions(const std::filesystem::path& directory) {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+    const std::string name = entry.path().filename().string();
+    if (entry.is_regular_file() && is_companion(name)) names.push_back(name);
+  }
+  std::ranges::sort(names);
+  return names;
+}
+
+QuantTensor read_plain_linear(const TensorFiles& files, const std::string& module) {
+  const std::string name = module + ".weight";
+  Tensor weight = files.tensor(name);
+  if (weight.shape().size() != 2) {
+    fail(ErrorKind::kCorrupt, "tensor '{}': a matrix is needed, the shape is {}", name,
+         to_string(weight.shape()));
+  }
+  if (!is_float_weight(weight.dtype())) {
+    fail(ErrorKind::kUnsupported, "tensor '{}': weights of {} without a known quantization", name,
+         to_string(weight.dtype()));
+  }
+  return dense(std::move(weight));
+}
+
+std::shared_ptr<const HfDirectory> open_hf_directory(const std::filesystem::path& path) {
+  return std::make_shared<const HfDirectory>(
+      HfDirectory{path, read_hf_config(path), TensorFiles(path)});
+}
+
+std::unique_ptr<Checkpoint> make_hf_checkpoint(const char* convention,
+                                               std::shared_ptr<const HfDirectory> directory,
+                                               std::unique_ptr<const QuantizedModules> quantized) {
+  return std::make_unique<HfCheckpoint>(convention, std::move(directory), std::move(quantized));
+}
+
+}  // namespace nibble

@@ -1,0 +1,49 @@
+// What every convention over a Hugging Face directory shares: config.json, the tensors, companion
+// files. A convention adds how it stores the weights that are quantized.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/container/tensor_files.h"
+
+namespace nibble {
+
+// "quantization_config.quant_method" of the config.json in a directory; empty when the path is no
+// directory or nothing is quantized. kCorrupt when config.json is damaged.
+std::string quant_method_of(const std::filesystem::path& path);
+
+// config.json of a directory, an object for certain.
+Json read_hf_config(const std::filesystem::path& directory);
+
+// Names of the files in `directory` that travel with a model, sorted.
+std::vector<std::string> find_companions(const std::filesystem::path& directory);
+
+// "<module>.weight" as a dense QuantTensor; kCorrupt unless it is a matrix of F16, BF16 or F32.
+QuantTensor read_plain_linear(const TensorFiles& files, const std::string& module);
+
+// The quantized weights of a convention. Immutable and thread-safe.
+class QuantizedModules {
+ public:
+  virtual ~QuantizedModules() = default;
+  virtual bool has(const std::string& module) const = 0;
+  virtual QuantTensor read(const std::string& module) const = 0;
+};
+
+struct HfDirectory {
+  std::filesystem::path path;
+  Json config;
+  TensorFiles files;
+};
+std::shared_ptr<const HfDirectory> open_hf_directory(const std::filesystem::path& path);
+
+// A checkpoint over a directory; `quantized` may be null (a plain one).
+std::unique_ptr<Checkpoint> make_hf_checkpoint(const char* convention,
+                                               std::shared_ptr<const HfDirectory> directory,
+                                               std::unique_ptr<const QuantizedModules> quantized);
+
+}  // namespace nibble
