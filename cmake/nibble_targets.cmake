@@ -14,6 +14,7 @@ target_compile_options(nibble_flags INTERFACE
 if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   target_compile_options(nibble_flags INTERFACE -Wno-unknown-warning-option -Wno-gnu-zero-variadic-macro-arguments)
 endif()
+target_compile_definitions(nibble_flags INTERFACE NIBBLE_VERSION="${PROJECT_VERSION}")
 target_include_directories(nibble_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)
 if(NIBBLE_SANITIZE)
   target_compile_options(nibble_flags INTERFACE -fsanitize=${NIBBLE_SANITIZE}
@@ -27,8 +28,8 @@ endif()
 function(nibble_library name)
   cmake_parse_arguments(ARG "" "" "DEPS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
-  # Files of isa/ need flags of their own and are added by their folder's CMakeLists.txt.
-  list(FILTER sources EXCLUDE REGEX "/isa/")
+  # isa/ (flags of its own) and main/ (a program) are added by their folder's CMakeLists.txt.
+  list(FILTER sources EXCLUDE REGEX "/(isa|main)/")
   if(NOT sources)
     add_library(nibble_${name} INTERFACE)
     target_link_libraries(nibble_${name} INTERFACE nibble_flags ${ARG_DEPS})

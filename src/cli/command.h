@@ -1,0 +1,61 @@
+// What the commands share: global options, output, and the registry (commands.def).
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <iosfwd>
+#include <memory>
+#include <string>
+
+#include "backends/backend.h"
+#include "base/json.h"
+#include "base/log.h"
+
+namespace nibble::cli {
+
+// Global options and where output goes. One object lives for the whole command.
+class Context {
+ public:
+  Context(std::ostream& out, std::ostream& err) : out_(out), err_(err) {}
+
+  bool json = false;
+  bool quiet = false;
+  int threads = 0;
+  std::string device = "auto";
+
+  // Set by the callback of the chosen subcommand, run after parsing.
+  std::function<void()> action;
+
+  // The device that the user asked for, with warnings going to log().
+  std::unique_ptr<Backend> make_backend() const;
+
+  LogSink log() const;            // lines on stderr; info is dropped by --quiet, warnings are not
+  ProgressSink progress() const;  // a bar with ETA on a terminal, one line a step elsewhere
+
+  // The result of a command: one JSON object with --json, the text otherwise.
+  void emit(const Json& result, const std::string& text) const;
+
+  std::ostream& out() const { return out_; }
+  std::ostream& err() const { return err_; }
+
+ private:
+  std::ostream& out_;
+  std::ostream& err_;
+};
+
+// Adds a subcommand whose options live in an Options object and whose work is `body(options,
+// context)`.
+template <class Options, class Body>
+std::shared_ptr<Options> add_command(CLI::App* command, Context& context, Body body) {
+  auto options = std::make_shared<Options>();
+  command->callback([options, &context, body] {
+    context.action = [options, &context, body] { body(*options, context); };
+  });
+  return options;
+}
+
+#define NIBBLE_COMMAND(name) void add_##name(CLI::App& app, Context& context);
+#include "cli/commands.def"
+#undef NIBBLE_COMMAND
+
+}  // namespace nibble::cli

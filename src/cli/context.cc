@@ -1,0 +1,42 @@
+#include <chrono>
+#include <memory>
+#include <ostream>
+
+#include "cli/command.h"
+#include "cli/terminal.h"
+
+namespace nibble::cli {
+
+std::unique_ptr<Backend> Context::make_backend() const {
+  BackendOptions options = BackendOptions::from_environment();
+  if (threads > 0) options.threads = threads;
+  options.log = log();
+  return nibble::make_backend(device, options);
+}
+
+LogSink Context::log() const {
+  return [this](LogLevel level, const std::string& message) {
+    if (quiet && level == LogLevel::kInfo) return;
+    err_ << "nibble: " << (level == LogLevel::kWarning ? "warning: " : "") << message << '\n';
+  };
+}
+
+ProgressSink Context::progress() const {
+  if (quiet) return {};
+  return [display = std::make_shared<ProgressDisplay>(err_)](
+             const std::string& step, std::int64_t done, std::int64_t total) {
+    display->update(step, done, total);
+  };
+}
+
+void Context::emit(const Json& result, const std::string& text) const {
+  if (json) {
+    // Text of the model may hold any bytes; JSON may not.
+    out_ << result.dump(2, ' ', false, Json::error_handler_t::replace) << '\n';
+  } else {
+    out_ << text;
+    if (!text.empty() && text.back() != '\n') out_ << '\n';
+  }
+}
+
+}  // namespace nibble::cli
