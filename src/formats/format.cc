@@ -1,0 +1,84 @@
+#include "formats/format.h"
+
+#include "base/error.h"
+#include "formats/registry.h"
+
+namespace nibble {
+
+bool operator==(const Element& a, const Element& b) {
+  if (a.kind != b.kind || a.bits != b.bits) return false;
+  return a.kind == ElementKind::kInt || a.float_type == b.float_type;
+}
+
+bool operator==(const Scheme& a, const Scheme& b) {
+  if (a.granularity != b.granularity || a.symmetric != b.symmetric) return false;
+  if (a.scale_type != b.scale_type) return false;
+  return a.granularity != Granularity::kGroup || a.group == b.group;
+}
+
+bool operator==(const WeightDescriptor& a, const WeightDescriptor& b) {
+  if (!(a.element == b.element)) return false;
+  return a.element.kind == ElementKind::kFloat || a.scheme == b.scheme;
+}
+
+std::size_t QuantTensor::byte_size() const {
+  std::size_t bytes = 0;
+  for (const Tensor& plane : planes) bytes += plane.byte_size();
+  return bytes;
+}
+
+void validate(const QuantTensor& tensor) {
+  if (tensor.format == nullptr) fail(ErrorKind::kCorrupt, "weight: it has no format");
+  const std::string name = tensor.format->name();
+  const std::string reason = tensor.format->why_not(tensor.rows, tensor.cols);
+  if (!reason.empty()) {
+    fail(ErrorKind::kCorrupt, "weight [{}, {}] in {}: {}", tensor.rows, tensor.cols, name, reason);
+  }
+  const std::vector<PlaneSpec> specs = tensor.format->planes(tensor.rows, tensor.cols);
+  if (tensor.planes.size() != specs.size()) {
+    fail(ErrorKind::kCorrupt, "weight [{}, {}] in {}: {} planes instead of {}", tensor.rows,
+         tensor.cols, name, tensor.planes.size(), specs.size());
+  }
+  for (std::size_t i = 0; i < specs.size(); ++i) {
+    const Tensor& plane = tensor.planes[i];
+    if (plane.empty() || plane.dtype() != specs[i].dtype || plane.shape() != specs[i].shape) {
+      fail(ErrorKind::kCorrupt, "weight [{}, {}] in {}: plane '{}' is {} {} instead of {} {}",
+           tensor.rows, tensor.cols, name, specs[i].name,
+           plane.empty() ? "absent" : to_string(plane.dtype()), to_string(plane.shape()),
+           to_string(specs[i].dtype), to_string(specs[i].shape));
+    }
+  }
+}
+
+void decode_all(const QuantTensor& tensor, float* out) {
+  for (std::int64_t row = 0; row < tensor.rows; ++row) {
+    tensor.format->decode(tensor, row, 0, tensor.cols, out + row * tensor.cols);
+  }
+}
+
+double bits_per_weight(const Format& format, std::int64_t rows, std::int64_t cols) {
+  double bytes = 0;
+  for (const PlaneSpec& plane : format.planes(rows, cols)) {
+    bytes += static_cast<double>(element_count(plane.shape)) *
+             static_cast<double>(dtype_size(plane.dtype));
+  }
+  return bytes * 8 / (static_cast<double>(rows) * static_cast<double>(cols));
+}
+
+QuantTensor dense(Tensor tensor) {
+  if (tensor.shape().size() != 2 || !is_float_weight(tensor.dtype())) {
+    fail(ErrorKind::kCorrupt, "weight: {} {} is no matrix of F16, BF16 or F32",
+         to_string(tensor.dtype()), to_string(tensor.shape()));
+  }
+  WeightDescriptor descriptor;
+  descriptor.element.bits = static_cast<int>(8 * dtype_size(tensor.dtype()));
+  descriptor.element.float_type = tensor.dtype();
+  QuantTensor result;
+  result.format = make_format(descriptor);
+  result.rows = tensor.dim(0);
+  result.cols = tensor.dim(1);
+  result.planes.push_back(std::move(tensor));
+  return result;
+}
+
+}  // namespace nibble

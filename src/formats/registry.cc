@@ -1,0 +1,211 @@
+#include "formats/registry.h"
+
+#include <algorithm>
+#include <charconv>
+#include <utility>
+
+#include "base/error.h"
+#include "base/suggest.h"
+#include "formats/families.h"
+
+namespace nibble {
+namespace {
+
+constexpr std::size_t kMaxText = 256;
+
+std::vector<std::string_view> split(std::string_view text, char separator) {
+  std::vector<std::string_view> parts;
+  while (true) {
+    const std::size_t at = text.find(separator);
+    parts.push_back(text.substr(0, at));
+    if (at == std::string_view::npos) return parts;
+    text.remove_prefix(at + 1);
+  }
+}
+
+std::optional<std::int64_t> parse_number(std::string_view text) {
+  std::int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+std::optional<DType> parse_float_name(std::string_view text) {
+  if (text == "f32") return DType::kF32;
+  if (text == "f16") return DType::kF16;
+  if (text == "bf16") return DType::kBF16;
+  return std::nullopt;
+}
+
+[[noreturn]] void fail_no_format(std::string_view text) {
+  std::vector<std::string> names;
+  for (const FormatAlias& alias : format_aliases()) names.push_back(alias.name);
+  fail(ErrorKind::kUsage, "format '{}' is unknown{} (see `nibble list formats`)",
+       text.substr(0, kMaxText), did_you_mean(text, names));
+}
+
+// A weight format and whether its text named the type of scales.
+struct ParsedWeight {
+  WeightDescriptor descriptor;
+  bool scale_type_named = false;
+};
+
+// Takes one word of a scheme; false when it is none, or its kind was given already.
+class SchemeParser {
+ public:
+  bool take(std::string_view word, ParsedWeight& out) {
+    Scheme& scheme = out.descriptor.scheme;
+    if (word == "tensor" || word == "channel") {
+      scheme.granularity = word == "tensor" ? Granularity::kTensor : Granularity::kChannel;
+      return once(granularity_);
+    }
+    if (word == "sym" || word == "asym") {
+      scheme.symmetric = word == "sym";
+      return once(symmetry_);
+    }
+    if (word.starts_with("g")) {
+      const auto group = parse_number(word.substr(1));
+      if (!group) return false;
+      scheme.granularity = Granularity::kGroup;
+      scheme.group = *group;
+      return once(granularity_);
+    }
+    if (word.starts_with("s")) {
+      const auto type = parse_float_name(word.substr(1));
+      if (!type) return false;
+      scheme.scale_type = *type;
+      return once(out.scale_type_named);
+    }
+    return false;
+  }
+
+ private:
+  static bool once(bool& seen) { return !std::exchange(seen, true); }
+
+  bool granularity_ = false;
+  bool symmetry_ = false;
+};
+
+// Null when the text does not follow the grammar; limits are make_format()'s.
+std::optional<ParsedWeight> parse_weight(std::string_view text) {
+  ParsedWeight parsed;
+  if (const auto type = parse_float_name(text)) {
+    parsed.descriptor.element = {ElementKind::kFloat, static_cast<int>(8 * dtype_size(*type)),
+                                 *type};
+    return parsed;
+  }
+  const std::vector<std::string_view> words = split(text, '_');
+  if (!words[0].starts_with("int")) return std::nullopt;
+  const auto bits = parse_number(words[0].substr(3));
+  if (!bits || *bits < 0 || *bits > 64) return std::nullopt;
+  parsed.descriptor.element = {ElementKind::kInt, static_cast<int>(*bits), DType::kF32};
+  parsed.descriptor.scheme.symmetric = false;
+  SchemeParser parser;
+  for (std::size_t i = 1; i < words.size(); ++i) {
+    if (!parser.take(words[i], parsed)) return std::nullopt;
+  }
+  return parsed;
+}
+
+ParsedWeight require_weight(std::string_view text) {
+  const auto parsed = text.size() <= kMaxText ? parse_weight(text) : std::nullopt;
+  if (!parsed) fail_no_format(text);
+  return *parsed;
+}
+
+void set_part(ModelFormat& format, std::string_view key, std::string_view value) {
+  if (key == "w" || key == "e") {
+    const ParsedWeight parsed = require_weight(value);
+    (key == "w" ? format.weights : format.embeddings) = make_format(parsed.descriptor);
+    if (parsed.scale_type_named) format.scale_type_from_checkpoint = false;
+    return;
+  }
+  const auto type = parse_float_name(value);
+  if (key == "kv") {
+    if (!type) fail(ErrorKind::kUnsupported, "format part 'kv={}': only f32, f16, bf16", value);
+    format.kv = type;
+    return;
+  }
+  // Activations are float32 inside; the float names all say "not quantized".
+  if (!type) fail(ErrorKind::kUnsupported, "format part 'a={}': activations stay float", value);
+}
+
+ModelFormat parse_parts(std::string_view text) {
+  ModelFormat format;
+  std::string seen;
+  for (const std::string_view part : split(text, ',')) {
+    const std::size_t at = part.find('=');
+    const std::string_view key = part.substr(0, at);
+    if (at == std::string_view::npos || (key != "w" && key != "e" && key != "kv" && key != "a")) {
+      fail(ErrorKind::kUsage, "format '{}': '{}' is no part; parts are w=, e=, kv= and a=", text,
+           part);
+    }
+    if (seen.find(fmt::format(",{},", key)) != std::string::npos) {
+      fail(ErrorKind::kUsage, "format '{}': '{}=' occurs twice", text, key);
+    }
+    seen += fmt::format(",{},", key);
+    set_part(format, key, part.substr(at + 1));
+  }
+  return format;
+}
+
+}  // namespace
+
+const std::vector<FormatAlias>& format_aliases() {
+  static const std::vector<FormatAlias> aliases = {
+#define NIBBLE_FORMAT(name, definition) {#name, definition},
+#include "formats/registry.def"
+#undef NIBBLE_FORMAT
+  };
+  return aliases;
+}
+
+ModelFormat parse_model_format(std::string_view text) {
+  for (const FormatAlias& alias : format_aliases()) {
+    if (alias.name == text) return parse_parts(alias.definition);
+  }
+  if (text.size() > kMaxText) fail_no_format(text);
+  if (text.find('=') != std::string_view::npos) return parse_parts(text);
+  ModelFormat format;
+  set_part(format, "w", text);
+  return format;
+}
+
+FormatPtr parse_weight_format(std::string_view text) {
+  for (const FormatAlias& alias : format_aliases()) {
+    if (alias.name == text) return parse_parts(alias.definition).weights;
+  }
+  return make_format(require_weight(text).descriptor);
+}
+
+FormatPtr make_format(const WeightDescriptor& descriptor) {
+  const Element& element = descriptor.element;
+  if (element.kind == ElementKind::kFloat) {
+    if (!is_float_weight(element.float_type)) {
+      fail(ErrorKind::kUnsupported, "weights cannot be stored as {}",
+           to_string(element.float_type));
+    }
+    return make_float_format(descriptor);
+  }
+  const Scheme& scheme = descriptor.scheme;
+  if (element.bits < 2 || element.bits > 8) {
+    fail(ErrorKind::kUnsupported, "integer weights of {} bits: 2 to 8 are supported", element.bits);
+  }
+  if (scheme.granularity == Granularity::kGroup &&
+      (scheme.group < 1 || scheme.group > (std::int64_t{1} << 20))) {
+    fail(ErrorKind::kUnsupported, "group of {} weights: 1 to 2^20 are supported", scheme.group);
+  }
+  if (!is_float_weight(scheme.scale_type)) {
+    fail(ErrorKind::kUnsupported, "scales cannot be stored as {}", to_string(scheme.scale_type));
+  }
+  return make_affine_format(descriptor);
+}
+
+FormatPtr with_scale_type(const FormatPtr& format, DType scale_type) {
+  if (format == nullptr || format->is_float()) return format;
+  WeightDescriptor descriptor = format->descriptor();
+  descriptor.scheme.scale_type = scale_type;
+  return make_format(descriptor);
+}
+
+}  // namespace nibble
