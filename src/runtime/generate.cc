@@ -1,0 +1,260 @@
+#include "runtime/generate.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <optional>
+#include <utility>
+
+#include "base/error.h"
+#include "runtime/stop_strings.h"
+
+namespace nibble {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// Smallest cache of a generation: growing copies everything, so very small steps would not pay.
+constexpr std::int64_t kMinCapacity = 256;
+
+// The cache of one sequence: grown by doubling up to the context, and checked for overflow.
+class GrowingCache {
+ public:
+  GrowingCache(const ModelSpec& spec, DType dtype, std::int64_t first, std::int64_t limit)
+      : spec_(spec), limit_(limit), cache_(spec, std::min(limit, round_up(first)), dtype) {}
+
+  // Room for `rows` more.
+  KvCache& reserve(std::int64_t rows) {
+    const std::int64_t needed = cache_.size() + rows;
+    if (needed > cache_.capacity()) {
+      grow(std::min(limit_, std::max(round_up(needed), 2 * cache_.capacity())));
+    }
+    return cache_;
+  }
+
+  // Rows from `begin` on. A value beyond the range of F16 became infinity when it was stored; it
+  // would distort the attention without a trace.
+  void require_finite(std::int64_t begin) {
+    if (cache_.dtype() != DType::kF16) return;
+    for (std::int64_t layer = 0; layer < spec_.layers; ++layer) {
+      for (const Tensor* rows : {&cache_.k(layer), &cache_.v(layer)}) {
+        require_finite(rows->rows(begin, cache_.size()), layer);
+      }
+    }
+  }
+
+ private:
+  static std::int64_t round_up(std::int64_t rows) { return std::max(rows, kMinCapacity); }
+
+  static void require_finite(const Tensor& rows, std::int64_t layer) {
+    const auto* bits = rows.data<std::uint16_t>();
+    constexpr std::uint16_t kExponent = 0x7c00;
+    for (std::int64_t i = 0; i < rows.elements(); ++i) {
+      if ((bits[i] & kExponent) == kExponent) {
+        fail(ErrorKind::kUnsupported,
+             "generate: keys or values of layer {} are beyond the range of an F16 KV cache; use a "
+             "BF16 or F32 one",
+             layer);
+      }
+    }
+  }
+
+  void grow(std::int64_t capacity) {
+    KvCache bigger(spec_, capacity, cache_.dtype());
+    for (std::int64_t layer = 0; layer < spec_.layers; ++layer) {
+      copy(cache_.k(layer), bigger.k(layer));
+      copy(cache_.v(layer), bigger.v(layer));
+    }
+    bigger.advance(cache_.size());
+    cache_ = std::move(bigger);
+  }
+
+  void copy(const Tensor& from, Tensor& to) const {
+    const Tensor used = from.rows(0, cache_.size());
+    std::memcpy(const_cast<std::byte*>(to.bytes().data()), used.bytes().data(), used.byte_size());
+  }
+
+  const ModelSpec& spec_;
+  std::int64_t limit_;
+  KvCache cache_;
+};
+
+// Runs one call over `ids` and returns the logits of the last one.
+Tensor forward(const Model& model, GrowingCache& cache, std::vector<std::int32_t> ids) {
+  KvCache& kv = cache.reserve(static_cast<std::int64_t>(ids.size()));
+  const std::int64_t begin = kv.size();
+  Batch batch = Batch::single(std::move(ids), &kv);
+  Tensor logits = model.last_logits(batch);
+  cache.require_finite(begin);
+  return logits;
+}
+
+Tensor prefill(const Model& model, GrowingCache& cache, const std::vector<std::int32_t>& prompt,
+               std::int64_t chunk) {
+  Tensor logits;
+  for (std::size_t at = 0; at < prompt.size();) {
+    const std::size_t end = std::min(prompt.size(), at + static_cast<std::size_t>(chunk));
+    logits = forward(model, cache, {prompt.begin() + at, prompt.begin() + end});
+    at = end;
+  }
+  return logits;
+}
+
+// Turns tokens into the text that may be shown, and remembers it.
+class TextOutput {
+ public:
+  TextOutput(const Tokenizer* tokenizer, std::vector<std::string> stop, const TextSink& sink)
+      : stop_(std::move(stop)), sink_(sink) {
+    if (tokenizer != nullptr) decoder_.emplace(*tokenizer);
+  }
+
+  // False when the generation should end; finish() says why.
+  bool push(std::int32_t id) {
+    if (!decoder_.has_value()) return true;
+    return emit(stop_.push(decoder_->push(id))) && !stop_.stopped();
+  }
+
+  void flush() {
+    if (!decoder_.has_value() || cancelled_ || stop_.stopped()) return;
+    const std::string rest = stop_.push(decoder_->flush());
+    emit(rest + stop_.flush());
+  }
+
+  bool stopped() const { return stop_.stopped(); }
+  bool cancelled() const { return cancelled_; }
+  std::string take_text() { return std::move(text_); }
+
+ private:
+  bool emit(const std::string& piece) {
+    text_ += piece;
+    if (!piece.empty() && sink_ && !sink_(piece)) cancelled_ = true;
+    return !cancelled_;
+  }
+
+  std::optional<StreamDecoder> decoder_;
+  StopStrings stop_;
+  const TextSink& sink_;
+  std::string text_;
+  bool cancelled_ = false;
+};
+
+std::int64_t context_limit(const ModelSpec& spec, const GenerateOptions& options,
+                           std::int64_t prompt) {
+  if (options.context > 0) return options.context;
+  if (spec.max_positions > 0) return spec.max_positions;
+  return prompt + options.max_new_tokens;
+}
+
+void require_usable(const Session& session, const std::vector<std::int32_t>& prompt,
+                    const GenerateOptions& options) {
+  const ModelSpec& spec = session.model->spec();
+  if (!spec.decoder) {
+    fail(ErrorKind::kUsage, "generate: {} is an encoder, it cannot generate text", spec.arch);
+  }
+  if (prompt.empty()) {
+    fail(ErrorKind::kUsage, "generate: the prompt is empty and the tokenizer adds no BOS token");
+  }
+  if (options.max_new_tokens < 0 || options.context < 0 || options.prefill_chunk < 1) {
+    fail(ErrorKind::kUsage, "generate: token counts may not be negative");
+  }
+  if (!options.stop.empty()) session.require_tokenizer();
+  const auto size = static_cast<std::int64_t>(prompt.size());
+  const std::int64_t limit = context_limit(spec, options, size);
+  if (size > limit) {
+    fail(ErrorKind::kUsage, "generate: the prompt has {} tokens, the context only {}", size, limit);
+  }
+  for (const std::int32_t id : prompt) {
+    if (id < 0 || id >= spec.vocab) {
+      fail(ErrorKind::kUsage, "generate: token id {} is outside the vocabulary of {}", id,
+           spec.vocab);
+    }
+  }
+}
+
+void append_ids(const Json& value, std::int64_t vocab, std::vector<std::int32_t>& ids) {
+  if (value.is_array()) {
+    for (const Json& element : value) append_ids(element, vocab, ids);
+  } else if (value.is_number_integer()) {
+    const auto id = value.get<std::int64_t>();
+    if (id >= 0 && id < vocab) ids.push_back(static_cast<std::int32_t>(id));
+  }
+}
+
+}  // namespace
+
+const char* to_string(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kCancelled:
+      return "cancelled";
+  }
+  fail(ErrorKind::kInternal, "unknown finish reason {}", static_cast<int>(reason));
+}
+
+std::vector<std::int32_t> default_stop_ids(const Session& session) {
+  std::vector<std::int32_t> ids;
+  for (const Json* config : {&session.generation_config, &session.checkpoint->config()}) {
+    const auto at = config->find("eos_token_id");
+    if (at != config->end()) append_ids(*at, session.model->spec().vocab, ids);
+    if (!ids.empty()) return ids;
+  }
+  if (session.tokenizer != nullptr && session.tokenizer->eos().has_value()) {
+    ids.push_back(*session.tokenizer->eos());
+  }
+  return ids;
+}
+
+GenerateResult generate(const Session& session, const std::vector<std::int32_t>& prompt,
+                        const GenerateOptions& options, const TextSink& sink) {
+  require_usable(session, prompt, options);
+  const Model& model = *session.model;
+  const auto prompt_size = static_cast<std::int64_t>(prompt.size());
+  const std::int64_t limit = context_limit(model.spec(), options, prompt_size);
+  Sampler sampler(options.sampling);
+  TextOutput output(session.tokenizer.get(), options.stop, sink);
+  GenerateResult result;
+  result.prompt_tokens = prompt_size;
+  const std::int64_t most = std::min(options.max_new_tokens, limit - prompt_size);
+  if (most == 0) return result;
+
+  GrowingCache cache(model.spec(), session.kv_dtype, prompt_size, limit);
+  auto start = Clock::now();
+  Tensor logits = prefill(model, cache, prompt, options.prefill_chunk);
+  result.prefill_seconds = seconds_since(start);
+
+  std::vector<std::int32_t> context = prompt;
+  std::int64_t decoded = 0;
+  start = Clock::now();
+  while (true) {
+    const std::int32_t id = sampler.sample(
+        {logits.data<float>(), static_cast<std::size_t>(logits.elements())}, context);
+    if (std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end()) {
+      result.finish_reason = FinishReason::kStop;
+      break;
+    }
+    context.push_back(id);
+    if (!output.push(id)) break;
+    if (static_cast<std::int64_t>(context.size()) - prompt_size == most) break;
+    logits = forward(model, cache, {id});
+    ++decoded;
+  }
+  result.decode_seconds = seconds_since(start);
+
+  output.flush();
+  if (output.stopped()) result.finish_reason = FinishReason::kStop;
+  if (output.cancelled()) result.finish_reason = FinishReason::kCancelled;
+  result.text = output.take_text();
+  result.ids.assign(context.begin() + prompt_size, context.end());
+  if (decoded > 0) result.tokens_per_second = static_cast<double>(decoded) / result.decode_seconds;
+  return result;
+}
+
+}  // namespace nibble

@@ -1,0 +1,79 @@
+#include "runtime/session.h"
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+
+#include "base/error.h"
+#include "model/arch.h"
+
+namespace nibble {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A checkpoint without any of these (an encoder for `eval logits`, say) is complete all the same.
+bool has_tokenizer_files(const fs::path& path) {
+  if (!fs::is_directory(path)) return fs::is_regular_file(path);  // llama2.c: beside the file
+  constexpr std::array<std::string_view, 4> kFiles = {"tokenizer.json", "tokenizer.model",
+                                                      "vocab.json", "vocab.txt"};
+  return std::any_of(kFiles.begin(), kFiles.end(),
+                     [&](std::string_view name) { return fs::exists(path / name); });
+}
+
+std::unique_ptr<Tokenizer> open_tokenizer(const fs::path& path, bool optional) {
+  try {
+    return load_tokenizer(path);
+  } catch (const Error& error) {
+    // A single-file checkpoint may stand alone; load_tokenizer says kCorrupt when there is none.
+    if (optional && error.kind() == ErrorKind::kCorrupt) return nullptr;
+    throw;
+  }
+}
+
+Json read_generation_config(const fs::path& path) {
+  const fs::path file = path / "generation_config.json";
+  if (!fs::is_directory(path) || !fs::exists(file)) return Json::object();
+  Json config = read_json_file(file.string());
+  if (!config.is_object()) fail(ErrorKind::kCorrupt, "{}: not a JSON object", file.string());
+  return config;
+}
+
+}  // namespace
+
+const Tokenizer& Session::require_tokenizer() const {
+  if (tokenizer == nullptr) {
+    fail(ErrorKind::kUsage,
+         "{}: the checkpoint has no tokenizer, so text cannot be used; add its tokenizer files",
+         checkpoint->path().string());
+  }
+  return *tokenizer;
+}
+
+DType default_kv_dtype(const WeightSource& source, const ModelSpec& spec) {
+  for (const std::string& prefix : spec.names.prefixes) {
+    const std::string name = prefix + spec.names.embed + ".weight";
+    if (!source.has(name)) continue;
+    const DType dtype = source.tensor(name).dtype();
+    return is_float_weight(dtype) ? dtype : DType::kF32;
+  }
+  return DType::kF32;
+}
+
+Session open_session(const fs::path& path, Backend& backend, std::optional<DType> kv_dtype) {
+  if (kv_dtype.has_value() && !is_float_weight(*kv_dtype)) {
+    fail(ErrorKind::kUsage, "a KV cache may be F32, F16 or BF16, not {}", to_string(*kv_dtype));
+  }
+  Session session;
+  session.checkpoint = open_checkpoint(path);
+  const ModelSpec spec = build_spec(session.checkpoint->config());
+  session.kv_dtype = kv_dtype.value_or(default_kv_dtype(*session.checkpoint, spec));
+  session.generation_config = read_generation_config(path);
+  if (has_tokenizer_files(path)) {
+    session.tokenizer = open_tokenizer(path, !fs::is_directory(path));
+  }
+  session.model = std::make_unique<Model>(spec, *session.checkpoint, backend);
+  return session;
+}
+
+}  // namespace nibble
