@@ -67,7 +67,8 @@ TYPED_TEST(HalfTest, RoundsToNearestWithTiesToEven) {
     const int even = (i & 1) == 0 ? i : i + 1;
     ASSERT_EQ(L::from(middle).bits, even) << i;
     ASSERT_EQ(L::from(std::nextafter(middle, 0.0f)).bits, i) << i;
-    ASSERT_EQ(L::from(std::nextafter(middle, std::numeric_limits<float>::infinity())).bits, i + 1) << i;
+    ASSERT_EQ(L::from(std::nextafter(middle, std::numeric_limits<float>::infinity())).bits, i + 1)
+        << i;
   }
 }
 
