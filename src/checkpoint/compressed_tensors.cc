@@ -1,0 +1,226 @@
+// A Hugging Face directory whose linear layers are stored as the compressed-tensors convention says
+// (quant_method "compressed-tensors", formats pack-quantized and int-quantized). Activations are
+// computed in floating point whatever the config says about them.
+#include <algorithm>
+#include <cstring>
+
+#include "checkpoint/compressed_tensors_config.h"
+#include "checkpoint/hf_directory.h"
+#include "checkpoint/pack_quantized.h"
+#include "formats/affine.h"
+#include "formats/registry.h"
+
+namespace nibble {
+namespace {
+
+// Signed values I8, in the range of `bits`, as codes from 0.
+std::vector<std::uint8_t> to_codes(const Tensor& values, int bits, const std::string& what) {
+  const int offset = 1 << (bits - 1);
+  std::vector<std::uint8_t> codes(static_cast<std::size_t>(values.elements()));
+  for (std::size_t i = 0; i < codes.size(); ++i) {
+    const int code = static_cast<std::int8_t>(values.bytes()[i]) + offset;
+    if (code < 0 || code >= 2 * offset) {
+      fail(ErrorKind::kCorrupt, "tensor '{}': {} is out of the range of {} bits", what,
+           code - offset, bits);
+    }
+    codes[i] = static_cast<std::uint8_t>(code);
+  }
+  return codes;
+}
+
+void check_dtype(const Tensor& tensor, DType dtype, const std::string& name) {
+  if (tensor.dtype() != dtype) {
+    fail(ErrorKind::kCorrupt, "tensor '{}': {} where {} is needed", name, to_string(tensor.dtype()),
+         to_string(dtype));
+  }
+}
+
+std::int64_t element(const Tensor& integers, std::int64_t index) {
+  if (integers.dtype() == DType::kI64) {
+    std::int64_t value = 0;
+    std::memcpy(&value, integers.bytes().data() + index * 8, 8);
+    return value;
+  }
+  std::int32_t value = 0;
+  std::memcpy(&value, integers.bytes().data() + index * 4, 4);
+  return value;
+}
+
+class CompressedModules final : public QuantizedModules {
+ public:
+  explicit CompressedModules(std::shared_ptr<const HfDirectory> directory)
+      : directory_(std::move(directory)),
+        config_(directory_->config.at("quantization_config"),
+                (directory_->path / "config.json").string()) {}
+
+  bool has(const std::string& module) const override {
+    return files().has(module + ".weight_packed") ||
+           (files().has(module + ".weight_scale") && files().has(module + ".weight"));
+  }
+
+  QuantTensor read(const std::string& module) const override {
+    const CompressedArgs& args = config_.args(module);
+    QuantTensor weight;
+    Tensor codes = files().has(module + ".weight_packed") ? packed_codes(module, args, weight)
+                                                          : int_codes(module, args, weight);
+    if (args.granularity == Granularity::kGroup && weight.cols % args.group != 0) {
+      fail(ErrorKind::kUnsupported, "module '{}': groups of {} do not divide {} columns", module,
+           args.group, weight.cols);
+    }
+    check_order(module, args, weight.cols);
+    Tensor scales = read_scales(module, args, weight);
+    WeightDescriptor descriptor{{.kind = ElementKind::kInt, .bits = args.bits},
+                                {args.granularity, args.group, args.symmetric, scales.dtype()}};
+    weight.format = make_format(descriptor);
+    weight.planes = {std::move(codes), std::move(scales)};
+    if (!args.symmetric) {
+      weight.planes.push_back(read_zeros(module, args, weight));
+    } else {
+      check_no_zeros(module);
+    }
+    validate(weight);
+    return weight;
+  }
+
+ private:
+  const TensorFiles& files() const { return directory_->files; }
+
+  // The canonical codes plane out of weight_packed: mapped, or repacked when it is of the old
+  // packing.
+  Tensor packed_codes(const std::string& module, const CompressedArgs& args,
+                      QuantTensor& weight) const {
+    const std::string name = module + ".weight_packed";
+    Tensor packed = files().tensor(name);
+    check_dtype(packed, DType::kI32, name);
+    const Tensor shape = files().tensor(module + ".weight_shape");
+    if ((shape.dtype() != DType::kI64 && shape.dtype() != DType::kI32) || shape.elements() != 2) {
+      fail(ErrorKind::kCorrupt, "tensor '{}.weight_shape': not two integers", module);
+    }
+    weight.rows = element(shape, 0);
+    weight.cols = element(shape, 1);
+    if (packed.shape().size() != 2 || packed.dim(0) != weight.rows || weight.rows < 1 ||
+        weight.cols < 1) {
+      fail(ErrorKind::kCorrupt, "tensor '{}': shape {} cannot hold the weight_shape [{}, {}]", name,
+           to_string(packed.shape()), weight.rows, weight.cols);
+    }
+    const Packing packing = detect_packing(weight.cols, args.bits, packed.dim(1),
+                                           config_.preferred_packing(), "tensor '" + name + "'");
+    return packing == Packing::kDense ? packed : to_dense_packing(packed, weight.cols, args.bits);
+  }
+
+  // The canonical codes plane out of plain I8 values.
+  Tensor int_codes(const std::string& module, const CompressedArgs& args,
+                   QuantTensor& weight) const {
+    const std::string name = module + ".weight";
+    const Tensor values = files().tensor(name);
+    if (values.dtype() != DType::kI8 || values.shape().size() != 2 || values.elements() == 0) {
+      fail(ErrorKind::kUnsupported, "tensor '{}': {} {} is no quantized weight that nibble reads",
+           name, to_string(values.dtype()), to_string(values.shape()));
+    }
+    weight.rows = values.dim(0);
+    weight.cols = values.dim(1);
+    const std::int64_t words = packed_words(weight.cols, args.bits, Packing::kDense);
+    Tensor codes = Tensor::allocate(DType::kI32, {weight.rows, words});
+    auto* out = codes.mutable_data<std::uint32_t>();
+    for (std::int64_t r = 0; r < weight.rows; ++r) {
+      pack_codes(to_codes(values.rows(r, r + 1), args.bits, name), args.bits, out + r * words);
+    }
+    return codes;
+  }
+
+  // Columns must be in order: an index of groups is accepted when it says just that, or nothing.
+  void check_order(const std::string& module, const CompressedArgs& args, std::int64_t cols) const {
+    const std::string name = module + ".weight_g_idx";
+    if (!files().has(name)) return;
+    const Tensor index = files().tensor(name);
+    check_dtype(index, DType::kI32, name);
+    if (index.elements() != cols) {
+      fail(ErrorKind::kCorrupt, "tensor '{}': {} entries for {} columns", name, index.elements(),
+           cols);
+    }
+    bool unset = true, ordered = true;
+    const std::int64_t group = args.granularity == Granularity::kGroup ? args.group : cols;
+    for (std::int64_t i = 0; i < cols; ++i) {
+      unset &= element(index, i) == -1;
+      ordered &= element(index, i) == i / group;
+    }
+    if (!unset && !ordered) {
+      fail(ErrorKind::kUnsupported,
+           "tensor '{}': columns grouped in another order (actorder group)", name);
+    }
+  }
+
+  Tensor read_scales(const std::string& module, const CompressedArgs& args,
+                     const QuantTensor& weight) const {
+    const std::string name = module + ".weight_scale";
+    const Tensor scales = files().tensor(name);
+    if (!is_float_weight(scales.dtype())) {
+      fail(ErrorKind::kUnsupported, "tensor '{}': scales of {}", name, to_string(scales.dtype()));
+    }
+    return as_parameters(scales, args, weight, name);
+  }
+
+  // [rows, groups], where a dimension of one may be left out; [1, 1] for a whole tensor.
+  static Tensor as_parameters(const Tensor& tensor, const CompressedArgs& args,
+                              const QuantTensor& weight, const std::string& name) {
+    const std::int64_t groups =
+        args.granularity == Granularity::kGroup ? weight.cols / args.group : 1;
+    const std::int64_t rows = args.granularity == Granularity::kTensor ? 1 : weight.rows;
+    const Shape& shape = tensor.shape();
+    const bool fits = shape == Shape{rows, groups} || (groups == 1 && shape == Shape{rows}) ||
+                      (rows == 1 && groups == 1 && shape.empty());
+    if (!fits) {
+      fail(ErrorKind::kCorrupt, "tensor '{}': shape {} where [{}, {}] is needed", name,
+           to_string(shape), rows, groups);
+    }
+    return tensor.reshaped({rows, groups});
+  }
+
+  Tensor read_zeros(const std::string& module, const CompressedArgs& args,
+                    const QuantTensor& weight) const {
+    const std::string name = module + ".weight_zero_point";
+    const Tensor stored = files().tensor(name);
+    if (stored.dtype() == DType::kI8) {
+      const Tensor values = as_parameters(stored, args, weight, name);
+      Tensor zeros = Tensor::allocate(DType::kU8, values.shape());
+      std::ranges::copy(to_codes(values, args.bits, name), zeros.mutable_data<std::uint8_t>());
+      return zeros;
+    }
+    check_dtype(stored, DType::kI32, name);
+    const Tensor& scales = weight.planes[1];
+    if (stored.shape().size() != 2 || stored.dim(1) != scales.dim(1)) {
+      fail(ErrorKind::kCorrupt, "tensor '{}': shape {} beside scales {}", name,
+           to_string(stored.shape()), to_string(scales.shape()));
+    }
+    const Packing packing = detect_packing(scales.dim(0), args.bits, stored.dim(0),
+                                           config_.preferred_packing(), "tensor '" + name + "'");
+    return unpack_zeros(stored, scales.dim(0), args.bits, packing);
+  }
+
+  // Old writers stored zero points of symmetric weights too, all of them zero.
+  void check_no_zeros(const std::string& module) const {
+    const std::string name = module + ".weight_zero_point";
+    if (!files().has(name)) return;
+    const Tensor zeros = files().tensor(name);
+    if (std::ranges::any_of(zeros.bytes(), [](std::byte b) { return b != std::byte{0}; })) {
+      fail(ErrorKind::kCorrupt, "tensor '{}': zero points of symmetric weights", name);
+    }
+  }
+
+  std::shared_ptr<const HfDirectory> directory_;
+  CompressedConfig config_;
+};
+
+}  // namespace
+
+bool probe_compressed_tensors(const std::filesystem::path& path) {
+  return quant_method_of(path) == "compressed-tensors";
+}
+
+std::unique_ptr<Checkpoint> open_compressed_tensors(const std::filesystem::path& path) {
+  auto directory = open_hf_directory(path);
+  auto modules = std::make_unique<CompressedModules>(directory);
+  return make_hf_checkpoint("compressed-tensors", std::move(directory), std::move(modules));
+}
+
+}  // namespace nibble

@@ -1,0 +1,173 @@
+#include "checkpoint/compressed_tensors_config.h"
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <string_view>
+
+#include "base/error.h"
+
+namespace nibble {
+namespace {
+
+constexpr std::size_t kMaxPatterns = 10'000;
+constexpr std::array<std::string_view, 3> kFormats = {"pack-quantized", "int-quantized",
+                                                      "naive-quantized"};
+
+// A member that is absent or null gives null.
+const Json* member(const Json& object, const char* key) {
+  const auto found = object.find(key);
+  return found == object.end() || found->is_null() ? nullptr : &*found;
+}
+
+std::string text_member(const Json& object, const char* key, const std::string& otherwise,
+                        const std::string& what) {
+  const Json* value = member(object, key);
+  if (value == nullptr) return otherwise;
+  if (!value->is_string()) fail(ErrorKind::kCorrupt, "{}: '{}' is no string", what, key);
+  return value->get<std::string>();
+}
+
+std::int64_t int_member(const Json& object, const char* key, std::int64_t otherwise,
+                        const std::string& what) {
+  const Json* value = member(object, key);
+  if (value == nullptr) return otherwise;
+  if (!value->is_number_integer()) fail(ErrorKind::kCorrupt, "{}: '{}' is no integer", what, key);
+  return value->get<std::int64_t>();
+}
+
+bool bool_member(const Json& object, const char* key, bool otherwise, const std::string& what) {
+  const Json* value = member(object, key);
+  if (value == nullptr) return otherwise;
+  if (!value->is_boolean()) fail(ErrorKind::kCorrupt, "{}: '{}' is no boolean", what, key);
+  return value->get<bool>();
+}
+
+void check_format(const std::string& format, const std::string& what) {
+  if (std::ranges::find(kFormats, format) == kFormats.end()) {
+    fail(ErrorKind::kUnsupported, "{}: compressed-tensors format '{}'", what, format);
+  }
+}
+
+CompressedArgs parse_args(const Json& weights, const std::string& what) {
+  if (!weights.is_object()) fail(ErrorKind::kCorrupt, "{}: 'weights' is no object", what);
+  const std::string type = text_member(weights, "type", "int", what);
+  const std::int64_t bits = int_member(weights, "num_bits", 8, what);
+  if (type != "int" || bits < 2 || bits > 8) {
+    fail(ErrorKind::kUnsupported, "{}: {}-bit weights of type '{}'; 2- to 8-bit int is supported",
+         what, bits, type);
+  }
+  CompressedArgs args;
+  args.bits = static_cast<int>(bits);
+  args.symmetric = bool_member(weights, "symmetric", true, what);
+  const Json* group = member(weights, "group_size");
+  const std::int64_t group_size = int_member(weights, "group_size", -1, what);
+  const std::string inferred = group == nullptr ? "tensor" : group_size > 0 ? "group" : "channel";
+  const std::string strategy = text_member(weights, "strategy", inferred, what);
+  if (strategy == "group") {
+    if (group_size <= 0) fail(ErrorKind::kCorrupt, "{}: group_size {}", what, group_size);
+    args.granularity = Granularity::kGroup;
+    args.group = group_size;
+  } else if (strategy == "channel") {
+    args.granularity = Granularity::kChannel;
+  } else if (strategy != "tensor") {
+    fail(ErrorKind::kUnsupported, "{}: strategy '{}' of integer weights", what, strategy);
+  }
+  return args;
+}
+
+// Packing became dense for every width in 0.17.
+Packing packing_of_version(const std::string& version) {
+  int major = 0, minor = 0;
+  if (std::sscanf(version.c_str(), "%d.%d", &major, &minor) != 2) return Packing::kDense;
+  return major == 0 && minor < 17 ? Packing::kPadded : Packing::kDense;
+}
+
+}  // namespace
+
+CompressedConfig::CompressedConfig(const Json& config, const std::string& what) : what_(what) {
+  const Json* groups = member(config, "config_groups");
+  if (groups == nullptr || !groups->is_object()) {
+    fail(ErrorKind::kCorrupt, "{}: quantization_config has no object 'config_groups'", what);
+  }
+  const std::string format = text_member(config, "format", "pack-quantized", what);
+  if (format != "mixed-precision") check_format(format, what);
+  if (member(config, "transform_config") != nullptr && !config["transform_config"].empty()) {
+    fail(ErrorKind::kUnsupported, "{}: online transforms (transform_config)", what);
+  }
+  if (member(config, "sparsity_config") != nullptr && !config["sparsity_config"].empty() &&
+      text_member(config["sparsity_config"], "format", "dense", what) != "dense") {
+    fail(ErrorKind::kUnsupported, "{}: sparse weights (sparsity_config)", what);
+  }
+  preferred_packing_ = packing_of_version(text_member(config, "version", "", what));
+  for (const auto& [name, group] : groups->items()) add_group(group, name);
+  if (const Json* ignore = member(config, "ignore")) {
+    if (!ignore->is_array() || ignore->size() > kMaxPatterns) {
+      fail(ErrorKind::kCorrupt, "{}: 'ignore' is no list of at most {} names", what, kMaxPatterns);
+    }
+    for (const Json& entry : *ignore) {
+      if (!entry.is_string()) fail(ErrorKind::kCorrupt, "{}: 'ignore' holds no string", what);
+      ignore_.emplace_back(entry.get<std::string>());
+    }
+  }
+}
+
+void CompressedConfig::add_group(const Json& group, const std::string& name) {
+  const std::string what = what_ + ": config group '" + name + "'";
+  if (!group.is_object()) {
+    fail(ErrorKind::kUnsupported, "{}: a preset by name; write its arguments out", what);
+  }
+  const Json* weights = member(group, "weights");
+  if (weights == nullptr) return;  // quantizes activations only
+  const std::string format = text_member(group, "format", "pack-quantized", what);
+  check_format(format, what);
+  groups_.push_back(parse_args(*weights, what));
+  const Json* targets = member(group, "targets");
+  if (targets == nullptr || !targets->is_array() || targets->size() > kMaxPatterns) {
+    fail(ErrorKind::kCorrupt, "{}: 'targets' is no list of at most {} names", what, kMaxPatterns);
+  }
+  add_targets(*targets, groups_.size() - 1, what);
+}
+
+void CompressedConfig::add_targets(const Json& targets, std::size_t index,
+                                   const std::string& what) {
+  for (const Json& target : targets) {
+    if (!target.is_string()) fail(ErrorKind::kCorrupt, "{}: 'targets' holds no string", what);
+    const auto& text = target.get_ref<const std::string&>();
+    if (text.starts_with("re:")) {
+      patterns_.emplace_back(NamePattern(text), index);
+    } else if (text == "Linear") {
+      if (linear_.has_value()) {
+        fail(ErrorKind::kCorrupt, "{}: a second group targets 'Linear'", what);
+      }
+      linear_ = index;
+    } else if (!exact_.emplace(text, index).second) {
+      fail(ErrorKind::kCorrupt, "{}: '{}' is a target twice", what, text);
+    }
+  }
+}
+
+std::optional<std::size_t> CompressedConfig::find(const std::string& module) const {
+  if (const auto found = exact_.find(module); found != exact_.end()) return found->second;
+  for (const auto& [pattern, index] : patterns_) {
+    if (pattern.matches(module)) return index;
+  }
+  return linear_;
+}
+
+const CompressedArgs& CompressedConfig::args(const std::string& module) const {
+  for (const NamePattern& pattern : ignore_) {
+    if (pattern.matches(module)) {
+      fail(ErrorKind::kCorrupt, "{}: module '{}' is on the ignore list but stored quantized", what_,
+           module);
+    }
+  }
+  const std::optional<std::size_t> index = find(module);
+  if (!index.has_value()) {
+    fail(ErrorKind::kCorrupt, "{}: no config group targets the quantized module '{}'", what_,
+         module);
+  }
+  return groups_[*index];
+}
+
+}  // namespace nibble

@@ -1,0 +1,60 @@
+// How conventions store quantized weights: from planes of a format to named tensors.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/json.h"
+#include "formats/format.h"
+
+namespace nibble {
+
+// One tensor of a checkpoint that is to be written.
+struct StoredTensor {
+  std::string name;
+  DType dtype = DType::kF32;
+  Shape shape;
+
+  std::size_t byte_size() const;
+};
+
+struct QuantizedModule {
+  std::string module;  // "model.layers.0.self_attn.q_proj"
+  FormatPtr format;
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  bool linear = true;  // false for what is no torch.nn.Linear (embeddings)
+};
+
+// Stateless and thread-safe.
+class WeightEncoding {
+ public:
+  virtual ~WeightEncoding() = default;
+
+  // Registry name of the convention that reads it back.
+  virtual std::string convention() const = 0;
+  // Empty when the convention can say the format, or else the reason why not.
+  virtual std::string why_not(const Format& format) const = 0;
+  // The tensors of one module, in an order of their own.
+  virtual std::vector<StoredTensor> plan(const QuantizedModule& module) const = 0;
+  // The same tensors with their bytes, in the order of plan(); planes are shared where they can be.
+  virtual std::vector<std::pair<std::string, Tensor>> encode(const std::string& module,
+                                                             const QuantTensor& weight) const = 0;
+  // "quantization_config" of config.json. `plain` are the linear modules left unquantized (lm_head,
+  // routers of experts). Equal input gives equal output.
+  virtual Json quantization_config(const std::vector<QuantizedModule>& modules,
+                                   const std::vector<std::string>& plain) const = 0;
+};
+
+// In order of preference: the first that can say every format of a model is taken.
+const std::vector<const WeightEncoding*>& weight_encodings();
+const WeightEncoding& choose_encoding(const std::vector<QuantizedModule>& modules);
+
+const WeightEncoding& compressed_tensors_encoding();
+const WeightEncoding& nibble_encoding();
+bool compressed_tensors_can_say(const Format& format);
+
+}  // namespace nibble
