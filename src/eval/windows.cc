@@ -4,17 +4,10 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "eval/chunks.h"
 
 namespace nibble {
 namespace {
-
-// Tokens of one forward call: enough for efficient matrix products, few enough for the caches.
-constexpr std::int64_t kRowsPerCall = 4096;
-constexpr std::int64_t kLogitBytes = std::int64_t{64} << 20;
-
-std::int64_t head_rows(std::int64_t vocab) {
-  return std::clamp<std::int64_t>(kLogitBytes / (vocab * 4), 16, kRowsPerCall);
-}
 
 // Moves the counted rows of every window to the front; they are all that the head must see.
 Tensor counted_rows(const WindowPlan& plan, std::int64_t windows, Tensor hidden) {
@@ -105,8 +98,7 @@ void for_each_prediction(std::span<const Model* const> models, const WindowPlan&
     }
     const std::vector<std::int32_t> targets = counted_targets(plan, begin, end);
     for (std::size_t at = 0; at < targets.size(); at += static_cast<std::size_t>(chunk_rows)) {
-      const std::size_t rows =
-          std::min(static_cast<std::size_t>(chunk_rows), targets.size() - at);
+      const std::size_t rows = std::min(static_cast<std::size_t>(chunk_rows), targets.size() - at);
       PredictionChunk chunk;
       chunk.targets = std::span(targets).subspan(at, rows);
       for (std::size_t m = 0; m < models.size(); ++m) {
