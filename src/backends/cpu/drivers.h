@@ -1,0 +1,36 @@
+// The host side of the CPU implementations: they cut an op into tasks for the kernels of a level.
+#pragma once
+
+#include "backends/cpu/kernel_table.h"
+#include "ops/args.h"
+#include "ops/op.h"
+
+namespace nibble::cpu {
+
+// Linear by dot products with the stored weights, for few activation rows.
+Support gemv_fits(const KernelTable& kernels, const LinearArgs& args);
+void run_gemv(const KernelTable& kernels, const LinearArgs& args, ExecContext& context);
+
+// Linear by blocks: weights are decoded once a call into packed float32 panels.
+Support blocked_fits(const KernelTable& kernels, const LinearArgs& args);
+void run_blocked(const KernelTable& kernels, const LinearArgs& args, ExecContext& context);
+
+Support attention_fits(const KernelTable& kernels, const AttentionArgs& args);
+void run_attention(const KernelTable& kernels, const AttentionArgs& args, ExecContext& context);
+
+Support norm_fits(const KernelTable& kernels, const NormArgs& args);
+void run_norm(const KernelTable& kernels, const NormArgs& args, ExecContext& context);
+
+Support rope_fits(const KernelTable& kernels, const RopeArgs& args);
+void run_rope(const KernelTable& kernels, const RopeArgs& args, ExecContext& context);
+
+Support activation_fits(const KernelTable& kernels, const ActivationArgs& args);
+void run_activation(const KernelTable& kernels, const ActivationArgs& args, ExecContext& context);
+
+Support add_fits(const KernelTable& kernels, const AddArgs& args);
+void run_add(const KernelTable& kernels, const AddArgs& args, ExecContext& context);
+
+Support kv_write_fits(const KernelTable& kernels, const KvWriteArgs& args);
+void run_kv_write(const KernelTable& kernels, const KvWriteArgs& args, ExecContext& context);
+
+}  // namespace nibble::cpu

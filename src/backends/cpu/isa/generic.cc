@@ -1,0 +1,47 @@
+// The kernels of the generic level, in the compiler's own vectors, for any machine.
+#include "backends/cpu/kernel_table.h"
+#include "base/half.h"
+
+namespace nibble::cpu {
+namespace {
+
+// Each file uses the ones before it.
+// clang-format off
+#include "backends/cpu/kernels/vec_generic.inl.h"
+#include "backends/cpu/kernels/codes_generic.inl.h"
+#include "backends/cpu/kernels/weights.inl.h"
+#include "backends/cpu/kernels/gemv.inl.h"
+#include "backends/cpu/kernels/gemm.inl.h"
+#include "backends/cpu/kernels/math.inl.h"
+#include "backends/cpu/kernels/rows.inl.h"
+#include "backends/cpu/kernels/attention.inl.h"
+// clang-format on
+
+}  // namespace
+
+const KernelTable& generic_kernels() {
+  static constexpr KernelTable kTable = {
+      .lanes = kLanes,
+      .mr = kMr,
+      .nr = kNr,
+      .gemv_rows = 8,
+      .attention_min_rows = 8,
+      .decode_row = decode_row,
+      .gemv = gemv,
+      .pack_panel = pack_panel,
+      .pack_tile = pack_tile,
+      .gemm = gemm,
+      .norm = norm,
+      .rope = nullptr,
+      .activate = activate,
+      .add = add,
+      .convert = convert,
+      .attention_tile_rows = kTiles * kMr,
+      .attention_scratch = attention_scratch,
+      .attention_tiles = attention_tiles,
+      .attention_rows = attention_rows,
+  };
+  return kTable;
+}
+
+}  // namespace nibble::cpu

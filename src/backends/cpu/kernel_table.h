@@ -1,0 +1,160 @@
+// The interface between the host code of the CPU backend and its per-ISA units.
+//
+// A unit (isa/<level>.cc) is compiled with the flags of its level, so nothing that it instantiates
+// may be visible to the linker: a template of the standard library compiled there would replace the
+// portable copy of other units and fault on older machines. Hence plain data and function pointers
+// only here, and no standard header but <cstdint>. tools/check_isa_symbols.py checks the objects.
+#pragma once
+
+#include <cstdint>
+
+namespace nibble::cpu {
+
+enum class Storage { kF32, kF16, kBF16, kInt };
+
+// A QuantTensor reduced to pointers, which may be unaligned. Integer weights: see
+// formats/affine.h; `groups` of `group` columns a row (1 of `cols` for channel and tensor). Only
+// groups that start on a byte for any width (group % 8 == 0, or one a row) are described so.
+struct WeightView {
+  Storage storage = Storage::kF32;
+  int bits = 0;  // kInt: 2 ... 8
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  const unsigned char* data = nullptr;  // values, or codes
+  std::int64_t row_bytes = 0;
+  const unsigned char* scales = nullptr;
+  Storage scale_type = Storage::kF32;
+  const unsigned char* zeros = nullptr;  // null: 2^(bits - 1)
+  std::int64_t group = 0;
+  std::int64_t groups = 0;          // a row
+  std::int64_t params_per_row = 0;  // distance between the scales of two rows; 0 for tensor
+};
+
+// y[i, n] = x[i] . w[n] (+ y) (+ bias[n]) for weight rows [row_begin, row_end).
+struct GemvTask {
+  WeightView w;
+  std::int64_t row_begin = 0;
+  std::int64_t row_end = 0;
+  const float* x = nullptr;
+  std::int64_t x_stride = 0;
+  std::int64_t m = 0;
+  const float* bias = nullptr;  // element row_begin + i belongs to row row_begin + i
+  float* y = nullptr;
+  std::int64_t y_stride = 0;
+  bool add = false;
+};
+
+// c[m, n] (+)= a * b (+ bias) on packed operands: a is tiles of `mr` rows, each [k, mr]; b is
+// panels of `nr` columns, each [k, nr]. Padding rows and columns are not stored.
+struct GemmTask {
+  const float* a = nullptr;
+  std::int64_t a_tile_stride = 0;
+  const float* b = nullptr;
+  std::int64_t b_panel_stride = 0;
+  std::int64_t m = 0;
+  std::int64_t n = 0;
+  std::int64_t k = 0;
+  const float* bias = nullptr;  // [n] or null
+  float* c = nullptr;
+  std::int64_t c_stride = 0;
+  bool add = false;
+};
+
+// The rows of one norm; see NormArgs.
+struct NormTask {
+  bool layer = false;
+  std::int64_t cols = 0;
+  const float* weight = nullptr;
+  const float* bias = nullptr;
+  float weight_offset = 0;
+  float eps = 0;
+};
+
+// Rotation of all heads of one row; see RopeArgs. `scratch` holds rotary_dim floats.
+struct RopeTask {
+  float* x = nullptr;
+  std::int64_t head_stride = 0;
+  std::int64_t heads = 0;
+  std::int64_t half = 0;  // rotary_dim / 2
+  bool interleaved = false;
+  const float* inv_freq = nullptr;
+  float position = 0;
+  float scale = 1;
+  float* scratch = nullptr;
+};
+
+// In the order of nibble::Activation.
+enum class ActivationKind { kIdentity, kRelu, kSilu, kGelu, kGeluTanh, kGeluQuick, kTanh };
+
+// Queries [t_begin, t_begin + t_count) of one sequence against one head of keys and values; `group`
+// query heads share it. Query t of head g is q + t * q_row_stride + g * q_head_stride; see
+// AttentionArgs for the rest.
+struct AttentionTask {
+  const float* q = nullptr;
+  std::int64_t q_row_stride = 0;
+  std::int64_t q_head_stride = 0;
+  std::int64_t t_begin = 0;
+  std::int64_t t_count = 0;
+  std::int64_t group = 1;
+  std::int64_t head_dim = 0;
+  Storage kv_type = Storage::kF32;
+  const unsigned char* k = nullptr;
+  std::int64_t k_row_bytes = 0;
+  const unsigned char* v = nullptr;
+  std::int64_t v_row_bytes = 0;
+  std::int64_t kv_rows = 0;
+  std::int64_t q_offset = 0;  // position of query 0 among the keys
+  bool causal = true;
+  std::int64_t window = 0;
+  float scale = 1;
+  float softcap = 0;
+  const float* alibi_slopes = nullptr;  // [group] or null
+  float* out = nullptr;                 // query t, head g: out + t * out_row_stride + g * head_dim
+  std::int64_t out_row_stride = 0;
+  float* scratch = nullptr;  // attention_scratch(...) floats
+};
+
+struct KernelTable {
+  int lanes;
+  int mr;                  // rows of an activation tile
+  int nr;                  // columns of a weight panel
+  int gemv_rows;           // up to so many activation rows gemv is faster than gemm (measured:
+                           // docs/kernels.md)
+  int attention_min_rows;  // from so many query rows (t_count * group) tiles are faster than rows
+
+  // Weights of one row to float32, exactly as Format::decode. `begin` is a multiple of 16.
+  void (*decode_row)(const WeightView& w, std::int64_t row, std::int64_t begin, std::int64_t count,
+                     float* out);
+  void (*gemv)(const GemvTask& task);
+
+  // [rows <= nr, k] row-major -> panel [k rounded up to lanes, nr]; missing rows become zeros.
+  // `rows` of the source are `stride` apart and readable up to k rounded up to lanes.
+  void (*pack_panel)(const float* source, std::int64_t stride, std::int64_t rows, std::int64_t k,
+                     float* panel);
+  // [rows <= mr, k] row-major -> tile [k, mr], missing rows zeros; writes up to 64 bytes past the
+  // tile, so tiles are packed in rising order.
+  void (*pack_tile)(const float* source, std::int64_t stride, std::int64_t rows, std::int64_t k,
+                    float* tile);
+  void (*gemm)(const GemmTask& task);
+
+  void (*norm)(const NormTask& task, const float* x, float* y);
+  void (*rope)(const RopeTask& task);  // null where the level has no fused multiply-add
+  // multiplier may be null; y may alias x or multiplier
+  void (*activate)(ActivationKind kind, float softcap, const float* x, const float* multiplier,
+                   std::int64_t count, float* y);
+  void (*add)(const float* x, std::int64_t count, float* y);
+  void (*convert)(const float* x, std::int64_t count, Storage type, void* out);
+
+  // Most query rows (t_count * group) of one call of attention_tiles, and the floats of scratch
+  // that a head size needs there; attention_rows wants kv_rows more for each of `group`.
+  int attention_tile_rows;
+  std::int64_t (*attention_scratch)(std::int64_t head_dim);
+  void (*attention_tiles)(const AttentionTask& task);
+  void (*attention_rows)(const AttentionTask& task);
+};
+
+const KernelTable& generic_kernels();
+const KernelTable& avx2_kernels();
+const KernelTable& avx512_kernels();
+
+}  // namespace nibble::cpu

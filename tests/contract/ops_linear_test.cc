@@ -1,0 +1,233 @@
+// Every implementation of linear on every registered format, against sums in double.
+#include <functional>
+
+#include "contract/op_support.h"
+#include "formats/registry.h"
+#include "support/tolerance.h"
+
+namespace nibble::test {
+namespace {
+
+constexpr std::int64_t kRowCounts[] = {0, 1, 2, 3, 5, 8, 17, 64};
+
+// The registered formats and some whose groups, widths and scale types none of them has.
+std::vector<FormatPtr> formats() {
+  std::vector<FormatPtr> all;
+  for (const FormatAlias& alias : format_aliases()) {
+    const FormatPtr weights = parse_model_format(alias.definition).weights;
+    if (weights != nullptr) all.push_back(weights);
+  }
+  for (const char* name :
+       {"int4_g24_asym_sf32", "int8_g40_asym_sbf16", "int3_g20_sym", "int5_tensor",
+        "int7_channel_sym", "int2_g8_asym", "int4_g1_asym", "int4_tensor_sym"}) {
+    all.push_back(parse_weight_format(name));
+  }
+  return all;
+}
+
+// The same tensor with every plane moved to an odd address that ends with its heap block.
+QuantTensor unaligned(const QuantTensor& tensor) {
+  QuantTensor moved = tensor;
+  for (Tensor& plane : moved.planes) {
+    const std::size_t size = plane.byte_size();
+    std::shared_ptr<std::byte[]> block(new std::byte[size + 1]);
+    std::memcpy(block.get() + 1, plane.bytes().data(), size);
+    plane = Tensor::view(plane.dtype(), plane.shape(), {block.get() + 1, size}, block);
+  }
+  return moved;
+}
+
+struct Case {
+  QuantTensor weight;
+  std::int64_t m = 0;
+  bool accumulate = false;
+  bool bias = false;
+};
+
+using RunLinear = std::function<bool(const LinearArgs&)>;
+
+// Runs a case and compares every element with the exact sum, within the bound of a float32 dot
+// product of that length. Empty when all is well or the implementation does not support the case.
+std::string check_linear(const Case& c, const RunLinear& run) {
+  const std::int64_t rows = c.weight.rows;
+  const std::int64_t cols = c.weight.cols;
+  const std::int64_t x_stride = cols + 3;
+  const std::int64_t y_stride = rows + 5;
+  const std::vector<float> x = random_floats(c.m * x_stride, 1);
+  const std::vector<float> bias = random_floats(rows, 2);
+  const std::vector<float> before = random_floats(c.m * rows, 3);
+  GuardedOutput y(c.m, rows, y_stride);
+  for (std::int64_t i = 0; c.accumulate && i < c.m * rows; ++i) {
+    y.data()[i / rows * y_stride + i % rows] = before[static_cast<std::size_t>(i)];
+  }
+  LinearWeight weight{c.weight, nullptr};
+  LinearArgs args;
+  args.x = x.data();
+  args.x_stride = x_stride;
+  args.m = c.m;
+  args.w = &weight;
+  args.bias = c.bias ? bias.data() : nullptr;
+  args.y = y.data();
+  args.y_stride = y_stride;
+  args.accumulate = c.accumulate;
+  if (!run(args)) return "";
+  if (const std::string damage = y.damage(); !damage.empty()) return damage;
+
+  std::vector<float> w(static_cast<std::size_t>(rows * cols));
+  decode_all(c.weight, w.data());
+  for (std::int64_t i = 0; i < c.m * rows; ++i) {
+    const std::int64_t row = i / rows;
+    const std::int64_t n = i % rows;
+    double sum = c.accumulate ? static_cast<double>(before[static_cast<std::size_t>(i)]) : 0.0;
+    if (c.bias) sum += static_cast<double>(bias[static_cast<std::size_t>(n)]);
+    double magnitude =
+        (c.accumulate ? std::abs(static_cast<double>(before[static_cast<std::size_t>(i)])) : 0.0) +
+        (c.bias ? std::abs(static_cast<double>(bias[static_cast<std::size_t>(n)])) : 0.0);
+    for (std::int64_t k = 0; k < cols; ++k) {
+      const double product = static_cast<double>(x[static_cast<std::size_t>(row * x_stride + k)]) *
+                             static_cast<double>(w[static_cast<std::size_t>(n * cols + k)]);
+      sum += product;
+      magnitude += std::abs(product);
+    }
+    const double error = std::abs(static_cast<double>(y.at(row, n)) - sum);
+    if (!(error <= dot_error_bound(cols + 3, magnitude))) {
+      return fmt::format("y[{}, {}] of m {} rows {} cols {}: {} instead of {}", row, n, c.m, rows,
+                         cols, y.at(row, n), sum);
+    }
+  }
+  return "";
+}
+
+// All shapes and row counts of one format.
+std::string check_format(const FormatPtr& format, const RunLinear& run) {
+  unsigned variant = 0;
+  for (const std::int64_t cols : {1, 7, 24, 100, 128, 120, 384, 1280}) {
+    if (!format->why_not(5, cols).empty()) continue;
+    for (const std::int64_t rows : {1, 37, 70}) {
+      const std::vector<float> w = random_floats(rows * cols, 4, 0.1f);
+      const QuantTensor weight = unaligned(format->encode(w.data(), rows, cols));
+      for (const std::int64_t m : kRowCounts) {
+        ++variant;
+        const std::string failure = check_linear(
+            {.weight = weight, .m = m, .accumulate = variant % 2 == 0, .bias = variant % 3 == 0},
+            run);
+        if (!failure.empty()) return format->name() + ": " + failure;
+      }
+    }
+  }
+  return "";
+}
+
+class LinearContract : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(LinearContract, EveryFormatAndShape) {
+  const auto backend = forced_backend("linear", GetParam());
+  const RunLinear run = [&](const LinearArgs& args) { return try_run(*backend, args); };
+  for (const FormatPtr& format : formats()) EXPECT_EQ(check_format(format, run), "");
+}
+
+TEST_P(LinearContract, SameBitsForAnyNumberOfThreads) {
+  const FormatPtr format = parse_weight_format("int4_g32_asym");
+  const std::int64_t rows = 300;
+  const std::int64_t cols = 640;
+  const std::vector<float> w = random_floats(rows * cols, 5);
+  const LinearWeight weight{format->encode(w.data(), rows, cols), nullptr};
+  for (const std::int64_t m : {1, 6, 40}) {
+    const std::vector<float> x = random_floats(m * cols, 6);
+    std::vector<std::vector<float>> results;
+    for (const int threads : {1, 2, 5}) {
+      const auto backend = forced_backend("linear", GetParam(), threads);
+      std::vector<float> y(static_cast<std::size_t>(m * rows));
+      LinearArgs args;
+      args.x = x.data();
+      args.x_stride = cols;
+      args.m = m;
+      args.w = &weight;
+      args.y = y.data();
+      args.y_stride = rows;
+      if (try_run(*backend, args)) results.push_back(y);
+    }
+    for (const auto& result : results) EXPECT_EQ(result, results.front()) << "m " << m;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Impls, LinearContract, ::testing::ValuesIn(usable_impls("linear")),
+                         [](const auto& test) { return test.param; });
+
+// Mutants: an implementation that reads the planes wrongly must be caught.
+std::string check_mutant(const char* format_name, const std::function<void(QuantTensor&)>& tamper) {
+  const FormatPtr format = parse_weight_format(format_name);
+  const std::vector<float> w = random_floats(24 * 128, 7, 0.1f);
+  const QuantTensor weight = format->encode(w.data(), 24, 128);
+  LinearWeight wrong{unaligned(weight), nullptr};
+  tamper(wrong.canonical);
+  const auto backend = forced_backend("linear", "reference");
+  return check_linear({.weight = weight, .m = 2}, [&](LinearArgs args) {
+    args.w = &wrong;
+    return try_run(*backend, args);
+  });
+}
+
+std::byte* plane_bytes(QuantTensor& tensor, std::size_t plane) {
+  return const_cast<std::byte*>(tensor.planes[plane].bytes().data());
+}
+
+TEST(LinearContractMutants, TheUntouchedWeightPasses) {
+  EXPECT_EQ(check_mutant("int4_g32_asym", [](QuantTensor&) {}), "");
+}
+
+TEST(LinearContractMutants, SwappedNibblesAreCaught) {
+  EXPECT_NE(check_mutant("int4_g32_asym",
+                         [](QuantTensor& t) {
+                           std::byte* codes = plane_bytes(t, 0);
+                           for (std::size_t i = 0; i < t.planes[0].byte_size(); ++i) {
+                             codes[i] = (codes[i] << 4) | (codes[i] >> 4);
+                           }
+                         }),
+            "");
+}
+
+TEST(LinearContractMutants, ScalesOffByOneGroupAreCaught) {
+  EXPECT_NE(check_mutant("int4_g32_asym",
+                         [](QuantTensor& t) {
+                           std::byte* scales = plane_bytes(t, 1);
+                           std::memmove(scales, scales + 2, t.planes[1].byte_size() - 2);
+                         }),
+            "");
+}
+
+TEST(LinearContractMutants, TransposedScalesAreCaught) {
+  EXPECT_NE(check_mutant("int4_g32_asym",
+                         [](QuantTensor& t) {
+                           const std::int64_t groups = 4;
+                           std::vector<std::byte> copy(t.planes[1].byte_size());
+                           std::memcpy(copy.data(), plane_bytes(t, 1), copy.size());
+                           for (std::int64_t i = 0; i < t.rows * groups; ++i) {
+                             const std::int64_t from = i % t.rows * groups + i / t.rows;
+                             std::memcpy(plane_bytes(t, 1) + 2 * i, copy.data() + 2 * from, 2);
+                           }
+                         }),
+            "");
+}
+
+TEST(LinearContractMutants, AZeroPointOffByOneIsCaught) {
+  EXPECT_NE(check_mutant(
+                "int8_g32_asym",
+                [](QuantTensor& t) { plane_bytes(t, 2)[0] = plane_bytes(t, 2)[0] ^ std::byte{1}; }),
+            "");
+}
+
+TEST(LinearContractMutants, AStoreBehindTheRowIsCaught) {
+  const FormatPtr format = parse_weight_format("f32");
+  const std::vector<float> w = random_floats(24 * 128, 7, 0.1f);
+  const auto backend = forced_backend("linear", "reference");
+  EXPECT_THAT(check_linear({.weight = format->encode(w.data(), 24, 128), .m = 2},
+                           [&](const LinearArgs& args) {
+                             args.y[24] = 0;
+                             return try_run(*backend, args);
+                           }),
+              ::testing::HasSubstr("wrote outside"));
+}
+
+}  // namespace
+}  // namespace nibble::test
