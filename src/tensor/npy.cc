@@ -87,28 +87,29 @@ Tensor read_npy(const std::filesystem::path& path) {
   return parse_npy(MappedFile::open(path)->bytes(), path.string());
 }
 
-void write_npy(const std::filesystem::path& path, const Tensor& tensor) {
+std::string npy_header(DType dtype, const Shape& shape) {
   std::string_view type;
-  for (const auto& [name, dtype] : kTypes) {
-    if (dtype == tensor.dtype()) type = name;
+  for (const auto& [name, candidate] : kTypes) {
+    if (candidate == dtype) type = name;
   }
-  if (type.empty()) {
-    fail(ErrorKind::kUnsupported, "{}: npy cannot hold {}", path.string(),
-         to_string(tensor.dtype()));
-  }
-  std::string shape;
-  for (const std::int64_t dim : tensor.shape()) shape += std::to_string(dim) + ", ";
-  std::string header =
-      fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}", type, shape);
+  if (type.empty()) fail(ErrorKind::kUnsupported, "npy cannot hold {}", to_string(dtype));
+  std::string dims;
+  for (const std::int64_t dim : shape) dims += std::to_string(dim) + ", ";
+  std::string dictionary =
+      fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}", type, dims);
   constexpr std::size_t kAlign = 64;
-  header.append(kAlign - (10 + header.size() + 1) % kAlign, ' ');
-  header += '\n';
-  std::string content(kMagic);
-  content += '\x01';
-  content += '\x00';
-  content += static_cast<char>(header.size() & 0xff);
-  content += static_cast<char>(header.size() >> 8);
-  content += header;
+  dictionary.append(kAlign - (10 + dictionary.size() + 1) % kAlign, ' ');
+  dictionary += '\n';
+  std::string header(kMagic);
+  header += '\x01';
+  header += '\x00';
+  header += static_cast<char>(dictionary.size() & 0xff);
+  header += static_cast<char>(dictionary.size() >> 8);
+  return header + dictionary;
+}
+
+void write_npy(const std::filesystem::path& path, const Tensor& tensor) {
+  std::string content = npy_header(tensor.dtype(), tensor.shape());
   content.append(reinterpret_cast<const char*>(tensor.bytes().data()), tensor.byte_size());
   write_file_atomic(path, content);
 }

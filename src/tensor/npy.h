@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <span>
+#include <string>
 
 #include "tensor/tensor.h"
 
@@ -13,6 +14,10 @@ namespace nibble {
 Tensor read_npy(const std::filesystem::path& path);
 // The same from bytes in memory; `what` names them in errors. The result is a copy.
 Tensor parse_npy(std::span<const std::byte> bytes, const std::string& what);
+
+// Everything before the data of an array, for callers that write the data piece by piece.
+// kUnsupported for other types.
+std::string npy_header(DType dtype, const Shape& shape);
 
 // Writes a tensor of one of those types. kDisk on failure; nothing half-written stays.
 void write_npy(const std::filesystem::path& path, const Tensor& tensor);

@@ -48,8 +48,11 @@ class StreamDecoder {
  private:
   const Tokenizer& tokenizer_;
   bool skip_special_;
-  std::vector<std::int32_t> ids_;  // since the last point where text and ids were both whole
+  void move_window(const std::string& text);
+
+  std::vector<std::int32_t> ids_;  // the window that is decoded again at every step
   std::string emitted_;            // what those ids have given so far
+  std::size_t next_move_ = 24;     // window length at which old ids are dropped
 };
 
 // Loads the tokenizer of a checkpoint: a directory (tokenizer.json, tokenizer.model, vocab.json

@@ -1,0 +1,108 @@
+// Vectors that come with published vocabularies, and the golden ids of the models' own texts.
+#include <sstream>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "model/tokenizer/tokenizer.h"
+#include "support/test_data.h"
+
+namespace nibble {
+namespace {
+
+std::vector<std::string> split_cases(const std::string& text) {
+  const std::string mark = "\n__ggml_vocab_test__\n";
+  std::vector<std::string> cases;
+  std::size_t begin = 0;
+  for (std::size_t end; (end = text.find(mark, begin)) != std::string::npos;
+       begin = end + mark.size()) {
+    cases.push_back(text.substr(begin, end - begin));
+  }
+  return cases;
+}
+
+std::vector<std::int32_t> ids_of(const std::string& line) {
+  std::istringstream in(line);
+  std::vector<std::int32_t> ids;
+  for (std::int32_t id; in >> id;) ids.push_back(id);
+  return ids;
+}
+
+void expect_vectors(const std::filesystem::path& tokenizer_file,
+                    const std::filesystem::path& vectors) {
+  const auto tokenizer = load_tokenizer(tokenizer_file);
+  const auto cases = split_cases(read_text_file(vectors.string() + ".inp"));
+  std::istringstream out(read_text_file(vectors.string() + ".out"));
+  ASSERT_GT(cases.size(), 20u);
+  for (const std::string& text : cases) {
+    std::string line;
+    ASSERT_TRUE(std::getline(out, line));
+    const auto ids = tokenizer->encode(text, {.add_special = false});
+    EXPECT_EQ(ids, ids_of(line)) << "[" << text << "]";
+    EXPECT_EQ(tokenizer->decode(ids), text);
+  }
+}
+
+TEST(SharedVectors, Gpt2FromVocabAndMerges) {
+  NIBBLE_NEEDS_DATA("tokenizers/gpt2/vocab.json");
+  const auto folder = test::data_dir() / "tokenizers/gpt2";
+  expect_vectors(folder, folder / "ggml-vocab-gpt-2.gguf");
+}
+
+TEST(SharedVectors, FalconFromTokenizerJson) {
+  NIBBLE_NEEDS_DATA("tokenizers/falcon/falcon.tokenizer.json");
+  const auto folder = test::data_dir() / "tokenizers/falcon";
+  expect_vectors(folder / "falcon.tokenizer.json", folder / "ggml-vocab-falcon.gguf");
+}
+
+TEST(SharedVectors, LlamaFromSentencePiece) {
+  NIBBLE_NEEDS_DATA("tokenizers/llama-spm/tokenizer.model");
+  const auto folder = test::data_dir() / "tokenizers/llama-spm";
+  expect_vectors(folder, folder / "ggml-vocab-llama-spm.gguf");
+}
+
+TEST(ModelTexts, HeldOutNovelsBeginWithTheReferenceIds) {
+  NIBBLE_NEEDS_DATA("text/eval/novels_heldout.txt");
+  const std::string text = read_text_file(test::data_dir() / "text/eval/novels_heldout.txt");
+  std::vector<std::filesystem::path> models = {test::tiny_novel()};
+  const auto larger = test::data_dir() / "models/novel-28m";
+  if (std::filesystem::exists(larger)) models.push_back(larger);
+  for (const auto& model : models) {
+    const Json reference = read_json_file(model / "reference.json");
+    const Json& golden = reference.at("novels_heldout.txt_ctx1024");
+    const auto tokenizer = load_tokenizer(model);
+    const auto ids = tokenizer->encode(text);
+    EXPECT_EQ(static_cast<std::int64_t>(ids.size()), golden.at("tokens").get<std::int64_t>());
+    const auto first = golden.at("first_ids").get<std::vector<std::int32_t>>();
+    ASSERT_GE(ids.size(), first.size());
+    EXPECT_EQ(std::vector(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(first.size())),
+              first);
+    EXPECT_EQ(tokenizer->decode(ids), text);
+    EXPECT_EQ(tokenizer->bos(), 1);
+    EXPECT_EQ(tokenizer->eos(), 2);
+  }
+}
+
+TEST(ModelTexts, Llama2cStoryHasTheGoldenIds) {
+  NIBBLE_NEEDS_DATA("models/stories260k/stories260K.bin");
+  NIBBLE_NEEDS_DATA("text/calib/tinystories_sample.utf8");
+  std::string text = read_text_file(test::data_dir() / "text/calib/tinystories_sample.utf8");
+  text = text.substr(0, text.find("<|endoftext|>"));
+  const std::string spaces = " \n\t\r";
+  text.erase(text.find_last_not_of(spaces) + 1);
+  text.erase(0, text.find_first_not_of(spaces));
+  const std::vector<std::int32_t> golden = {1,   385, 328, 432, 261, 376, 298, 315,
+                                            421, 395, 317, 272, 277, 264, 261, 404,
+                                            266, 305, 322, 311, 352, 414, 287, 426};
+  for (const char* file : {"stories260K.bin", "tok512.bin"}) {
+    const auto tokenizer = load_tokenizer(test::data_dir() / "models/stories260k" / file);
+    EXPECT_EQ(tokenizer->vocab_size(), 512);
+    const auto ids = tokenizer->encode(text);
+    ASSERT_GE(ids.size(), golden.size());
+    EXPECT_EQ(std::vector(ids.begin(), ids.begin() + 24), golden);
+    EXPECT_EQ(tokenizer->decode(ids), text);
+  }
+}
+
+}  // namespace
+}  // namespace nibble
