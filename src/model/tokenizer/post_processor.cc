@@ -34,6 +34,7 @@ PostProcessor make_template(const Json& json, const Vocab& vocab) {
     }
     const std::string name = string_field(field(item, "SpecialToken", kWhat), "id", kWhat);
     const Json& token = field(field(json, "special_tokens", kWhat), name, kWhat);
+    if (token.is_null()) fail(ErrorKind::kCorrupt, "{}: no special token '{}'", kWhat, name);
     for (const Json& id : array_field(token, "ids", kWhat)) {
       (after_text ? made.after : made.before).push_back(checked_id(id, vocab));
     }

@@ -13,7 +13,7 @@ namespace {
 
 // Lists of class members, without the brackets around them.
 constexpr std::string_view kSpace = "\\x{9}-\\x{d}\\x{20}\\x{85}\\p{Z}";
-constexpr std::string_view kWord = "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}";
+constexpr std::string_view kWord = "\\p{L}\\p{M}\\p{N}\\p{Pc}";
 constexpr std::string_view kHexDigit = "0-9a-fA-F";
 
 // \s, \w, \h (and \S, \W, \H) as class members; empty for other escapes.
@@ -63,7 +63,9 @@ class Translator {
     if (i_ + 1 >= in_.size()) unsupported("ends in a backslash");
     const char c = in_[i_ + 1];
     const std::string_view members = members_of(c);
-    if (members.empty()) {
+    if (!in_class && (c == 'b' || c == 'B')) {
+      word_boundary(c == 'b');
+    } else if (members.empty()) {
       out_ += in_.substr(i_, 2);
     } else if (c >= 'a') {
       out_ += in_class ? std::string(members) : fmt::format("[{}]", members);
@@ -76,6 +78,12 @@ class Translator {
       out_ += in_.substr(i_, 2);
     }
     i_ += 2;
+  }
+
+  void word_boundary(bool wanted) {
+    const char* pattern = wanted ? "(?:(?<=[{0}])(?![{0}])|(?<![{0}])(?=[{0}]))"
+                                 : "(?:(?<=[{0}])(?=[{0}])|(?<![{0}])(?![{0}]))";
+    out_ += fmt::format(fmt::runtime(pattern), kWord);
   }
 
   void character_class() {

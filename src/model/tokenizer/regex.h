@@ -26,8 +26,8 @@ class Regex {
   std::string what_;
 };
 
-// The same language in PCRE2's syntax: nested character classes are flattened, and \s, \w and \h
-// mean what they mean in Oniguruma.
+// The same language in PCRE2's syntax: nested character classes are flattened, and \s, \w, \h and
+// \b mean what they mean in Oniguruma.
 std::string pcre2_pattern(std::string_view oniguruma, std::string_view what);
 
 }  // namespace nibble

@@ -1,4 +1,4 @@
-#include <algorithm>
+#include <string_view>
 
 #include "model/tokenizer/tokenizer.h"
 
@@ -14,16 +14,15 @@ constexpr std::size_t kLongestCharacter = 4;   // bytes, hence ids, that one cha
 constexpr std::size_t kContext = 8;            // ids kept when the window moves on
 constexpr std::size_t kWindow = 3 * kContext;  // its greatest length, as a rule
 
-std::size_t common_prefix(std::string_view a, std::string_view b) {
-  const auto n = static_cast<std::ptrdiff_t>(std::min(a.size(), b.size()));
-  return static_cast<std::size_t>(std::mismatch(a.begin(), a.begin() + n, b.begin()).first -
-                                  a.begin());
-}
-
-// Never inside a character.
-std::size_t character_boundary(std::string_view text, std::size_t at) {
-  while (at > 0 && at < text.size() && (static_cast<unsigned char>(text[at]) & 0xc0) == 0x80) --at;
-  return at;
+// An end that cannot be told from a character that lacks bytes: each byte of it is at most one
+// replacement character.
+std::size_t uncertain_bytes(std::string_view text) {
+  std::size_t count = 0;
+  while (count < kLongestCharacter - 1 && text.ends_with(kReplacement)) {
+    text.remove_suffix(kReplacement.size());
+    ++count;
+  }
+  return count * kReplacement.size();
 }
 
 }  // namespace
@@ -34,16 +33,7 @@ StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, bool skip_special)
 std::string StreamDecoder::push(std::int32_t id) {
   ids_.push_back(id);
   const std::string text = tokenizer_.decode(ids_, skip_special_);
-  std::size_t certain = text.size();
-  if (text.ends_with(kReplacement)) {
-    // The end may be a character that lacks bytes, or really invalid: what the text has in common
-    // with the decoding of fewer ids can no longer change.
-    const std::size_t held = std::min(ids_.size(), kLongestCharacter - 1);
-    const std::vector<std::int32_t> older(ids_.begin(),
-                                          ids_.end() - static_cast<std::ptrdiff_t>(held));
-    certain = common_prefix(text, tokenizer_.decode(older, skip_special_));
-    certain = character_boundary(text, certain);
-  }
+  const std::size_t certain = text.size() - uncertain_bytes(text);
   std::string fresh;
   if (certain > emitted_.size() && text.starts_with(emitted_)) {
     fresh = text.substr(emitted_.size(), certain - emitted_.size());
