@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <fstream>
@@ -15,10 +16,8 @@
 #include <vector>
 
 namespace nibble {
-namespace {
 
-// Physical cores among the processors that this process may run on: hyper-threads share one core
-// id.
+// Hyper-threads share one core id.
 int available_cores() {
   cpu_set_t set;
   CPU_ZERO(&set);
@@ -40,15 +39,42 @@ int available_cores() {
   return std::max(1, std::min<int>(processors, static_cast<int>(cores.size())));
 }
 
+namespace {
+
+void pause_processor() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#else
+  std::this_thread::yield();
+#endif
+}
+
+// Loops of one op follow each other within microseconds, and waking a sleeping thread costs tens of
+// them: so a thread that waits spins first, but never for long, and not at all when there are more
+// threads than cores, because then it would hold up the thread that it waits for.
+template <class Done>
+void spin_until(bool allowed, const Done& done) {
+  constexpr auto kLongest = std::chrono::microseconds(50);
+  if (!allowed) return;
+  const auto start = std::chrono::steady_clock::now();
+  while (!done() && std::chrono::steady_clock::now() - start < kLongest) pause_processor();
+}
+
 }  // namespace
 
+// A loop is open from its start until the caller has found no chunk left. Workers join an open
+// loop; one that wakes up late finds it closed and is not waited for, so that a thread which the
+// system does not run cannot hold up the others.
 struct ThreadPool::State {
   std::vector<std::thread> workers;
+  bool may_spin = false;
   std::mutex mutex;
   std::condition_variable wake;
   std::condition_variable finished;
-  std::uint64_t generation = 0;
-  int busy = 0;
+  std::atomic<std::uint64_t> generation{0};  // changed under the mutex, as what follows
+  std::atomic<int> active{0};                // workers inside the loop
+  int sleepers = 0;
+  bool open = false;
   bool stop = false;
 
   // The loop in flight.
@@ -75,21 +101,55 @@ struct ThreadPool::State {
   void worker_main() {
     std::uint64_t seen = 0;
     for (;;) {
+      spin_until(may_spin, [&] { return generation.load() != seen; });
       {
         std::unique_lock lock(mutex);
-        wake.wait(lock, [&] { return stop || generation != seen; });
+        ++sleepers;
+        wake.wait(lock, [&] { return stop || generation.load() != seen; });
+        --sleepers;
         if (stop) return;
-        seen = generation;
+        seen = generation.load();
+        if (!open) continue;
+        ++active;
       }
       work();
       const std::lock_guard lock(mutex);
-      if (--busy == 0) finished.notify_one();
+      if (--active == 0) finished.notify_one();
     }
+  }
+
+  void start(std::int64_t items, std::int64_t step,
+             const std::function<void(std::int64_t, std::int64_t)>& loop_body) {
+    bool notify = false;
+    {
+      const std::lock_guard lock(mutex);
+      body = &loop_body;
+      count = items;
+      chunk = step;
+      next.store(0);
+      error = nullptr;
+      open = true;
+      ++generation;
+      notify = sleepers > 0;
+    }
+    if (notify) wake.notify_all();
+  }
+
+  void finish() {
+    {
+      const std::lock_guard lock(mutex);
+      open = false;
+    }
+    spin_until(may_spin, [&] { return active.load() == 0; });
+    std::unique_lock lock(mutex);
+    finished.wait(lock, [&] { return active.load() == 0; });
   }
 };
 
 ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
-  const int total = threads > 0 ? threads : available_cores();
+  const int cores = available_cores();
+  const int total = threads > 0 ? threads : cores;
+  state_->may_spin = total <= cores;
   for (int i = 1; i < total; ++i) {
     state_->workers.emplace_back([state = state_.get()] { state->worker_main(); });
   }
@@ -117,20 +177,9 @@ void ThreadPool::parallel_for(std::int64_t count, std::int64_t grain,
     return;
   }
   State& s = *state_;
-  {
-    const std::lock_guard lock(s.mutex);
-    s.body = &body;
-    s.count = count;
-    s.chunk = chunk;
-    s.next.store(0);
-    s.error = nullptr;
-    s.busy = static_cast<int>(s.workers.size());
-    ++s.generation;
-  }
-  s.wake.notify_all();
+  s.start(count, chunk, body);
   s.work();
-  std::unique_lock lock(s.mutex);
-  s.finished.wait(lock, [&] { return s.busy == 0; });
+  s.finish();
   if (s.error) std::rethrow_exception(s.error);
 }
 

@@ -7,6 +7,9 @@
 
 namespace nibble {
 
+// Physical cores among the processors that this process may run on.
+int available_cores();
+
 // parallel_for may be called from one thread at a time. The caller works too, so threads() == 1
 // starts no thread at all. An exception thrown by `body` is rethrown in the caller after the loop
 // has stopped.

@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <numeric>
 #include <stdexcept>
+#include <thread>
 #include <vector>
 
 namespace nibble {
@@ -47,6 +49,31 @@ TEST(ThreadPoolTest, ManyShortLoops) {
     total += sum.load();
   }
   EXPECT_EQ(total, 160'000);
+}
+
+// More threads than cores, and a second pool that keeps them busy: a loop must not wait for a
+// worker that the system does not run.
+TEST(ThreadPoolTest, OversubscriptionDoesNotStall) {
+  const int cores = available_cores();
+  ThreadPool pool(2 * cores + 1);
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> neighbours;
+  for (int i = 0; i < cores; ++i) {
+    neighbours.emplace_back([&] {
+      while (!stop.load()) std::atomic_signal_fence(std::memory_order_seq_cst);
+    });
+  }
+  const auto start = std::chrono::steady_clock::now();
+  std::atomic<std::int64_t> sum{0};
+  for (int i = 0; i < 2000; ++i) {
+    pool.parallel_for(64, 1, [&](std::int64_t begin, std::int64_t end) { sum += end - begin; });
+  }
+  const auto elapsed = std::chrono::steady_clock::now() - start;
+  stop = true;
+  for (auto& thread : neighbours) thread.join();
+  EXPECT_EQ(sum.load(), 2000 * 64);
+  // Each loop takes microseconds of work; one time slice lost in each would be minutes.
+  EXPECT_LT(elapsed, std::chrono::seconds(60));
 }
 
 }  // namespace

@@ -151,6 +151,14 @@ struct KernelTable {
   std::int64_t (*attention_scratch)(std::int64_t head_dim);
   void (*attention_tiles)(const AttentionTask& task);
   void (*attention_rows)(const AttentionTask& task);
+
+  // Loops that reach a limit of the machine; see kernels/probe.inl.h. Operations are those of one
+  // round. probe_int8 is null where the level has no byte products.
+  double probe_f32_operations;
+  float (*probe_multiply_add)(std::int64_t rounds);
+  double probe_int8_operations;
+  std::int64_t (*probe_int8)(std::int64_t rounds);
+  float (*probe_read)(const float* data, std::int64_t count);
 };
 
 const KernelTable& generic_kernels();

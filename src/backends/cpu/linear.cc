@@ -186,9 +186,7 @@ void run_gemv(const KernelTable& kernels, const LinearArgs& args, ExecContext& c
   });
 }
 
-Support blocked_fits(const KernelTable&, const LinearArgs&) {
-  return Support::yes();
-}
+Support blocked_fits(const KernelTable&, const LinearArgs&) { return Support::yes(); }
 
 void run_blocked(const KernelTable& kernels, const LinearArgs& args, ExecContext& context) {
   BlockedLinear(kernels, args).run(context);

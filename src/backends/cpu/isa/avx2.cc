@@ -19,6 +19,8 @@ namespace {
 #include "backends/cpu/kernels/rows.inl.h"
 #include "backends/cpu/kernels/rope.inl.h"
 #include "backends/cpu/kernels/attention.inl.h"
+#include "backends/cpu/kernels/probe.inl.h"
+#include "backends/cpu/kernels/probe_int8_avx2.inl.h"
 // clang-format on
 
 }  // namespace
@@ -44,6 +46,11 @@ const KernelTable& avx2_kernels() {
       .attention_scratch = attention_scratch,
       .attention_tiles = attention_tiles,
       .attention_rows = attention_rows,
+      .probe_f32_operations = 2.0 * kLanes * kChains,
+      .probe_multiply_add = probe_multiply_add,
+      .probe_int8_operations = 2.0 * 32 * kChains,
+      .probe_int8 = probe_int8,
+      .probe_read = probe_read,
   };
   return kTable;
 }

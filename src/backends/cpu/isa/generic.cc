@@ -15,6 +15,7 @@ namespace {
 #include "backends/cpu/kernels/math.inl.h"
 #include "backends/cpu/kernels/rows.inl.h"
 #include "backends/cpu/kernels/attention.inl.h"
+#include "backends/cpu/kernels/probe.inl.h"
 // clang-format on
 
 }  // namespace
@@ -40,6 +41,11 @@ const KernelTable& generic_kernels() {
       .attention_scratch = attention_scratch,
       .attention_tiles = attention_tiles,
       .attention_rows = attention_rows,
+      .probe_f32_operations = 2.0 * kLanes * kChains,
+      .probe_multiply_add = probe_multiply_add,
+      .probe_int8_operations = 0,
+      .probe_int8 = nullptr,
+      .probe_read = probe_read,
   };
   return kTable;
 }

@@ -1,0 +1,85 @@
+// MachineInfo from /proc and /sys; what a file does not say stays empty.
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+#include "backends/cpu/cpu_features.h"
+#include "backends/cpu/probe.h"
+#include "base/memory.h"
+
+namespace nibble::cpu {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string trimmed(const std::string& text) {
+  const std::size_t begin = text.find_first_not_of(" \t");
+  if (begin == std::string::npos) return "";
+  return text.substr(begin, text.find_last_not_of(" \t") - begin + 1);
+}
+
+// The value of the first line "key : value".
+std::string field(const fs::path& path, const std::string& key) {
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    const std::size_t colon = line.find(':');
+    if (colon != std::string::npos && trimmed(line.substr(0, colon)) == key) {
+      return trimmed(line.substr(colon + 1));
+    }
+  }
+  return "";
+}
+
+std::vector<std::string> isa_flags() {
+  const DeviceCaps caps = detect_caps();
+  std::vector<std::string> flags;
+  if (caps.isa >= CpuIsa::kAvx2) flags.emplace_back("avx2");
+  if (caps.isa >= CpuIsa::kAvx512) flags.emplace_back("avx512");
+  if (caps.avx512_vnni) flags.emplace_back("avx512_vnni");
+  if (caps.avx512_bf16) flags.emplace_back("avx512_bf16");
+  if (caps.amx) flags.emplace_back("amx");
+  return flags;
+}
+
+int numa_nodes() {
+  int nodes = 0;
+  std::error_code missing;
+  for (const auto& entry : fs::directory_iterator("/sys/devices/system/node", missing)) {
+    const std::string name = entry.path().filename();
+    if (name.size() > 4 && name.starts_with("node") &&
+        name.find_first_not_of("0123456789", 4) == std::string::npos) {
+      ++nodes;
+    }
+  }
+  return std::max(1, nodes);
+}
+
+std::vector<std::string> nvidia_gpus() {
+  std::vector<std::string> models;
+  std::error_code missing;
+  for (const auto& entry : fs::directory_iterator("/proc/driver/nvidia/gpus", missing)) {
+    models.push_back(field(entry.path() / "information", "Model"));
+  }
+  std::sort(models.begin(), models.end());
+  return models;
+}
+
+}  // namespace
+
+MachineInfo machine_info() {
+  MachineInfo info;
+  info.cpu_model = field("/proc/cpuinfo", "model name");
+  info.flags = isa_flags();
+  info.processors = static_cast<int>(std::thread::hardware_concurrency());
+  info.cores = available_cores();
+  info.numa_nodes = numa_nodes();
+  std::istringstream(field("/proc/meminfo", "MemTotal")) >> info.memory_bytes;  // in KiB
+  info.memory_bytes *= 1024;
+  info.available_bytes = available_memory_bytes();
+  info.gpus = nvidia_gpus();
+  return info;
+}
+
+}  // namespace nibble::cpu

@@ -1,0 +1,94 @@
+#include "backends/cpu/probe.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <functional>
+
+#include "backends/cpu/kernel_table.h"
+#include "tensor/tensor.h"
+
+namespace nibble::cpu {
+namespace {
+
+double seconds_of(const std::function<void()>& work) {
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// What keeps the compiler from dropping a probe.
+std::atomic<double> g_sink{0};
+
+// The best rate of several bursts of `work`, each of which does `amount` on every thread that calls
+// it. All threads: one call a thread, started together; the slowest ends the burst.
+double best_rate(ThreadPool& pool, int threads, double amount,
+                 const std::function<void(std::int64_t thread)>& work) {
+  constexpr int kBursts = 8;
+  double best = 0;
+  for (int burst = 0; burst < kBursts; ++burst) {
+    const double seconds = seconds_of([&] {
+      if (threads == 1) return work(0);
+      pool.parallel_for(threads, 1, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t i = begin; i < end; ++i) work(i);
+      });
+    });
+    best = std::max(best, amount * threads / seconds);
+  }
+  return best;
+}
+
+Rate rate(ThreadPool& pool, double amount, const std::function<void(std::int64_t thread)>& work) {
+  return {best_rate(pool, 1, amount, work), best_rate(pool, pool.threads(), amount, work)};
+}
+
+Rate measure_bandwidth(ThreadPool& pool, const KernelTable& kernels) {
+  constexpr std::int64_t kBytes = std::int64_t{256} << 20;
+  Tensor block = Tensor::allocate(DType::kF32, {kBytes / 4});
+  float* data = block.mutable_data<float>();
+  pool.parallel_for(kBytes / 4, 1 << 16, [&](std::int64_t begin, std::int64_t end) {
+    std::fill(data + begin, data + end, 1.0f);  // a page that was never written is no memory
+  });
+  // Every thread reads a share of its own, as it would the rows of a weight.
+  const std::int64_t share = kBytes / 4 / pool.threads();
+  return rate(pool, static_cast<double>(share * 4), [&](std::int64_t thread) {
+    g_sink = static_cast<double>(kernels.probe_read(data + thread * share, share));
+  });
+}
+
+ArithmeticPeak measure_peak(ThreadPool& pool, CpuIsa isa, const KernelTable& kernels, bool int8) {
+  constexpr std::int64_t kRounds = 1'000'000;
+  ArithmeticPeak peak;
+  peak.isa = isa;
+  peak.f32 = rate(pool, kernels.probe_f32_operations * kRounds, [&](std::int64_t) {
+    g_sink = static_cast<double>(kernels.probe_multiply_add(kRounds));
+  });
+  if (int8) {
+    peak.int8 = rate(pool, kernels.probe_int8_operations * kRounds, [&](std::int64_t) {
+      g_sink = static_cast<double>(kernels.probe_int8(kRounds));
+    });
+  }
+  return peak;
+}
+
+}  // namespace
+
+MachineLimits measure_machine(ThreadPool& pool, const DeviceCaps& caps) {
+  MachineLimits limits;
+  const KernelTable* widest = &generic_kernels();
+  limits.peaks.push_back(measure_peak(pool, CpuIsa::kGeneric, *widest, false));
+  if (caps.isa >= CpuIsa::kAvx2) {
+    widest = &avx2_kernels();
+    limits.peaks.push_back(measure_peak(pool, CpuIsa::kAvx2, *widest, true));
+  }
+  if (caps.isa >= CpuIsa::kAvx512) {
+    widest = &avx512_kernels();
+    limits.peaks.push_back(measure_peak(pool, CpuIsa::kAvx512, *widest, caps.avx512_vnni));
+  }
+  limits.read_bandwidth = measure_bandwidth(pool, *widest);
+  return limits;
+}
+
+const ArithmeticPeak& best_peak(const MachineLimits& limits) { return limits.peaks.back(); }
+
+}  // namespace nibble::cpu
