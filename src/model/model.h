@@ -47,6 +47,7 @@ struct LayerWeights {
   std::vector<Linear*> linears();
 };
 
+// Weights of 16-bit types stay mapped; norms and biases become F32.
 struct EmbeddingWeights {
   QuantTensor table;
   QuantTensor positions, token_types;  // format null when absent
@@ -60,7 +61,8 @@ struct HeadWeights {
   Linear head;  // shares the embedding's bytes when tied
 };
 
-// Tokens of one or more sequences, laid end to end.
+// Tokens of one or more sequences, laid end to end. Frequencies of dynamic and longrope rotary
+// embeddings follow first_position + rows; keys that a cache holds already stay as they are.
 struct Batch {
   struct Sequence {
     std::int64_t rows = 0;            // tokens of this sequence in this call
@@ -77,8 +79,9 @@ struct Batch {
 };
 
 // Sees the input of each linear during a forward pass. `site` is a name of sites.h ("attn_in",
-// "attn_out", "mlp_in", "mlp_down"; "mlp_in.3", "mlp_down.3" for expert 3). x is [rows, cols],
-// contiguous.
+// "attn_out", "mlp_in", "mlp_down"). In a mixture of experts "mlp_in" has the rows that the router
+// sees, and "mlp_in.3" and "mlp_down.3" those that were sent to expert 3. x is [rows, cols],
+// contiguous. One forward pass calls it several times for a site, with consecutive rows.
 class SiteObserver {
  public:
   virtual ~SiteObserver() = default;
@@ -86,10 +89,19 @@ class SiteObserver {
                         std::int64_t cols) = 0;
 };
 
+// Loading: kCorrupt, naming the tensor, when it is not stored or its shape contradicts the spec.
 EmbeddingWeights load_embedding(const ModelSpec& spec, const WeightSource& source,
                                 Backend& backend);
 LayerWeights load_layer(const ModelSpec& spec, std::int64_t layer, const WeightSource& source,
                         Backend& backend);
+// The same with every linear decoded into F32 of its own (not shared, not mapped): for transforms
+// of the weights in place.
+LayerWeights load_layer_f32(const ModelSpec& spec, std::int64_t layer, const WeightSource& source,
+                            Backend& backend);
+// Lets the backend take the canonical weights again, after they were changed in place.
+void prepare_layer(LayerWeights& weights, Backend& backend);
+// The first of spec.names.prefixes under which the source has the embedding; kCorrupt when none.
+std::string find_prefix(const ModelSpec& spec, const WeightSource& source);
 HeadWeights load_head(const ModelSpec& spec, const EmbeddingWeights& embedding,
                       const WeightSource& source, Backend& backend);
 
@@ -100,8 +112,8 @@ void run_embedding(const ModelSpec& spec, const EmbeddingWeights& weights, const
 void run_layer(const ModelSpec& spec, std::int64_t layer, const LayerWeights& weights,
                const Batch& batch, Backend& backend, float* hidden,
                SiteObserver* observer = nullptr);
-// rows of hidden -> logits [rows, spec.vocab] (an encoder's result needs no head: its final hidden
-// state).
+// Hidden states after the last block [rows, spec.hidden] -> logits [rows, spec.vocab], the final
+// norm included. (An encoder's result needs no head: its final hidden state.)
 void run_head(const ModelSpec& spec, const HeadWeights& weights, const float* hidden,
               std::int64_t rows, Backend& backend, float* logits);
 
@@ -112,7 +124,8 @@ class Model {
   const ModelSpec& spec() const { return spec_; }
   Backend& backend() const { return backend_; }
 
-  // Last hidden state of every token, [rows, hidden]. Appends to the caches.
+  // Hidden state after the last block of every token, before the final norm, F32 [rows, hidden].
+  // Appends to the caches.
   Tensor hidden(const Batch& batch) const;
   // Logits of every token, F32 [rows, vocab] (encoders: the last hidden state).
   Tensor logits(const Batch& batch) const;

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -39,6 +40,12 @@ struct Site {
   Producer producer;
   std::int64_t channels = 0;
 };
+
+// Divides the producer by s and multiplies the readers, in place; the function of the layer stays
+// the same up to rounding. The weights must be F32 and owned (load_layer_f32), and prepare_layer()
+// must follow before the layer runs again. s holds site.channels values. kUsage when the site has
+// no producer, when a value is not positive and finite, or when channels that share a row differ.
+void apply_smoothing(const ModelSpec& spec, Site& site, std::span<const float> s);
 
 // Sites of one loaded layer, in the order of the forward pass. Pointers lead into `weights`.
 std::vector<Site> sites(const ModelSpec& spec, LayerWeights& weights);

@@ -27,6 +27,8 @@ enum class RopeKind { kDefault, kLinear, kDynamic, kLlama3, kYarn, kLongRope };
 struct RopeSpec {
   RopeKind kind = RopeKind::kDefault;
   double theta = 10000;
+  // int(head_dim * partial_rotary_factor). The frequencies are theta^(-2i / rotary_dim); when it is
+  // odd, one element more is rotated (as GPT-NeoX does).
   std::int64_t rotary_dim = 0;
   bool interleaved = false;
   double factor = 1;
@@ -53,14 +55,18 @@ struct AttentionSpec {
   float scale = 0;    // multiplies q.k
   float softcap = 0;  // 0 = none
   bool alibi = false;
+  bool inverse_layer_scale = false;  // scale / (layer + 1) in each layer (GPT-2)
+  bool qkv_bias = false, o_bias = false;
   std::optional<RopeSpec> rope;
-  std::optional<NormSpec> qk_norm;    // over head_dim, before rope
-  std::vector<std::int64_t> windows;  // one a layer; 0 = sees everything before it
+  std::optional<RopeSpec> window_rope;  // of the layers with a window, when it differs
+  std::optional<NormSpec> qk_norm;      // over head_dim, before rope
+  std::vector<std::int64_t> windows;    // one a layer; 0 = sees everything before it
 };
 
 struct MlpSpec {
   std::int64_t intermediate = 0;
-  bool gated = true;
+  bool gated = true;  // down(act(gate(x)) * up(x)); without: down(act(up(x)))
+  bool bias = false;
   bool concat_gate_up = false;  // one module: gate rows, then up rows
   Activation activation = Activation::kSilu;
   std::int64_t experts = 0;  // 0 = dense
@@ -69,10 +75,11 @@ struct MlpSpec {
 };
 
 enum class ResidualForm {
-  kPre,       // x += attn(norm(x)); x += mlp(norm(x))
-  kPost,      // x = norm(x + attn(x)); x = norm(x + mlp(x))        (BERT, post-norm OPT)
-  kSandwich,  // x += norm(attn(norm(x))); x += norm(mlp(norm(x)))  (Gemma 2)
-  kParallel,  // x += attn(norm1(x)) + mlp(norm2(x))                (GPT-NeoX)
+  kPre,        // x += attn(norm(x)); x += mlp(norm(x))
+  kPreNormed,  // x = norm(x); x += attn(x); x = norm(x); x += mlp(x)  (BLOOM, post_layernorm)
+  kPost,       // x = norm(x + attn(x)); x = norm(x + mlp(x))        (BERT, post-norm OPT)
+  kSandwich,   // x += norm(attn(norm(x))); x += norm(mlp(norm(x)))  (Gemma 2)
+  kParallel,   // x += attn(norm1(x)) + mlp(norm2(x))                (GPT-NeoX)
 };
 
 // Tensor and module names. "{}" stands for the layer, "{e}" for the expert; an empty name means
@@ -85,9 +92,11 @@ struct NameSpec {
   std::string q, k, v, qkv, o, q_norm, k_norm;
   std::string gate, up, gate_up, down;  // with "{e}" for mixtures of experts
   std::string router;
+  // All experts in one tensor [experts, rows, cols] each, used when it is stored; the experts then
+  // get the module names above.
+  std::string fused_experts_gate_up, fused_experts_down, fused_experts_router;
   std::string final_norm;
-  std::vector<std::string>
-      head;  // full names (no prefix), tried in order; tied when none is stored
+  std::vector<std::string> head;  // modules, full names (no prefix), tried in order
 };
 
 struct ModelSpec {
@@ -100,7 +109,7 @@ struct ModelSpec {
   std::int64_t embed_dim = 0;  // width of the embedding table; != hidden with project_in/out
   std::int64_t learned_positions = 0;  // rows of the position table, 0 = none
   std::int64_t position_offset = 0;    // OPT: 2
-  bool token_types = false;            // row 0 of the table is added to every token
+  std::int64_t token_types = 0;        // rows of that table, 0 = none; row 0 is added to all tokens
   std::optional<NormSpec> embed_norm;
   NormSpec norm;  // of the blocks
   std::optional<NormSpec> final_norm;
@@ -108,9 +117,8 @@ struct ModelSpec {
   AttentionSpec attention;
   MlpSpec mlp;
   bool transposed_linears = false;  // plain weights are stored [in, out] (GPT-2 Conv1D)
-  bool tied_head = false;
+  bool tied_head = false;  // the head is the embedding, unless a head that differs is stored
   float logit_softcap = 0;
-  float logit_scale = 1;
   NameSpec names;
 };
 

@@ -1,0 +1,48 @@
+// Gemma 2: norms before and after each half of the block, capped scores and logits, a window in
+// every other layer, scaled embedding, norm weights stored less one.
+#include <cmath>
+
+#include "model/arch_common.h"
+
+namespace nibble {
+namespace {
+
+// A cap that is null is none; 0 would divide by zero.
+float read_cap(const ConfigReader& config, const char* key, double fallback) {
+  if (config.is_null(key)) return 0;
+  return static_cast<float>(config.number_or({key}, 1e-6, 1e15, fallback));
+}
+
+}  // namespace
+
+ModelSpec build_gemma2(const Json& json) {
+  const ConfigReader config(json);
+  reject_flag(config, "use_bidirectional_attention");
+  // hidden_activation decides; hidden_act, which stands beside it in old files, is not read.
+  ModelSpec spec = llama_like(config, "gemma2",
+                              {.tied = true,
+                               .head_dim = 256,
+                               .activation_key = "hidden_activation",
+                               .activation = "gelu_pytorch_tanh"});
+  spec.embed_scale = static_cast<float>(std::sqrt(static_cast<double>(spec.hidden)));
+  spec.norm.weight_offset = 1;
+  spec.final_norm = spec.norm;
+  spec.residual = ResidualForm::kSandwich;
+  spec.logit_softcap = read_cap(config, "final_logit_softcapping", 30);
+
+  AttentionSpec& attention = spec.attention;
+  attention.softcap = read_cap(config, "attn_logit_softcapping", 50);
+  attention.scale = static_cast<float>(
+      1 / std::sqrt(config.number_or({"query_pre_attn_scalar"}, 1e-6, 1e15, 256)));
+  attention.qkv_bias = config.flag_or({"attention_bias"}, false);
+  attention.o_bias = attention.qkv_bias;
+  attention.windows = layer_windows(config, spec.layers, read_window(config, 4096),
+                                    [](std::int64_t layer) { return layer % 2 == 0; });
+
+  spec.names.attn_post_norm = "layers.{}.post_attention_layernorm";
+  spec.names.mlp_norm = "layers.{}.pre_feedforward_layernorm";
+  spec.names.mlp_post_norm = "layers.{}.post_feedforward_layernorm";
+  return spec;
+}
+
+}  // namespace nibble

@@ -1,0 +1,225 @@
+#include "model/layers/attention.h"
+
+#include "model/rope.h"
+
+namespace nibble {
+namespace {
+
+// q, k and v of one piece, inside one buffer or three.
+struct Qkv {
+  HeadView<float> q, k, v;
+};
+
+HeadView<float> shifted(const HeadView<float>& view, std::int64_t rows) {
+  return {view.data + rows * view.row_stride, view.row_stride, view.head_stride};
+}
+
+HeadView<const float> constant(const HeadView<float>& view) {
+  return {view.data, view.row_stride, view.head_stride};
+}
+
+class AttentionCall {
+ public:
+  AttentionCall(const LayerContext& context, const Batch& batch, const Piece& piece,
+                ScratchKvs& scratch)
+      : context_(context),
+        spec_(context.spec.attention),
+        batch_(batch),
+        piece_(piece),
+        scratch_(scratch),
+        buffer_(piece.rows, (spec_.heads + 2 * spec_.kv_heads) * spec_.head_dim) {}
+
+  void run(const float* x, float* out) {
+    project(x);
+    if (spec_.qk_norm) {
+      norm_heads(context_.weights.q_norm, qkv_.q, spec_.heads);
+      norm_heads(context_.weights.k_norm, qkv_.k, spec_.kv_heads);
+    }
+    if (spec_.rope) rotate(rope());
+    const std::int64_t cols = spec_.heads * spec_.head_dim;
+    Rows attended(piece_.rows, cols);
+    attend(attended.data());
+    context_.observe("attn_out", attended.data(), piece_.rows, cols);
+    run_linear(context_.weights.o, attended.data(), piece_.rows, out, context_.backend);
+  }
+
+ private:
+  std::int64_t window() const { return spec_.windows[static_cast<std::size_t>(context_.layer)]; }
+
+  const RopeSpec& rope() const {
+    return window() > 0 && spec_.window_rope ? *spec_.window_rope : *spec_.rope;
+  }
+
+  void project(const float* x) {
+    const LayerWeights& weights = context_.weights;
+    const std::int64_t dim = spec_.head_dim;
+    const std::int64_t q_cols = spec_.heads * dim;
+    const std::int64_t kv_cols = spec_.kv_heads * dim;
+    float* data = buffer_.data();
+    if (spec_.layout == QkvLayout::kSeparate) {
+      float* k = data + piece_.rows * q_cols;
+      float* v = k + piece_.rows * kv_cols;
+      run_linear(weights.q, x, piece_.rows, data, context_.backend);
+      run_linear(weights.k, x, piece_.rows, k, context_.backend);
+      run_linear(weights.v, x, piece_.rows, v, context_.backend);
+      qkv_ = {{data, q_cols, dim}, {k, kv_cols, dim}, {v, kv_cols, dim}};
+      return;
+    }
+    run_linear(weights.qkv, x, piece_.rows, data, context_.backend);
+    const std::int64_t row = q_cols + 2 * kv_cols;
+    if (spec_.layout == QkvLayout::kConcat) {
+      qkv_ = {{data, row, dim}, {data + q_cols, row, dim}, {data + q_cols + kv_cols, row, dim}};
+    } else {
+      qkv_ = {{data, row, 3 * dim}, {data + dim, row, 3 * dim}, {data + 2 * dim, row, 3 * dim}};
+    }
+  }
+
+  void norm_heads(const Norm& norm, const HeadView<float>& x, std::int64_t heads) {
+    NormArgs args;
+    args.kind = spec_.qk_norm->kind;
+    args.rows = piece_.rows;
+    args.cols = spec_.head_dim;
+    args.x_stride = args.y_stride = x.row_stride;
+    args.weight = norm.weight.empty() ? nullptr : norm.weight.data<float>();
+    args.bias = norm.bias.empty() ? nullptr : norm.bias.data<float>();
+    args.weight_offset = spec_.qk_norm->weight_offset;
+    args.eps = spec_.qk_norm->eps;
+    std::int64_t calls = heads;
+    if (x.row_stride == heads * x.head_stride) {  // heads of all rows lie at one distance
+      args.rows = piece_.rows * heads;
+      args.x_stride = args.y_stride = x.head_stride;
+      calls = 1;
+    }
+    for (std::int64_t h = 0; h < calls; ++h) {
+      args.x = args.y = x.data + h * x.head_stride;
+      context_.backend.run(args);
+    }
+  }
+
+  void rotate(const RopeSpec& rope) {
+    std::vector<std::int32_t> positions(static_cast<std::size_t>(piece_.rows));
+    for (const Segment& segment : piece_.segments) {
+      const std::int64_t first = batch_.sequences[segment.sequence].first_position + segment.offset;
+      for (std::int64_t t = 0; t < segment.rows; ++t) {
+        positions[static_cast<std::size_t>(segment.begin + t)] =
+            static_cast<std::int32_t>(first + t);
+      }
+    }
+    if (!depends_on_length(rope)) {
+      rotate_rows(rope, rope_table(rope, 0), positions, 0, piece_.rows);
+      return;
+    }
+    for (const Segment& segment : piece_.segments) {
+      const Batch::Sequence& sequence = batch_.sequences[segment.sequence];
+      rotate_rows(rope, rope_table(rope, sequence.first_position + sequence.rows), positions,
+                  segment.begin, segment.rows);
+    }
+  }
+
+  void rotate_rows(const RopeSpec& rope, const RopeTable& table,
+                   std::span<const std::int32_t> positions, std::int64_t begin, std::int64_t rows) {
+    if (table.inv_freq.empty()) return;  // partial_rotary_factor 0
+    RopeArgs args;
+    args.rows = rows;
+    args.rotary_dim = 2 * static_cast<std::int64_t>(table.inv_freq.size());
+    args.interleaved = rope.interleaved;
+    args.inv_freq = table.inv_freq;
+    args.positions =
+        positions.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(rows));
+    args.scale = table.scale;
+    args.x = shifted(qkv_.q, begin);
+    args.heads = spec_.heads;
+    context_.backend.run(args);
+    args.x = shifted(qkv_.k, begin);
+    args.heads = spec_.kv_heads;
+    context_.backend.run(args);
+  }
+
+  // Where the keys (values) of a segment's sequence are stored beyond this call, or null.
+  Tensor* store(const Segment& segment, bool keys) {
+    KvCache* cache = batch_.sequences[segment.sequence].cache;
+    if (cache != nullptr) return keys ? &cache->k(context_.layer) : &cache->v(context_.layer);
+    if (segment.whole) return nullptr;
+    ScratchKv& kv = scratch_[segment.sequence];
+    Tensor& tensor = keys ? kv.k : kv.v;
+    if (tensor.empty()) {
+      tensor = Tensor::allocate(
+          DType::kF32, {batch_.sequences[segment.sequence].rows, spec_.kv_heads, spec_.head_dim});
+    }
+    return &tensor;
+  }
+
+  // Writes a segment's rows to its store, if any, and returns all rows of the sequence so far.
+  HeadView<const void> stored(const Segment& segment, const HeadView<float>& x, bool keys) {
+    Tensor* tensor = store(segment, keys);
+    if (tensor == nullptr) {
+      return {shifted(x, segment.begin).data, x.row_stride, x.head_stride};
+    }
+    const std::int64_t row_stride = spec_.kv_heads * spec_.head_dim;
+    const std::int64_t first = batch_.sequences[segment.sequence].first_position + segment.offset;
+    std::byte* base = const_cast<std::byte*>(tensor->bytes().data());
+    KvWriteArgs args;
+    args.x = constant(shifted(x, segment.begin));
+    args.rows = segment.rows;
+    args.heads = spec_.kv_heads;
+    args.head_dim = spec_.head_dim;
+    args.dtype = tensor->dtype();
+    args.cache = {base + first * row_stride * static_cast<std::int64_t>(dtype_size(args.dtype)),
+                  row_stride, spec_.head_dim};
+    context_.backend.run(args);
+    return {base, row_stride, spec_.head_dim};
+  }
+
+  void attend(float* out) {
+    std::vector<AttentionSequence> sequences;
+    for (const Segment& segment : piece_.segments) {
+      const std::int64_t before =
+          batch_.sequences[segment.sequence].first_position + segment.offset;
+      AttentionSequence sequence;
+      sequence.q_begin = segment.begin;
+      sequence.q_rows = segment.rows;
+      sequence.kv_rows = before + segment.rows;
+      sequence.q_offset = before;
+      sequence.k = stored(segment, qkv_.k, true);
+      sequence.v = stored(segment, qkv_.v, false);
+      sequences.push_back(sequence);
+    }
+    const std::vector<float> slopes =
+        spec_.alibi ? alibi_slopes(spec_.heads) : std::vector<float>();
+    const KvCache* cache = batch_.sequences[piece_.segments.front().sequence].cache;
+    AttentionArgs args;
+    args.q = constant(qkv_.q);
+    args.sequences = sequences;
+    args.heads = spec_.heads;
+    args.kv_heads = spec_.kv_heads;
+    args.head_dim = spec_.head_dim;
+    args.kv_dtype = cache == nullptr ? DType::kF32 : cache->dtype();
+    args.causal = spec_.causal;
+    args.window = window();
+    args.scale = spec_.inverse_layer_scale ? spec_.scale / static_cast<float>(context_.layer + 1)
+                                           : spec_.scale;
+    args.softcap = spec_.softcap;
+    args.alibi_slopes = slopes.empty() ? nullptr : slopes.data();
+    args.out = out;
+    args.out_stride = spec_.heads * spec_.head_dim;
+    context_.backend.run(args);
+  }
+
+  const LayerContext& context_;
+  const AttentionSpec& spec_;
+  const Batch& batch_;
+  const Piece& piece_;
+  ScratchKvs& scratch_;
+  Rows buffer_;
+  Qkv qkv_;
+};
+
+}  // namespace
+
+void run_attention(const LayerContext& context, const Batch& batch, const Piece& piece,
+                   ScratchKvs& scratch, const float* x, float* out) {
+  context.observe("attn_in", x, piece.rows, context.spec.hidden);
+  AttentionCall(context, batch, piece, scratch).run(x, out);
+}
+
+}  // namespace nibble

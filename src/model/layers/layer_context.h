@@ -1,0 +1,44 @@
+// What the parts of a block share during one call, and the two steps that all of them take.
+#pragma once
+
+#include <string>
+
+#include "model/model.h"
+
+namespace nibble {
+
+struct LayerContext {
+  const ModelSpec& spec;
+  std::int64_t layer = 0;
+  const LayerWeights& weights;
+  Backend& backend;
+  SiteObserver* observer = nullptr;
+
+  void observe(const std::string& site, const float* x, std::int64_t rows,
+               std::int64_t cols) const {
+    if (observer != nullptr) observer->on_input(site, x, rows, cols);
+  }
+};
+
+// A float32 buffer [rows, cols], not initialised.
+class Rows {
+ public:
+  Rows(std::int64_t rows, std::int64_t cols)
+      : tensor_(Tensor::allocate(DType::kF32, {rows, cols})) {}
+  float* data() { return tensor_.mutable_data<float>(); }
+
+ private:
+  Tensor tensor_;
+};
+
+// y = norm(x), both [rows, cols]; y may be x.
+void run_norm(const NormSpec& spec, const Norm& norm, const float* x, std::int64_t rows,
+              std::int64_t cols, float* y, Backend& backend);
+
+// y [rows, out] = x [rows, in] * weight^T + bias
+void run_linear(const Linear& linear, const float* x, std::int64_t rows, float* y,
+                Backend& backend);
+
+void run_add(const float* x, std::int64_t count, float* y, Backend& backend);
+
+}  // namespace nibble

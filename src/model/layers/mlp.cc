@@ -1,0 +1,113 @@
+#include "model/layers/mlp.h"
+
+#include <algorithm>
+
+namespace nibble {
+namespace {
+
+// `suffix` tells the sites of one expert from those of the others: "" or ".3".
+void run_dense(const LayerContext& context, const MlpWeights& weights, const std::string& suffix,
+               const float* x, std::int64_t rows, float* out) {
+  const MlpSpec& spec = context.spec.mlp;
+  const std::int64_t cols = spec.intermediate;
+  context.observe("mlp_in" + suffix, x, rows, context.spec.hidden);
+
+  Rows buffer(rows, spec.gated ? 2 * cols : cols);
+  Rows activated(rows, cols);
+  ActivationArgs args;
+  args.kind = spec.activation;
+  args.rows = rows;
+  args.cols = cols;
+  args.y = activated.data();
+  args.y_stride = cols;
+  args.x = buffer.data();
+  args.x_stride = cols;
+  if (spec.concat_gate_up) {
+    run_linear(weights.gate_up, x, rows, buffer.data(), context.backend);
+    args.x_stride = args.multiplier_stride = 2 * cols;
+    args.multiplier = buffer.data() + cols;
+  } else if (spec.gated) {
+    float* up = buffer.data() + rows * cols;
+    run_linear(weights.gate, x, rows, buffer.data(), context.backend);
+    run_linear(weights.up, x, rows, up, context.backend);
+    args.multiplier = up;
+    args.multiplier_stride = cols;
+  } else {
+    run_linear(weights.up, x, rows, buffer.data(), context.backend);
+  }
+  context.backend.run(args);
+
+  context.observe("mlp_down" + suffix, activated.data(), rows, cols);
+  run_linear(weights.down, activated.data(), rows, out, context.backend);
+}
+
+// Rows that were sent to one expert, with their weights.
+struct Routed {
+  std::vector<std::int32_t> rows;
+  std::vector<float> weights;
+};
+
+std::vector<Routed> route(const LayerContext& context, const float* x, std::int64_t rows) {
+  const MlpSpec& spec = context.spec.mlp;
+  Rows logits(rows, spec.experts);
+  run_linear(context.weights.router, x, rows, logits.data(), context.backend);
+  std::vector<std::int32_t> chosen(static_cast<std::size_t>(rows * spec.top_k));
+  std::vector<float> weights(chosen.size());
+  MoeRouteArgs args;
+  args.logits = logits.data();
+  args.rows = rows;
+  args.experts = spec.experts;
+  args.top_k = spec.top_k;
+  args.renormalize = spec.renormalize;
+  args.chosen = chosen.data();
+  args.weights = weights.data();
+  context.backend.run(args);
+
+  std::vector<Routed> routed(static_cast<std::size_t>(spec.experts));
+  for (std::size_t i = 0; i < chosen.size(); ++i) {
+    Routed& expert = routed[static_cast<std::size_t>(chosen[i])];
+    expert.rows.push_back(static_cast<std::int32_t>(static_cast<std::int64_t>(i) / spec.top_k));
+    expert.weights.push_back(weights[i]);
+  }
+  return routed;
+}
+
+void run_experts(const LayerContext& context, const float* x, std::int64_t rows, float* out) {
+  const std::int64_t hidden = context.spec.hidden;
+  context.observe("mlp_in", x, rows, hidden);
+  std::fill(out, out + rows * hidden, 0.0f);
+  const std::vector<Routed> routed = route(context, x, rows);
+  for (std::size_t e = 0; e < routed.size(); ++e) {
+    const auto count = static_cast<std::int64_t>(routed[e].rows.size());
+    if (count == 0) continue;
+    Rows input(count, hidden);
+    Rows output(count, hidden);
+    GatherRowsArgs gather;
+    gather.x = x;
+    gather.index = routed[e].rows;
+    gather.cols = hidden;
+    gather.out = input.data();
+    context.backend.run(gather);
+    run_dense(context, context.weights.experts[e], "." + std::to_string(e), input.data(), count,
+              output.data());
+    ScatterAddRowsArgs scatter;
+    scatter.x = output.data();
+    scatter.index = routed[e].rows;
+    scatter.weights = routed[e].weights;
+    scatter.cols = hidden;
+    scatter.y = out;
+    context.backend.run(scatter);
+  }
+}
+
+}  // namespace
+
+void run_mlp(const LayerContext& context, const float* x, std::int64_t rows, float* out) {
+  if (context.spec.mlp.experts > 0) {
+    run_experts(context, x, rows, out);
+  } else {
+    run_dense(context, context.weights.mlp, "", x, rows, out);
+  }
+}
+
+}  // namespace nibble

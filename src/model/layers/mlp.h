@@ -1,0 +1,11 @@
+// The feed-forward half of a block: dense, or a mixture of experts.
+#pragma once
+
+#include "model/layers/layer_context.h"
+
+namespace nibble {
+
+// out [rows, hidden] = mlp(x [rows, hidden])
+void run_mlp(const LayerContext& context, const float* x, std::int64_t rows, float* out);
+
+}  // namespace nibble

@@ -1,0 +1,337 @@
+// Weights from a source to the parts of the forward pass, checked against the spec.
+#include <algorithm>
+#include <cstring>
+
+#include "base/error.h"
+#include "model/model.h"
+
+namespace nibble {
+namespace {
+
+std::string expand(std::string pattern, std::int64_t layer, std::int64_t expert) {
+  const auto replace = [&](const std::string& mark, std::int64_t value) {
+    const std::size_t at = pattern.find(mark);
+    if (at != std::string::npos) pattern.replace(at, mark.size(), std::to_string(value));
+  };
+  replace("{}", layer);
+  replace("{e}", expert);
+  return pattern;
+}
+
+void check_shape(const std::string& name, const Shape& stored, const Shape& expected) {
+  if (stored != expected) {
+    fail(ErrorKind::kCorrupt, "tensor '{}': its shape is {}, but config.json asks for {}", name,
+         to_string(stored), to_string(expected));
+  }
+}
+
+template <class T>
+void transpose_elements(const Tensor& in, Tensor& out) {
+  const std::int64_t rows = in.dim(0);
+  const std::int64_t cols = in.dim(1);
+  const std::byte* from = in.bytes().data();
+  T* to = out.mutable_data<T>();
+  constexpr std::int64_t kTile = 32;  // both sides stay in the cache
+  for (std::int64_t r0 = 0; r0 < rows; r0 += kTile) {
+    for (std::int64_t c0 = 0; c0 < cols; c0 += kTile) {
+      for (std::int64_t r = r0; r < std::min(rows, r0 + kTile); ++r) {
+        for (std::int64_t c = c0; c < std::min(cols, c0 + kTile); ++c) {
+          std::memcpy(&to[c * rows + r], from + (r * cols + c) * std::int64_t{sizeof(T)},
+                      sizeof(T));
+        }
+      }
+    }
+  }
+}
+
+Tensor transpose(const Tensor& in) {
+  Tensor out = Tensor::allocate(in.dtype(), {in.dim(1), in.dim(0)});
+  if (dtype_size(in.dtype()) == 2) {
+    transpose_elements<std::uint16_t>(in, out);
+  } else {
+    transpose_elements<std::uint32_t>(in, out);
+  }
+  return out;
+}
+
+// Loads parts by name, all under one prefix and for one layer.
+class Loader {
+ public:
+  Loader(const ModelSpec& spec, const WeightSource& source, Backend& backend, bool as_f32 = false)
+      : spec_(spec),
+        source_(source),
+        backend_(backend),
+        prefix_(find_prefix(spec, source)),
+        as_f32_(as_f32) {}
+
+  void set_layer(std::int64_t layer) { layer_ = layer; }
+
+  std::string name(const std::string& pattern, std::int64_t expert = 0) const {
+    return prefix_ + expand(pattern, layer_, expert);
+  }
+
+  // A matrix in the layout of the file.
+  QuantTensor matrix(const std::string& module, std::int64_t rows, std::int64_t cols) const {
+    QuantTensor weight = source_.linear(module);
+    check_shape(module + ".weight", {weight.rows, weight.cols}, {rows, cols});
+    return weight;
+  }
+
+  Linear linear(const std::string& module, std::int64_t rows, std::int64_t cols,
+                bool with_bias) const {
+    QuantTensor weight = source_.linear(module);
+    if (spec_.transposed_linears && weight.format->is_float()) {
+      check_shape(module + ".weight", {weight.rows, weight.cols}, {cols, rows});
+      weight = dense(transpose(weight.planes[0]));
+    }
+    check_shape(module + ".weight", {weight.rows, weight.cols}, {rows, cols});
+    Linear result = wrap(module, std::move(weight));
+    if (with_bias) result.bias = vector(module + ".bias", rows);
+    return result;
+  }
+
+  Linear wrap(const std::string& module, QuantTensor weight) const {
+    if (as_f32_) {
+      Tensor decoded = Tensor::allocate(DType::kF32, {weight.rows, weight.cols});
+      decode_all(weight, decoded.mutable_data<float>());
+      weight = dense(std::move(decoded));
+    }
+    return {module, backend_.prepare(std::move(weight)), {}};
+  }
+
+  Norm norm(const std::string& module, const NormSpec& spec, std::int64_t cols) const {
+    Norm result;
+    result.module = module;
+    // BERT's oldest files have TensorFlow's names.
+    if (spec.has_weight) {
+      result.weight = vector(first_of(module + ".weight", module + ".gamma"), cols);
+    }
+    if (spec.has_bias) result.bias = vector(first_of(module + ".bias", module + ".beta"), cols);
+    return result;
+  }
+
+  // All experts of one fused tensor [experts, rows, cols], or an empty tensor.
+  Tensor experts(const std::string& pattern, std::int64_t rows, std::int64_t cols) const {
+    if (pattern.empty() || !source_.has(name(pattern))) return {};
+    Tensor all = source_.tensor(name(pattern));
+    check_shape(name(pattern), all.shape(), {spec_.mlp.experts, rows, cols});
+    return all;
+  }
+
+  const WeightSource& source() const { return source_; }
+
+ private:
+  std::string first_of(const std::string& name, const std::string& old_name) const {
+    return !source_.has(name) && source_.has(old_name) ? old_name : name;
+  }
+
+  Tensor vector(const std::string& name, std::int64_t size) const {
+    const Tensor stored = source_.tensor(name);
+    check_shape(name, stored.shape(), {size});
+    if (!is_float_weight(stored.dtype())) {
+      fail(ErrorKind::kUnsupported, "tensor '{}': {} values", name, to_string(stored.dtype()));
+    }
+    return to_float(stored);
+  }
+
+  const ModelSpec& spec_;
+  const WeightSource& source_;
+  Backend& backend_;
+  std::string prefix_;
+  bool as_f32_;
+  std::int64_t layer_ = 0;
+};
+
+void load_attention(const ModelSpec& spec, const Loader& loader, LayerWeights& weights) {
+  const AttentionSpec& attention = spec.attention;
+  const NameSpec& names = spec.names;
+  const std::int64_t q_rows = attention.heads * attention.head_dim;
+  const std::int64_t kv_rows = attention.kv_heads * attention.head_dim;
+  const bool bias = attention.qkv_bias;
+  if (attention.layout == QkvLayout::kSeparate) {
+    weights.q = loader.linear(loader.name(names.q), q_rows, spec.hidden, bias);
+    weights.k = loader.linear(loader.name(names.k), kv_rows, spec.hidden, bias);
+    weights.v = loader.linear(loader.name(names.v), kv_rows, spec.hidden, bias);
+  } else {
+    weights.qkv = loader.linear(loader.name(names.qkv), q_rows + 2 * kv_rows, spec.hidden, bias);
+  }
+  weights.o = loader.linear(loader.name(names.o), spec.hidden, q_rows, attention.o_bias);
+  if (attention.qk_norm) {
+    weights.q_norm = loader.norm(loader.name(names.q_norm), *attention.qk_norm, attention.head_dim);
+    weights.k_norm = loader.norm(loader.name(names.k_norm), *attention.qk_norm, attention.head_dim);
+  }
+}
+
+MlpWeights load_mlp(const ModelSpec& spec, const Loader& loader, std::int64_t expert) {
+  const NameSpec& names = spec.names;
+  const MlpSpec& mlp = spec.mlp;
+  const auto load = [&](const std::string& pattern, std::int64_t rows, std::int64_t cols) {
+    return loader.linear(loader.name(pattern, expert), rows, cols, mlp.bias);
+  };
+  MlpWeights weights;
+  if (mlp.concat_gate_up) {
+    weights.gate_up = load(names.gate_up, 2 * mlp.intermediate, spec.hidden);
+  } else {
+    if (mlp.gated) weights.gate = load(names.gate, mlp.intermediate, spec.hidden);
+    weights.up = load(names.up, mlp.intermediate, spec.hidden);
+  }
+  weights.down = load(names.down, spec.hidden, mlp.intermediate);
+  return weights;
+}
+
+// One expert out of the tensors of all: gate rows, then up rows.
+MlpWeights split_expert(const ModelSpec& spec, const Loader& loader, const Tensor& gate_up,
+                        const Tensor& down, std::int64_t expert) {
+  const NameSpec& names = spec.names;
+  const std::int64_t rows = spec.mlp.intermediate;
+  const Tensor both = gate_up.rows(expert, expert + 1).reshaped({2 * rows, spec.hidden});
+  const Tensor out = down.rows(expert, expert + 1).reshaped({spec.hidden, rows});
+  MlpWeights weights;
+  weights.gate = loader.wrap(loader.name(names.gate, expert), dense(both.rows(0, rows)));
+  weights.up = loader.wrap(loader.name(names.up, expert), dense(both.rows(rows, 2 * rows)));
+  weights.down = loader.wrap(loader.name(names.down, expert), dense(out));
+  return weights;
+}
+
+void load_experts(const ModelSpec& spec, const Loader& loader, LayerWeights& weights) {
+  const NameSpec& names = spec.names;
+  const std::string fused_router = loader.name(names.fused_experts_router);
+  const bool use_fused_router =
+      !names.fused_experts_router.empty() && loader.source().has_linear(fused_router);
+  weights.router = loader.linear(use_fused_router ? fused_router : loader.name(names.router),
+                                 spec.mlp.experts, spec.hidden, false);
+  const Tensor gate_up =
+      loader.experts(names.fused_experts_gate_up, 2 * spec.mlp.intermediate, spec.hidden);
+  const Tensor down = loader.experts(names.fused_experts_down, spec.hidden, spec.mlp.intermediate);
+  const bool fused = !gate_up.empty() && !down.empty();
+  for (std::int64_t e = 0; e < spec.mlp.experts; ++e) {
+    weights.experts.push_back(fused ? split_expert(spec, loader, gate_up, down, e)
+                                    : load_mlp(spec, loader, e));
+  }
+}
+
+LayerWeights load_layer_as(const ModelSpec& spec, std::int64_t layer, const WeightSource& source,
+                           Backend& backend, bool as_f32) {
+  NIBBLE_CHECK(layer >= 0 && layer < spec.layers);
+  Loader loader(spec, source, backend, as_f32);
+  loader.set_layer(layer);
+  const NameSpec& names = spec.names;
+  LayerWeights weights;
+  const auto load_norm = [&](const std::string& pattern, Norm& norm) {
+    if (!pattern.empty()) norm = loader.norm(loader.name(pattern), spec.norm, spec.hidden);
+  };
+  load_norm(names.attn_norm, weights.attn_norm);
+  load_norm(names.attn_post_norm, weights.attn_post_norm);
+  load_norm(names.mlp_norm, weights.mlp_norm);
+  load_norm(names.mlp_post_norm, weights.mlp_post_norm);
+  load_attention(spec, loader, weights);
+  if (spec.mlp.experts > 0) {
+    load_experts(spec, loader, weights);
+  } else {
+    weights.mlp = load_mlp(spec, loader, 0);
+  }
+  return weights;
+}
+
+bool same_matrix(const QuantTensor& a, const QuantTensor& b) {
+  if (a.rows != b.rows || a.cols != b.cols || a.format->name() != b.format->name()) return false;
+  return std::ranges::equal(a.planes, b.planes, [](const Tensor& x, const Tensor& y) {
+    return x.byte_size() == y.byte_size() &&
+           std::memcmp(x.bytes().data(), y.bytes().data(), x.byte_size()) == 0;
+  });
+}
+
+}  // namespace
+
+std::vector<Linear*> LayerWeights::linears() {
+  std::vector<Linear*> all = {&q, &k, &v, &qkv, &o};
+  const auto add = [&](MlpWeights& weights) {
+    all.insert(all.end(), {&weights.gate, &weights.up, &weights.gate_up, &weights.down});
+  };
+  add(mlp);
+  for (MlpWeights& expert : experts) add(expert);
+  std::erase_if(all, [](const Linear* linear) { return !linear->exists(); });
+  return all;
+}
+
+std::string find_prefix(const ModelSpec& spec, const WeightSource& source) {
+  for (const std::string& prefix : spec.names.prefixes) {
+    if (source.has_linear(prefix + spec.names.embed)) return prefix;
+  }
+  fail(ErrorKind::kCorrupt, "tensor '{}{}.weight', the embedding of model type '{}', is not stored",
+       spec.names.prefixes.front(), spec.names.embed, spec.arch);
+}
+
+EmbeddingWeights load_embedding(const ModelSpec& spec, const WeightSource& source,
+                                Backend& backend) {
+  const Loader loader(spec, source, backend);
+  const NameSpec& names = spec.names;
+  EmbeddingWeights weights;
+  weights.table = loader.matrix(loader.name(names.embed), spec.vocab, spec.embed_dim);
+  if (spec.learned_positions > 0) {
+    weights.positions =
+        loader.matrix(loader.name(names.positions), spec.learned_positions, spec.hidden);
+  }
+  if (spec.token_types > 0) {
+    weights.token_types =
+        loader.matrix(loader.name(names.token_types), spec.token_types, spec.hidden);
+  }
+  if (spec.embed_norm) {
+    weights.norm = loader.norm(loader.name(names.embed_norm), *spec.embed_norm, spec.hidden);
+  }
+  if (!names.project_in.empty()) {
+    weights.project_in =
+        loader.linear(loader.name(names.project_in), spec.hidden, spec.embed_dim, false);
+  }
+  return weights;
+}
+
+LayerWeights load_layer(const ModelSpec& spec, std::int64_t layer, const WeightSource& source,
+                        Backend& backend) {
+  return load_layer_as(spec, layer, source, backend, false);
+}
+
+LayerWeights load_layer_f32(const ModelSpec& spec, std::int64_t layer, const WeightSource& source,
+                            Backend& backend) {
+  return load_layer_as(spec, layer, source, backend, true);
+}
+
+void prepare_layer(LayerWeights& weights, Backend& backend) {
+  std::vector<Linear*> all = weights.linears();
+  if (weights.router.exists()) all.push_back(&weights.router);
+  for (Linear* linear : all) linear->weight = backend.prepare(linear->weight.canonical);
+}
+
+HeadWeights load_head(const ModelSpec& spec, const EmbeddingWeights& embedding,
+                      const WeightSource& source, Backend& backend) {
+  const Loader loader(spec, source, backend);
+  HeadWeights weights;
+  if (spec.final_norm) {
+    weights.final_norm =
+        loader.norm(loader.name(spec.names.final_norm), *spec.final_norm, spec.hidden);
+  }
+  if (!spec.decoder) return weights;
+  if (!spec.names.project_out.empty()) {
+    weights.project_out =
+        loader.linear(loader.name(spec.names.project_out), spec.embed_dim, spec.hidden, false);
+  }
+  std::string stored;
+  for (const std::string& module : spec.names.head) {
+    if (stored.empty() && source.has_linear(module)) stored = module;
+  }
+  if (stored.empty()) {
+    if (!spec.tied_head) {
+      fail(ErrorKind::kCorrupt,
+           "tensor '{}.weight' is not stored, and tie_word_embeddings is false",
+           spec.names.head.front());
+    }
+    weights.head = loader.wrap(loader.name(spec.names.embed), embedding.table);
+    return weights;
+  }
+  QuantTensor head = loader.matrix(stored, spec.vocab, spec.embed_dim);
+  if (spec.tied_head && same_matrix(head, embedding.table)) head = embedding.table;
+  weights.head = loader.wrap(stored, std::move(head));
+  return weights;
+}
+
+}  // namespace nibble
