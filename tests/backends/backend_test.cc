@@ -6,7 +6,6 @@
 namespace nibble {
 namespace {
 
-
 std::unique_ptr<Backend> backend(const std::string& isa, const std::string& force) {
   BackendOptions options;
   options.threads = 1;
