@@ -212,6 +212,14 @@ TEST(CompressedTensors, ReadsConfigsOfOtherWriters) {
       Packing::kDense);
 }
 
+TEST(CompressedTensors, PatternsMatchFromTheBeginningOnly) {
+  const Json targets = Json::array({"re:layers\\.\\d+"});
+  const CompressedConfig config(
+      config_with({{"config_groups", {{"group_0", {{"targets", targets}}}}}}), "c");
+  EXPECT_EQ(config.args("layers.12.up_proj").bits, 4);
+  EXPECT_ERROR(config.args("model.layers.12.up_proj"), ErrorKind::kCorrupt, "no config group");
+}
+
 TEST(CompressedTensors, RefusesConfigsItCannotFollow) {
   const auto read = [](const Json& config) { CompressedConfig(config, "config.json"); };
   const ErrorKind corrupt = ErrorKind::kCorrupt, unsupported = ErrorKind::kUnsupported;
@@ -320,6 +328,8 @@ TEST(CompressedTensors, AcceptsOnlyTrivialColumnOrders) {
   EXPECT_EQ(read_with(std::vector<std::int64_t>(64, -1)).cols, 64);
   std::swap(index[0], index[40]);
   EXPECT_ERROR(read_with(index), ErrorKind::kUnsupported, "another order");
+  EXPECT_ERROR(read_with(std::vector<std::int64_t>(64, 0)), ErrorKind::kUnsupported,
+               "another order");
   EXPECT_ERROR(read_with({0, 0}), ErrorKind::kCorrupt, "2 entries for 64 columns");
 }
 
