@@ -31,7 +31,7 @@ const KernelTable& avx512_kernels() {
       .mr = kMr,
       .nr = kNr,
       .gemv_rows = 8,
-      .attention_min_rows = 8,
+      .attention_min_rows = 3,
       .decode_row = decode_row,
       .gemv = gemv,
       .pack_panel = pack_panel,

@@ -26,7 +26,7 @@ const KernelTable& generic_kernels() {
       .mr = kMr,
       .nr = kNr,
       .gemv_rows = 8,
-      .attention_min_rows = 8,
+      .attention_min_rows = 3,
       .decode_row = decode_row,
       .gemv = gemv,
       .pack_panel = pack_panel,

@@ -13,14 +13,31 @@ constexpr short window_factor(int lane) {
   return static_cast<short>(1 << (7 - lane * Bits % 8));
 }
 
+// `Bytes` bytes as a number, by loads that go to registers: a memcpy of three bytes would be put
+// together in memory, and reading it back stalls.
+template <int Bytes>
+inline std::uint64_t load_number(const unsigned char* p) {
+  if constexpr (Bytes == 0) {
+    return 0;
+  } else if constexpr (Bytes >= 4) {
+    std::uint32_t low;
+    __builtin_memcpy(&low, p, 4);
+    return low | load_number<Bytes - 4>(p + 4) << 32;
+  } else if constexpr (Bytes >= 2) {
+    std::uint16_t low;
+    __builtin_memcpy(&low, p, 2);
+    return low | load_number<Bytes - 2>(p + 2) << 16;
+  } else {
+    return *p;
+  }
+}
+
 template <int Bits>
 inline __m128i unpack8(const unsigned char* p) {
   constexpr auto at = window_byte<Bits>;
   constexpr auto factor = window_factor<Bits>;
-  std::uint64_t word = 0;
-  __builtin_memcpy(&word, p, Bits);
   const __m128i windows =
-      _mm_shuffle_epi8(_mm_cvtsi64_si128(static_cast<long long>(word)),
+      _mm_shuffle_epi8(_mm_cvtsi64_si128(static_cast<long long>(load_number<Bits>(p))),
                        _mm_setr_epi8(at(0, 0), at(0, 1), at(1, 0), at(1, 1), at(2, 0), at(2, 1),
                                      at(3, 0), at(3, 1), at(4, 0), at(4, 1), at(5, 0), at(5, 1),
                                      at(6, 0), at(6, 1), at(7, 0), at(7, 1)));
