@@ -1,0 +1,103 @@
+// Quantization algorithms: what they need is data, what they do is a function. The driver orders
+// and checks steps by that data and never asks which algorithm it runs.
+#pragma once
+
+#include <map>
+#include <span>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "formats/affine.h"
+#include "model/sites.h"
+#include "quantize/statistics.h"
+
+namespace nibble {
+
+enum class StepKind {
+  kTransform,  // changes a block so that it computes the same and quantizes better
+  kSearch,     // a family of transforms; the one with the least loss of the whole model is taken
+  kSolver,     // chooses scales and zero points; the last step of every recipe
+};
+enum class CalibrationNeed { kNone, kStatistics };
+enum class Scope { kLinear, kBlock, kModel };  // what an algorithm must see at once
+std::string to_string(StepKind kind);
+
+struct Needs {
+  CalibrationNeed calibration = CalibrationNeed::kNone;
+  Scope scope = Scope::kLinear;
+};
+
+using ParameterValue = std::variant<bool, double, std::string>;
+using Parameters = std::map<std::string, ParameterValue>;
+
+// A parameter that a recipe may set. Numbers lie in [min, max], strings are one of `choices`.
+struct ParameterSpec {
+  std::string name;
+  ParameterValue value;  // default; its type is the parameter's
+  std::string help;
+  double min = 0, max = 0;
+  bool integer = false;
+  std::vector<std::string> choices;
+};
+
+// Rows of one weight matrix for a solver: whole rows, or the whole matrix when the format has one
+// scale for all of it.
+struct SolverProblem {
+  WeightDescriptor descriptor;
+  const float* w = nullptr;  // [rows, cols], float32
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  // E[x_j^2] of the input, [cols]; empty when unknown (then all channels weigh the same).
+  std::span<const float> second_moment;
+};
+
+// The points of a search: for each coordinate the index of one option.
+using Choice = std::vector<int>;
+
+struct SearchSpace {
+  std::vector<std::string> coordinates;           // "attn_in", ...
+  std::vector<std::vector<std::string>> options;  // labels, for each coordinate
+  std::vector<Choice> starts;                     // compared first; the first one changes nothing
+  bool descend = false;  // then improve the best start one coordinate at a time
+  int max_rounds = 0;    // over all coordinates
+};
+
+// One block for a transform: float32 weights that may be changed in place, their sites, and the
+// statistics of the inputs, which must be changed along.
+struct TransformBlock {
+  const ModelSpec& spec;
+  std::vector<Site>& sites;
+  LayerStatistics& statistics;
+  // Type in which the norms are stored: producers' new weights should survive rounding to it.
+  DType norm_type = DType::kF32;
+};
+
+// Functions are pure and thread-safe; those that the kind does not need are null.
+struct Algorithm {
+  std::string name;
+  std::string summary;
+  StepKind kind = StepKind::kSolver;
+  Needs needs;
+  std::vector<ParameterSpec> parameters;
+
+  // kSolver: parameters of every group, in the order of affine_encode().
+  void (*solve)(const SolverProblem& problem, const Parameters& parameters,
+                std::span<AffineParams> params) = nullptr;
+  // kSearch: the points, for a model where these kinds of site can be smoothed.
+  SearchSpace (*space)(const Parameters& parameters, std::span<const SiteKind> kinds) = nullptr;
+  // kTransform and kSearch: brings one block to a point of the space (kTransform: an empty choice).
+  void (*transform)(TransformBlock& block, const Parameters& parameters, const SearchSpace& space,
+                    const Choice& choice) = nullptr;
+};
+
+// The registry, in the order of registry.def.
+const std::vector<Algorithm>& algorithms();
+// Null when there is none of this name.
+const Algorithm* find_algorithm(const std::string& name);
+
+double number(const Parameters& parameters, const std::string& name);
+bool flag(const Parameters& parameters, const std::string& name);
+const std::string& text(const Parameters& parameters, const std::string& name);
+
+}  // namespace nibble

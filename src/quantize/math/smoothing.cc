@@ -1,0 +1,74 @@
+#include "quantize/math/smoothing.h"
+
+#include <algorithm>
+#include <cmath>
+#include <unordered_map>
+
+#include "base/error.h"
+#include "base/half.h"
+
+namespace nibble {
+namespace {
+
+constexpr float kFloor = 1e-5f;
+
+float round_to(DType type, float v) {
+  if (type == DType::kF16) return to_float(to_f16(v));
+  if (type == DType::kBF16) return to_float(to_bf16(v));
+  return v;
+}
+
+}  // namespace
+
+std::vector<float> smoothing_scales(std::span<const float> activation,
+                                    std::span<const float> weight, double alpha) {
+  NIBBLE_CHECK(activation.size() == weight.size() && alpha >= 0 && alpha <= 1);
+  std::vector<float> s(activation.size());
+  for (std::size_t j = 0; j < s.size(); ++j) {
+    const double x = std::max(activation[j], kFloor);
+    const double w = std::max(weight[j], kFloor);
+    s[j] = std::max(static_cast<float>(std::pow(x, alpha) / std::pow(w, 1 - alpha)), kFloor);
+  }
+  if (s.empty()) return s;
+  const auto [least, largest] = std::ranges::minmax(s);
+  const float middle = std::sqrt(least) * std::sqrt(largest);
+  for (float& value : s) value /= middle;
+  return s;
+}
+
+void tie_by_max(std::span<float> values, std::span<const std::int64_t> rows) {
+  NIBBLE_CHECK(values.size() == rows.size());
+  std::unordered_map<std::int64_t, float> largest;
+  for (std::size_t j = 0; j < values.size(); ++j) {
+    const auto [entry, inserted] = largest.emplace(rows[j], values[j]);
+    entry->second = std::max(entry->second, values[j]);
+  }
+  for (std::size_t j = 0; j < values.size(); ++j) values[j] = largest.at(rows[j]);
+}
+
+void column_max_abs(const float* w, std::int64_t rows, std::int64_t cols,
+                    std::span<float> max_abs) {
+  float* result = max_abs.data();
+  for (std::int64_t row = 0; row < rows; ++row) {
+    for (std::int64_t j = 0; j < cols; ++j) {
+      const float magnitude = std::abs(w[row * cols + j]);
+      result[j] = magnitude > result[j] ? magnitude : result[j];
+    }
+  }
+}
+
+std::vector<float> snap_to_stored_norm(std::span<const float> s, std::span<const float> weight,
+                                       float offset, DType stored) {
+  NIBBLE_CHECK(s.size() == weight.size());
+  std::vector<float> snapped(s.begin(), s.end());
+  for (std::size_t j = 0; j < s.size(); ++j) {
+    const float gain = offset + weight[j];
+    const float divided = offset + round_to(stored, gain / s[j] - offset);
+    const float exact = gain / divided;
+    // A gain of zero, or one that rounds to zero or beyond the type, has no exact partner.
+    if (exact > 0 && std::isfinite(exact)) snapped[j] = exact;
+  }
+  return snapped;
+}
+
+}  // namespace nibble

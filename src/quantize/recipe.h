@@ -1,0 +1,62 @@
+// Recipes: which algorithms run, in which order, with which parameters.
+//
+//   {
+//     "description": "...",                       optional
+//     "aliases": ["sq+"],                         optional, bundled recipes only
+//     "format": "w4a16_g128",                     optional; the format grammar (formats/registry.h)
+//     "calibration": {"tokens": 32768, "search_tokens": 4096, "context": 512},   optional
+//     "steps": [{"algorithm": "smoothquant_plus", "per_site": true}, {"algorithm": "rtn"}]
+//   }
+//
+// Steps run in order; the last one is the only solver. Everything beside "algorithm" in a step is a
+// parameter of that algorithm. Bundled recipes are the files of recipes/, named after the file.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "quantize/algorithm.h"
+
+namespace nibble {
+
+struct CalibrationOptions {
+  std::int64_t tokens = 32768;        // for statistics
+  std::int64_t search_tokens = 4096;  // held back from the statistics, to judge candidates
+  std::int64_t context = 512;         // tokens of a window
+};
+
+struct RecipeStep {
+  const Algorithm* algorithm = nullptr;
+  Parameters parameters;  // all of them, defaults filled in
+};
+
+struct Recipe {
+  std::string name;  // of the bundled recipe, or the path
+  std::string description;
+  std::vector<std::string> aliases;
+  std::string format = "w4a16_g128";
+  CalibrationOptions calibration;
+  std::vector<RecipeStep> steps;
+
+  bool needs_statistics() const;
+  bool needs_search() const;
+  const RecipeStep& solver() const { return steps.back(); }
+};
+
+// kUsage, naming `what` and the place, for unknown keys and algorithms (with the nearest known
+// ones), values out of range, and steps that do not make a recipe; kCorrupt when it is no JSON.
+Recipe parse_recipe(std::string_view json, const std::string& what);
+
+// A bundled recipe by name or alias, or a JSON file by path (anything with a '/' or ending in
+// ".json"). kUsage with the nearest names when there is none.
+Recipe load_recipe(const std::string& name_or_path);
+
+// All bundled recipes, by name.
+const std::vector<Recipe>& bundled_recipes();
+
+// One canonical spelling of everything that decides the result.
+std::string to_string(const Recipe& recipe);
+
+}  // namespace nibble

@@ -1,0 +1,77 @@
+#include "quantize/statistics.h"
+
+#include <atomic>
+#include <cstring>
+
+#include "base/error.h"
+#include "quantize/bytes.h"
+
+namespace nibble {
+
+const ChannelStatistics* find_statistics(const LayerStatistics& statistics,
+                                         const std::string& site) {
+  const auto found = statistics.find(site);
+  return found == statistics.end() ? nullptr : &found->second;
+}
+
+std::map<const Linear*, std::string> statistics_names(const LayerWeights& weights,
+                                                      const std::vector<Site>& sites) {
+  std::map<const Linear*, std::string> names;
+  for (const Site& site : sites) {
+    for (const Linear* linear : site.consumers) names[linear] = site.name;
+  }
+  for (std::size_t e = 0; e < weights.experts.size(); ++e) {
+    const MlpWeights& mlp = weights.experts[e];
+    for (const Linear* linear : {&mlp.gate, &mlp.up, &mlp.gate_up}) {
+      if (linear->exists()) names[linear] = fmt::format("mlp_in.{}", e);
+    }
+  }
+  return names;
+}
+
+void StatisticsObserver::on_input(const std::string& site, const float* x, std::int64_t rows,
+                                  std::int64_t cols) {
+  if (rows == 0) return;
+  ChannelStatistics& entry = statistics_[site];
+  entry.max_abs.resize(static_cast<std::size_t>(cols));
+  entry.sum_squares.resize(static_cast<std::size_t>(cols));
+  entry.rows += rows;
+  std::atomic<bool> finite{true};
+  constexpr std::int64_t kGrain = 64;
+  pool_.parallel_for(cols, kGrain, [&](std::int64_t begin, std::int64_t end) {
+    if (!accumulate(entry, x, rows, cols, begin, end)) finite = false;
+  });
+  if (!finite) {
+    fail(ErrorKind::kCorrupt,
+         "layer {}: the input of site {} holds a NaN or infinity; the checkpoint computes no "
+         "usable activations on the calibration text",
+         layer_, site);
+  }
+}
+
+std::string serialize(const LayerStatistics& statistics) {
+  ByteWriter writer;
+  writer.put(static_cast<std::uint64_t>(statistics.size()));
+  for (const auto& [site, entry] : statistics) {
+    writer.put_text(site);
+    writer.put(entry.rows);
+    writer.put_values<float>(entry.max_abs);
+    writer.put_values<double>(entry.sum_squares);
+  }
+  return writer.take();
+}
+
+LayerStatistics deserialize_statistics(const std::string& bytes) {
+  ByteReader reader(bytes, "calibration statistics");
+  LayerStatistics statistics;
+  for (auto count = reader.get<std::uint64_t>(); count > 0; --count) {
+    ChannelStatistics& entry = statistics[reader.get_text()];
+    entry.rows = reader.get<std::int64_t>();
+    entry.max_abs = reader.get_values<float>();
+    entry.sum_squares = reader.get_values<double>();
+  }
+  reader.expect_end();
+  return statistics;
+}
+
+}  // namespace nibble

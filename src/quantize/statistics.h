@@ -1,0 +1,49 @@
+// Statistics of the inputs of one block's linears, gathered while the block runs.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/thread_pool.h"
+#include "model/model.h"
+#include "model/sites.h"
+#include "quantize/math/channel_statistics.h"
+
+namespace nibble {
+
+// By the names that SiteObserver sees ("attn_in", "mlp_down.3", ...). A site that saw no row (an
+// expert that no token was sent to) has no entry.
+using LayerStatistics = std::map<std::string, ChannelStatistics>;
+
+// Null when the site saw no row.
+const ChannelStatistics* find_statistics(const LayerStatistics& statistics,
+                                         const std::string& site);
+
+// The statistics behind each quantized linear: the site's own, or, behind a router, those of the
+// rows that the expert received.
+std::map<const Linear*, std::string> statistics_names(const LayerWeights& weights,
+                                                      const std::vector<Site>& sites);
+
+// Fills a LayerStatistics. kCorrupt, naming the layer and the site, when an activation holds a NaN
+// or infinity.
+class StatisticsObserver : public SiteObserver {
+ public:
+  StatisticsObserver(std::int64_t layer, ThreadPool& pool) : layer_(layer), pool_(pool) {}
+
+  void on_input(const std::string& site, const float* x, std::int64_t rows,
+                std::int64_t cols) override;
+
+  LayerStatistics& statistics() { return statistics_; }
+
+ private:
+  std::int64_t layer_;
+  ThreadPool& pool_;
+  LayerStatistics statistics_;
+};
+
+// Bytes for a file and back; kCorrupt when they are damaged.
+std::string serialize(const LayerStatistics& statistics);
+LayerStatistics deserialize_statistics(const std::string& bytes);
+
+}  // namespace nibble
