@@ -2,12 +2,13 @@
 """Golden values of the evaluations, from Hugging Face transformers in float32 on tiny-novel.
 
 Made with transformers 5.17.0 and torch 2.15.0 (CPU).
-Usage: make.py MODEL_DIR CALIB_TEXT TASK_DIR OUT_DIR
+Usage: make.py MODEL_DIR CALIB_TEXT EVAL_DIR OUT_DIR
   MODEL_DIR   models/tiny-novel
   CALIB_TEXT  novels_calib.txt: the excerpt that windows.json speaks of is cut from it
-  TASK_DIR    the folder of piqa.jsonl and the other task files
-Writes excerpt.txt, windows.json (perplexity and divergence) and tasks.json (log-likelihood and
-greedy match of each choice of the first documents of each file; prompts as in
+  EVAL_DIR    the folder of novels_heldout.txt, piqa.jsonl and the other task files
+Writes excerpt.txt, windows.json (perplexity and divergence on it), heldout.json (the same on the
+beginning of the held-out text, and for round-to-nearest 4-bit g128 weights) and tasks.json
+(log-likelihood and greedy match of each choice of the first documents of each file; prompts as in
 lm-evaluation-harness 0.4, written here independently of the C++).
 """
 import json
@@ -21,6 +22,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 EXCERPT_BYTES = 12000
 DOCS = 40
+HELDOUT_TOKENS = 65536
+GROUP = 128
 SCALE = 1.02  # the divergence is between the model and itself with every linear layer times this
 
 
@@ -44,25 +47,58 @@ def figures(nll):
     return {"perplexity": math.exp(mean), "predicted": n, "stderr_nll": math.sqrt(var / n)}
 
 
-def divergence(model, ids, context):
+def log_probs(model, ids, context):
+    return torch.cat([
+        torch.log_softmax(model(torch.tensor([ids[s:s + context]])).logits[0, :-1].double(), -1)
+        for s in range(0, len(ids) - context + 1, context)])
+
+
+def with_linears(model, change, run):
+    """run() while every linear layer of the blocks holds change(weight)."""
     linears = [m for n, m in model.named_modules()
                if isinstance(m, torch.nn.Linear) and not n.endswith("lm_head")]
-    rows = []
-    for scale in (1.0, SCALE):
-        saved = [m.weight.data for m in linears]
-        for m in linears:
-            m.weight.data = m.weight.data * torch.tensor(scale)
-        rows.append(torch.cat([
-            torch.log_softmax(model(torch.tensor([ids[s:s + context]])).logits[0, :-1].double(), -1)
-            for s in range(0, len(ids) - context + 1, context)]))
-        for m, w in zip(linears, saved):
-            m.weight.data = w
-    p, q = rows
+    saved = [m.weight.data for m in linears]
+    for m in linears:
+        m.weight.data = change(m.weight.data)
+    result = run()
+    for m, w in zip(linears, saved):
+        m.weight.data = w
+    return result
+
+
+def compare(p, q):
     kl = (p.exp() * (p - q)).sum(-1)
-    return {"scale": SCALE, "context": context, "mean_kl": kl.mean().item(),
-            "p99_kl": torch.quantile(kl, 0.99).item(), "max_kl": kl.max().item(),
+    return {"mean_kl": kl.mean().item(), "p99_kl": torch.quantile(kl, 0.99).item(),
+            "max_kl": kl.max().item(),
             "top1_agreement": (p.argmax(-1) == q.argmax(-1)).double().mean().item(),
             "positions": kl.numel()}
+
+
+def divergence(model, ids, context):
+    p = log_probs(model, ids, context)
+    q = with_linears(model, lambda w: w * torch.tensor(SCALE),
+                     lambda: log_probs(model, ids, context))
+    return {"scale": SCALE, "context": context, **compare(p, q)}
+
+
+def round_to_nearest(w):
+    """4 bits, asymmetric, groups along the input, the range widened to hold 0, float32 scales."""
+    g = w.reshape(-1, GROUP)
+    lo, hi = g.amin(1, keepdim=True).clamp(max=0), g.amax(1, keepdim=True).clamp(min=0)
+    scale = (hi - lo) / 15
+    zero = (-lo / scale).round().clamp(0, 15)
+    code = ((g / scale).round() + zero).clamp(0, 15)
+    return ((code - zero) * scale).reshape(w.shape)
+
+
+def heldout(model, tokenizer, text):
+    ids = tokenizer(text)["input_ids"][:HELDOUT_TOKENS]
+    targets = torch.tensor([ids[s + 1:s + 1024] for s in range(0, len(ids), 1024)]).flatten()
+    both = [log_probs(model, ids, 1024)]
+    both.append(with_linears(model, round_to_nearest, lambda: log_probs(model, ids, 1024)))
+    ppl = [math.exp(-lp.gather(1, targets[:, None]).mean().item()) for lp in both]
+    return {"tokens": len(ids), "context": 1024, "perplexity": ppl[0],
+            "rtn_w4g128": {"perplexity": ppl[1], **compare(*both)}}
 
 
 def windows(model, tokenizer, text):
@@ -126,7 +162,7 @@ def tasks(model, tokenizer, folder):
     return result
 
 
-def main(model_dir, calib, task_dir, out):
+def main(model_dir, calib, eval_dir, out):
     torch.set_grad_enabled(False)
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32,
@@ -135,8 +171,10 @@ def main(model_dir, calib, task_dir, out):
     raw = pathlib.Path(calib).read_bytes()[-EXCERPT_BYTES:].decode("utf8", "ignore")
     (out / "excerpt.txt").write_bytes(raw.encode("utf8"))
     versions = {"transformers": transformers.__version__, "torch": torch.__version__}
+    held = (pathlib.Path(eval_dir) / "novels_heldout.txt").read_bytes().decode("utf8")
     for name, value in (("windows", windows(model, tokenizer, raw)),
-                        ("tasks", tasks(model, tokenizer, task_dir))):
+                        ("heldout", heldout(model, tokenizer, held)),
+                        ("tasks", tasks(model, tokenizer, eval_dir))):
         (out / f"{name}.json").write_text(json.dumps({**versions, name: value}) + "\n")
 
 
