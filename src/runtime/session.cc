@@ -51,13 +51,10 @@ const Tokenizer& Session::require_tokenizer() const {
 }
 
 DType default_kv_dtype(const WeightSource& source, const ModelSpec& spec) {
-  for (const std::string& prefix : spec.names.prefixes) {
-    const std::string name = prefix + spec.names.embed + ".weight";
-    if (!source.has(name)) continue;
-    const DType dtype = source.tensor(name).dtype();
-    return is_float_weight(dtype) ? dtype : DType::kF32;
-  }
-  return DType::kF32;
+  const std::string name = find_prefix(spec, source) + spec.names.embed + ".weight";
+  if (!source.has(name)) return DType::kF32;  // stored in planes
+  const DType dtype = source.tensor(name).dtype();
+  return is_float_weight(dtype) ? dtype : DType::kF32;
 }
 
 Session open_session(const fs::path& path, Backend& backend, std::optional<DType> kv_dtype) {
