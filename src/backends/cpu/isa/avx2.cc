@@ -30,7 +30,7 @@ const KernelTable& avx2_kernels() {
       .lanes = kLanes,
       .mr = kMr,
       .nr = kNr,
-      .gemv_rows = 16,
+      .gemv_rows = 12,
       .attention_min_rows = 3,
       .decode_row = decode_row,
       .gemv = gemv,
