@@ -85,52 +85,6 @@ std::vector<std::int64_t> outlier_columns(std::uint64_t key, std::int64_t cols) 
   return columns;
 }
 
-std::vector<StoredTensor> make_plan(const SynthShape& s) {
-  const std::int64_t kv = s.hidden / s.heads * s.kv_heads;
-  std::vector<StoredTensor> plan;
-  const auto add = [&](const std::string& name, Shape shape) {
-    plan.push_back({name + ".weight", DType::kBF16, std::move(shape)});
-  };
-  add("model.embed_tokens", {s.vocab, s.hidden});
-  for (std::int64_t i = 0; i < s.layers; ++i) {
-    const std::string layer = fmt::format("model.layers.{}.", i);
-    add(layer + "input_layernorm", {s.hidden});
-    add(layer + "self_attn.q_proj", {s.hidden, s.hidden});
-    add(layer + "self_attn.k_proj", {kv, s.hidden});
-    add(layer + "self_attn.v_proj", {kv, s.hidden});
-    add(layer + "self_attn.o_proj", {s.hidden, s.hidden});
-    add(layer + "post_attention_layernorm", {s.hidden});
-    add(layer + "mlp.gate_proj", {s.intermediate, s.hidden});
-    add(layer + "mlp.up_proj", {s.intermediate, s.hidden});
-    add(layer + "mlp.down_proj", {s.hidden, s.intermediate});
-  }
-  add("model.norm", {s.hidden});
-  add("lm_head", {s.vocab, s.hidden});
-  return plan;
-}
-
-Json make_config(const SynthShape& s) {
-  return {{"architectures", {"LlamaForCausalLM"}},
-          {"model_type", "llama"},
-          {"hidden_size", s.hidden},
-          {"intermediate_size", s.intermediate},
-          {"num_hidden_layers", s.layers},
-          {"num_attention_heads", s.heads},
-          {"num_key_value_heads", s.kv_heads},
-          {"head_dim", s.hidden / s.heads},
-          {"vocab_size", s.vocab},
-          {"max_position_embeddings", s.max_positions},
-          {"hidden_act", "silu"},
-          {"rms_norm_eps", 1e-5},
-          {"rope_theta", s.rope_theta},
-          {"attention_bias", false},
-          {"mlp_bias", false},
-          {"tie_word_embeddings", false},
-          {"bos_token_id", 1},
-          {"eos_token_id", 2},
-          {"torch_dtype", "bfloat16"}};
-}
-
 // Rows of a tensor, in chunks that threads share.
 class TensorFiller {
  public:
@@ -174,16 +128,6 @@ class TensorFiller {
   std::unique_ptr<const QuantileTable> norms_ = make_quantiles(1, kNormStd);
 };
 
-const SynthShape& find_shape(const std::string& name) {
-  std::vector<std::string> names;
-  for (const SynthShape& shape : synth_shapes()) {
-    if (name == shape.name) return shape;
-    names.emplace_back(shape.name);
-  }
-  fail(ErrorKind::kUsage, "shape '{}' is unknown{}; known: {}", name, did_you_mean(name, names),
-       fmt::join(names, ", "));
-}
-
 }  // namespace
 
 const std::vector<SynthShape>& synth_shapes() {
@@ -199,11 +143,67 @@ const std::vector<SynthShape>& synth_shapes() {
   return shapes;
 }
 
+const SynthShape& find_synth_shape(const std::string& name) {
+  std::vector<std::string> names;
+  for (const SynthShape& shape : synth_shapes()) {
+    if (name == shape.name) return shape;
+    names.emplace_back(shape.name);
+  }
+  fail(ErrorKind::kUsage, "shape '{}' is unknown{}; known: {}", name, did_you_mean(name, names),
+       fmt::join(names, ", "));
+}
+
+std::vector<StoredTensor> synth_tensors(const SynthShape& s) {
+  const std::int64_t kv = s.hidden / s.heads * s.kv_heads;
+  std::vector<StoredTensor> plan;
+  const auto add = [&](const std::string& name, Shape shape) {
+    plan.push_back({name + ".weight", DType::kBF16, std::move(shape)});
+  };
+  add("model.embed_tokens", {s.vocab, s.hidden});
+  for (std::int64_t i = 0; i < s.layers; ++i) {
+    const std::string layer = fmt::format("model.layers.{}.", i);
+    add(layer + "input_layernorm", {s.hidden});
+    add(layer + "self_attn.q_proj", {s.hidden, s.hidden});
+    add(layer + "self_attn.k_proj", {kv, s.hidden});
+    add(layer + "self_attn.v_proj", {kv, s.hidden});
+    add(layer + "self_attn.o_proj", {s.hidden, s.hidden});
+    add(layer + "post_attention_layernorm", {s.hidden});
+    add(layer + "mlp.gate_proj", {s.intermediate, s.hidden});
+    add(layer + "mlp.up_proj", {s.intermediate, s.hidden});
+    add(layer + "mlp.down_proj", {s.hidden, s.intermediate});
+  }
+  add("model.norm", {s.hidden});
+  add("lm_head", {s.vocab, s.hidden});
+  return plan;
+}
+
+Json synth_config(const SynthShape& s) {
+  return {{"architectures", {"LlamaForCausalLM"}},
+          {"model_type", "llama"},
+          {"hidden_size", s.hidden},
+          {"intermediate_size", s.intermediate},
+          {"num_hidden_layers", s.layers},
+          {"num_attention_heads", s.heads},
+          {"num_key_value_heads", s.kv_heads},
+          {"head_dim", s.hidden / s.heads},
+          {"vocab_size", s.vocab},
+          {"max_position_embeddings", s.max_positions},
+          {"hidden_act", "silu"},
+          {"rms_norm_eps", 1e-5},
+          {"rope_theta", s.rope_theta},
+          {"attention_bias", false},
+          {"mlp_bias", false},
+          {"tie_word_embeddings", false},
+          {"bos_token_id", 1},
+          {"eos_token_id", 2},
+          {"torch_dtype", "bfloat16"}};
+}
+
 void synthesize(const std::filesystem::path& directory, const std::string& shape_name,
                 std::uint64_t seed, ThreadPool& pool, const ProgressSink& sink,
                 std::uint64_t max_shard_bytes) {
-  const SynthShape& shape = find_shape(shape_name);
-  const std::vector<StoredTensor> plan = make_plan(shape);
+  const SynthShape& shape = find_synth_shape(shape_name);
+  const std::vector<StoredTensor> plan = synth_tensors(shape);
   StagedDirectory staged(directory, fmt::format("synth {} {}", shape_name, seed));
   ShardedWriter writer(staged.path(), plan, max_shard_bytes);
   TensorFiller filler(seed, pool, writer);
@@ -215,7 +215,7 @@ void synthesize(const std::filesystem::path& directory, const std::string& shape
   }
   progress(sink, "sync", total, total);
   writer.finish();
-  write_config(staged.path(), make_config(shape), nullptr);
+  write_config(staged.path(), synth_config(shape), nullptr);
   const auto write_json = [&](const char* name, const Json& json) {
     write_file_atomic(staged.path() / name, json.dump(1) + "\n");
   };

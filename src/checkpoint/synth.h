@@ -6,8 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "base/json.h"
 #include "base/log.h"
 #include "base/thread_pool.h"
+#include "checkpoint/encoding.h"
 
 namespace nibble {
 
@@ -18,6 +20,12 @@ struct SynthShape {
 };
 
 const std::vector<SynthShape>& synth_shapes();
+// kUsage with the nearest names when there is none.
+const SynthShape& find_synth_shape(const std::string& name);
+
+// What a checkpoint of that shape consists of: its config.json and its tensors, all BF16.
+Json synth_config(const SynthShape& shape);
+std::vector<StoredTensor> synth_tensors(const SynthShape& shape);
 
 // Writes a Hugging Face Llama in bf16 with a working byte-level tokenizer. Linear weights and the
 // embedding follow N(0, 0.02^2), but for a few input channels that are kOutlierGain times larger;
