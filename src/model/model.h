@@ -123,6 +123,8 @@ class Model {
 
   const ModelSpec& spec() const { return spec_; }
   Backend& backend() const { return backend_; }
+  const std::vector<LayerWeights>& layers() const { return layers_; }
+  const HeadWeights& head_weights() const { return head_; }
 
   // Hidden state after the last block of every token, before the final norm, F32 [rows, hidden].
   // Appends to the caches.

@@ -1,0 +1,161 @@
+#include "runtime/bench.h"
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <random>
+#include <utility>
+
+#include "base/error.h"
+
+namespace nibble {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+template <class Fn>
+double seconds_of(const Fn& fn) {
+  const auto start = Clock::now();
+  fn();
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+void require_sane(const ModelSpec& spec, const BenchOptions& options) {
+  if (!spec.decoder) fail(ErrorKind::kUsage, "bench: {} is an encoder", spec.arch);
+  if (options.prompt < 1 || options.generated < 0 || options.batch < 1 || options.context < 0 ||
+      options.repetitions < 1) {
+    fail(ErrorKind::kUsage, "bench: counts may not be negative, prompt and batch not zero");
+  }
+  const std::int64_t most = std::max(options.prompt, options.context + options.generated);
+  if (spec.max_positions > 0 && most > spec.max_positions) {
+    fail(ErrorKind::kUsage, "bench: {} tokens a sequence, the model takes {}", most,
+         spec.max_positions);
+  }
+}
+
+std::vector<std::int32_t> random_ids(std::int64_t count, std::int64_t vocab) {
+  std::mt19937 random(1);
+  std::vector<std::int32_t> ids(static_cast<std::size_t>(count));
+  for (auto& id : ids) {
+    id = static_cast<std::int32_t>(random() % static_cast<std::uint64_t>(vocab));
+  }
+  return ids;
+}
+
+// `rows` more tokens for every sequence.
+void run_step(const Model& model, std::vector<KvCache>& caches, std::int64_t rows) {
+  Batch batch;
+  batch.ids = random_ids(rows * static_cast<std::int64_t>(caches.size()), model.spec().vocab);
+  for (KvCache& cache : caches) batch.sequences.push_back({rows, cache.size(), &cache});
+  model.last_logits(batch);
+}
+
+std::vector<KvCache> make_caches(const Model& model, const BenchOptions& options,
+                                 std::int64_t capacity) {
+  std::vector<KvCache> caches;
+  for (std::int64_t i = 0; i < options.batch; ++i) {
+    caches.emplace_back(model.spec(), capacity, options.kv_dtype);
+  }
+  return caches;
+}
+
+double prefill_seconds(const Model& model, const BenchOptions& options) {
+  std::vector<KvCache> caches = make_caches(model, options, options.prompt);
+  double best = std::numeric_limits<double>::infinity();
+  for (std::int64_t r = 0; r < options.repetitions; ++r) {
+    for (KvCache& cache : caches) cache.truncate(0);
+    best = std::min(best, seconds_of([&] { run_step(model, caches, options.prompt); }));
+  }
+  return best;
+}
+
+double decode_seconds(const Model& model, const BenchOptions& options) {
+  std::vector<KvCache> caches = make_caches(model, options, options.context + options.generated);
+  if (options.context > 0) run_step(model, caches, options.context);
+  double best = std::numeric_limits<double>::infinity();
+  for (std::int64_t r = 0; r < options.repetitions; ++r) {
+    for (KvCache& cache : caches) cache.truncate(options.context);
+    best = std::min(best, seconds_of([&] {
+                      for (std::int64_t i = 0; i < options.generated; ++i)
+                        run_step(model, caches, 1);
+                    }));
+  }
+  return best;
+}
+
+void add(const Linear& linear, double share, StepCost& cost) {
+  const QuantTensor& weight = linear.weight.canonical;
+  cost.weight_bytes += share * static_cast<double>(weight.byte_size());
+  cost.weight_flops += share * 2 * static_cast<double>(weight.rows * weight.cols);
+}
+
+// Multiply-adds of scores and weighted values, as flops, for one token that sees `keys` keys.
+double attention_flops(const ModelSpec& spec, double keys) {
+  const AttentionSpec& attention = spec.attention;
+  return 4 * static_cast<double>(spec.layers * attention.heads * attention.head_dim) * keys;
+}
+
+// Keys and values that one token of a decode step reads, on average over the step.
+double kv_bytes(const ModelSpec& spec, const BenchOptions& options) {
+  const double keys =
+      static_cast<double>(options.context) + static_cast<double>(options.generated + 1) / 2;
+  const AttentionSpec& attention = spec.attention;
+  return 2 * static_cast<double>(spec.layers * attention.kv_heads * attention.head_dim) * keys *
+         static_cast<double>(dtype_size(options.kv_dtype));
+}
+
+}  // namespace
+
+StepCost step_cost(const Model& model) {
+  StepCost cost;
+  const MlpSpec& mlp = model.spec().mlp;
+  for (LayerWeights layer : model.layers()) {  // a copy: linears() hands out mutable pointers
+    std::vector<MlpWeights> experts = std::exchange(layer.experts, {});
+    for (const Linear* linear : layer.linears()) add(*linear, 1, cost);
+    if (layer.router.exists()) add(layer.router, 1, cost);
+    for (const MlpWeights& expert : experts) {
+      const double share = static_cast<double>(mlp.top_k) / static_cast<double>(mlp.experts);
+      for (const Linear* linear : {&expert.gate, &expert.up, &expert.gate_up, &expert.down}) {
+        if (linear->exists()) add(*linear, share, cost);
+      }
+    }
+  }
+  const HeadWeights& head = model.head_weights();
+  if (head.project_out.exists()) add(head.project_out, 1, cost);
+  add(head.head, 1, cost);
+  return cost;
+}
+
+BenchResult bench(const Model& model, const BenchOptions& options, const ProgressSink& progress) {
+  const ModelSpec& spec = model.spec();
+  require_sane(spec, options);
+  BenchResult result;
+  result.cost = step_cost(model);
+  const auto batch = static_cast<double>(options.batch);
+  const auto prompt = static_cast<double>(options.prompt);
+
+  nibble::progress(progress, "prefill", 0, 2);
+  const double prefill = prefill_seconds(model, options);
+  result.pp_tokens_per_second = batch * prompt / prefill;
+  if (options.flops_per_second > 0) {
+    const double head_flops = 2 * static_cast<double>(spec.vocab * spec.hidden);
+    const double flops = batch * (prompt * (result.cost.weight_flops - head_flops +
+                                            attention_flops(spec, (prompt + 1) / 2)) +
+                                  head_flops);
+    result.flops_fraction = flops / prefill / options.flops_per_second;
+  }
+  nibble::progress(progress, "decode", 1, 2);
+  if (options.generated > 0) {
+    const double decode = decode_seconds(model, options);
+    const auto steps = static_cast<double>(options.generated);
+    result.tg_tokens_per_second = batch * steps / decode;
+    if (options.bytes_per_second > 0) {
+      const double bytes = result.cost.weight_bytes + batch * kv_bytes(spec, options);
+      result.bandwidth_fraction = steps * bytes / decode / options.bytes_per_second;
+    }
+  }
+  nibble::progress(progress, "decode", 2, 2);
+  return result;
+}
+
+}  // namespace nibble

@@ -1,0 +1,48 @@
+// Speed of a model, and its share of what the machine can do.
+#pragma once
+
+#include <cstdint>
+
+#include "base/log.h"
+#include "model/model.h"
+
+namespace nibble {
+
+struct BenchOptions {
+  std::int64_t prompt = 512;     // tokens of each sequence in the prefill; >= 1
+  std::int64_t generated = 128;  // tokens of each sequence that are decoded; >= 0
+  std::int64_t batch = 1;        // sequences that run together; >= 1
+  std::int64_t context = 0;      // tokens of each sequence already in the cache before decoding
+  std::int64_t repetitions = 3;  // each measurement is the best of these; >= 1
+  DType kv_dtype = DType::kBF16;
+  // What the machine was measured to do, 0 = not known: bytes read from memory and float32
+  // operations a second (a multiply-add is two), all threads together.
+  double bytes_per_second = 0;
+  double flops_per_second = 0;
+};
+
+// What one step must do at least, whatever the kernels.
+struct StepCost {
+  double weight_bytes = 0;  // of the linear layers that a token uses, and the head
+  double weight_flops = 0;  // of the same, for one token
+};
+StepCost step_cost(const Model& model);
+
+// Fractions are 0 when the limit is not known. Decoding is held against memory bandwidth (weights
+// read once a step, keys and values of every sequence), prefill against arithmetic (linear layers
+// of every token, the head of the last, attention over half the prompt). A model that fits the
+// caches can pass 1.
+struct BenchResult {
+  double pp_tokens_per_second = 0;
+  double tg_tokens_per_second = 0;  // of all sequences together
+  double bandwidth_fraction = 0;
+  double flops_fraction = 0;
+  StepCost cost;
+};
+
+// Random ids. kUsage for options outside their ranges, encoders, or more tokens than the model's
+// max_positions.
+BenchResult bench(const Model& model, const BenchOptions& options,
+                  const ProgressSink& progress = {});
+
+}  // namespace nibble

@@ -1,0 +1,109 @@
+#include "runtime/synthetic.h"
+
+#include <algorithm>
+#include <cstring>
+#include <random>
+
+#include "base/error.h"
+#include "model/arch.h"
+
+namespace nibble {
+namespace {
+
+constexpr std::int64_t kBandRows = 64;
+constexpr float kDeviation = 0.02f;
+
+std::vector<float> random_band(std::int64_t rows, std::int64_t cols) {
+  std::mt19937_64 random(static_cast<std::uint64_t>(rows * cols));
+  std::normal_distribution<float> normal(0, kDeviation);
+  std::vector<float> band(static_cast<std::size_t>(rows * cols));
+  for (float& v : band) v = normal(random);
+  return band;
+}
+
+// `whole` filled with copies of `band` along the first axis.
+void repeat(const Tensor& band, Tensor& whole) {
+  auto* const out = const_cast<std::byte*>(whole.bytes().data());
+  for (std::size_t at = 0; at < whole.byte_size(); at += band.byte_size()) {
+    std::memcpy(out + at, band.bytes().data(), std::min(band.byte_size(), whole.byte_size() - at));
+  }
+}
+
+QuantTensor random_weight(const FormatPtr& format, std::int64_t rows, std::int64_t cols) {
+  const std::int64_t band_rows = std::min(rows, kBandRows);
+  const QuantTensor band = format->encode(random_band(band_rows, cols).data(), band_rows, cols);
+  QuantTensor weight{format, rows, cols, {}};
+  std::size_t plane = 0;
+  for (const PlaneSpec& spec : format->planes(rows, cols)) {
+    weight.planes.push_back(Tensor::allocate(spec.dtype, spec.shape));
+    repeat(band.planes[plane++], weight.planes.back());
+  }
+  return weight;
+}
+
+}  // namespace
+
+SyntheticSource::SyntheticSource(const std::string& shape_name, const ModelFormat& format)
+    : shape_(find_synth_shape(shape_name)), format_(format), tensors_(synth_tensors(shape_)) {
+  const FormatPtr plain = parse_weight_format("bf16");
+  for (FormatPtr* part : {&format_.weights, &format_.embeddings}) {
+    if (*part == nullptr) *part = plain;
+    if (format_.scale_type_from_checkpoint) *part = with_scale_type(*part, DType::kBF16);
+  }
+  std::sort(tensors_.begin(), tensors_.end(),
+            [](const StoredTensor& a, const StoredTensor& b) { return a.name < b.name; });
+  for (const StoredTensor& tensor : tensors_) {
+    if (tensor.shape.size() != 2) continue;
+    const std::string why = format_of(tensor.name)->why_not(tensor.shape[0], tensor.shape[1]);
+    if (!why.empty()) fail(ErrorKind::kUnsupported, "{}: {}", tensor.name, why);
+  }
+}
+
+const FormatPtr& SyntheticSource::format_of(const std::string& name) const {
+  return name.find(".layers.") != std::string::npos ? format_.weights : format_.embeddings;
+}
+
+ModelSpec SyntheticSource::spec() const { return build_spec(synth_config(shape_)); }
+
+const StoredTensor* SyntheticSource::find(const std::string& name) const {
+  const auto at = std::lower_bound(
+      tensors_.begin(), tensors_.end(), name,
+      [](const StoredTensor& tensor, const std::string& wanted) { return tensor.name < wanted; });
+  return at != tensors_.end() && at->name == name ? &*at : nullptr;
+}
+
+// Norms only: matrices exist as linears.
+bool SyntheticSource::has(const std::string& name) const {
+  const StoredTensor* const stored = find(name);
+  return stored != nullptr && stored->shape.size() == 1;
+}
+
+Tensor SyntheticSource::tensor(const std::string& name) const {
+  if (!has(name)) fail(ErrorKind::kCorrupt, "tensor '{}' is not in the synthetic model", name);
+  const Shape& shape = find(name)->shape;
+  const std::vector<float> ones(static_cast<std::size_t>(element_count(shape)), 1.0f);
+  return from_float(ones.data(), DType::kBF16, shape);
+}
+
+std::vector<std::string> SyntheticSource::names() const {
+  std::vector<std::string> names;
+  for (const StoredTensor& tensor : tensors_) {
+    if (tensor.shape.size() == 1) names.push_back(tensor.name);
+  }
+  return names;
+}
+
+bool SyntheticSource::has_linear(const std::string& module) const {
+  const StoredTensor* const stored = find(module + ".weight");
+  return stored != nullptr && stored->shape.size() == 2;
+}
+
+QuantTensor SyntheticSource::linear(const std::string& module) const {
+  if (!has_linear(module)) {
+    fail(ErrorKind::kCorrupt, "module '{}' is not in the synthetic model", module);
+  }
+  const Shape& shape = find(module + ".weight")->shape;
+  return random_weight(format_of(module), shape[0], shape[1]);
+}
+
+}  // namespace nibble
