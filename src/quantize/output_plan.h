@@ -1,0 +1,57 @@
+// Which module gets which format, and every tensor of the output, known before anything is written.
+#pragma once
+
+#include <cstdint>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/encoding.h"
+#include "formats/registry.h"
+#include "model/model.h"
+#include "quantize/quantize.h"
+
+namespace nibble {
+
+struct PlannedModule {
+  std::string module;
+  std::int64_t layer = -1;  // -1: embedding or head
+  std::int64_t rows = 0, cols = 0;
+  // How the weight is stored: quantized, or a float format ("<module>.weight", 16-bit or F32).
+  FormatPtr format;
+};
+
+struct OutputPlan {
+  std::vector<PlannedModule> modules;  // linears of the blocks in order, then embedding and head
+  std::vector<StoredTensor> tensors;   // all, in the order of the files
+  std::vector<std::string> copied;     // those that are the source's, byte for byte
+  const WeightEncoding* encoding = nullptr;  // null when nothing is quantized
+  std::string format;                        // of most weights of the blocks
+  double bits_per_weight = 0, bits_per_weight_total = 0;
+  std::int64_t bytes = 0;
+  std::vector<std::string> notes;  // fallbacks, to be said aloud
+
+  const PlannedModule& find(const std::string& module) const;
+  std::vector<QuantizedModule> quantized() const;
+  // Linear modules that stay plain, among them the head and routers.
+  std::vector<std::string> plain(const ModelSpec& spec, const Checkpoint& source,
+                                 Backend& backend) const;
+};
+
+// kUsage for overrides that do not compile or match nothing; kUnsupported when the source is
+// quantized already or no convention can store a format.
+OutputPlan plan_output(const ModelSpec& spec, const Checkpoint& source, const ModelFormat& format,
+                       const std::vector<FormatOverride>& overrides, Backend& backend);
+
+// The 16-bit type of a checkpoint: that of its embedding, or F16 when it is stored in F32.
+DType checkpoint_half_type(const ModelSpec& spec, const Checkpoint& source);
+
+// Name under which a norm's weight or bias is stored; empty when it is not.
+std::string stored_norm_weight(const WeightSource& source, const std::string& module);
+std::string stored_norm_bias(const WeightSource& source, const std::string& module);
+
+// Every norm of a layer that exists.
+std::vector<Norm*> norms_of(LayerWeights& weights);
+
+}  // namespace nibble

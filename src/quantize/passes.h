@@ -1,0 +1,57 @@
+// The passes of a quantization over the layers of a model. Each saves what it has after every
+// layer and takes up from there.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "checkpoint/writer.h"
+#include "quantize/block.h"
+#include "quantize/calibration.h"
+#include "quantize/journal.h"
+#include "quantize/quantize.h"
+
+namespace nibble {
+
+// What all passes share. References outlive the job.
+struct Job {
+  const QuantizeOptions& options;
+  Backend& backend;
+  const Checkpoint& source;
+  const ModelSpec& spec;
+  const OutputPlan& plan;
+  const CalibrationWindows& windows;
+  Journal& journal;
+  QuantizeReport& report;
+
+  // Logs a fallback and keeps it for the report.
+  void note(const std::string& message) const;
+  // Type in which the norms of the blocks are stored.
+  DType norm_type() const;
+};
+
+// What the unquantized model does on the calibration text.
+struct Calibration {
+  std::vector<LayerStatistics> layers;
+  Tensor reference;  // hidden states of the search windows after the last layer; empty without
+};
+
+// One forward pass of the source. Experts that no token was sent to are said aloud, once.
+Calibration run_statistics_pass(const Job& job);
+
+// The kinds of site that some transform of this model can smooth.
+std::vector<SiteKind> smoothable_kinds(const Job& job);
+
+// Compares candidates by the loss of the whole quantized model: all of a batch advance together,
+// layer by layer. Fills report.search.
+RecipePoint run_search(const Job& job, const Calibration& calibration);
+
+// Transforms, solves and writes every layer, then what lies outside the blocks. Fills
+// report.layers.
+void run_write_pass(const Job& job, const Calibration& calibration, const RecipePoint& point,
+                    ShardedWriter& writer);
+
+}  // namespace nibble

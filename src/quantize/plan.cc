@@ -1,0 +1,131 @@
+#include "quantize/plan.h"
+
+#include <algorithm>
+#include <chrono>
+#include <vector>
+
+#include "checkpoint/checkpoint.h"
+#include "quantize/setup.h"
+
+namespace nibble {
+namespace {
+
+constexpr double kBaseBytes = 64e6;    // program, tokenizer, texts
+constexpr double kLogitBytes = 128e6;  // two models' logits during verification
+
+// Multiply-adds a second, twice: of a float32 linear of middling size, as calibration runs it.
+double measure_flops(Backend& backend) {
+  constexpr std::int64_t kRows = 256, kSize = 1024;
+  const std::vector<float> x(static_cast<std::size_t>(kRows * kSize), 0.5f);
+  std::vector<float> y(x.size());
+  Tensor w = Tensor::allocate(DType::kF32, {kSize, kSize});
+  std::fill_n(w.mutable_data<float>(), w.elements(), 0.25f);
+  const LinearWeight weight = backend.prepare(dense(w));
+  LinearArgs args;
+  args.x = x.data();
+  args.x_stride = kSize;
+  args.m = kRows;
+  args.w = &weight;
+  args.y = y.data();
+  args.y_stride = kSize;
+  backend.run(args);  // the first call picks an implementation and wakes the threads
+  const auto start = std::chrono::steady_clock::now();
+  double seconds = 0;
+  int runs = 0;
+  while (seconds < 0.1) {
+    backend.run(args);
+    ++runs;
+    seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+  return 2.0 * kRows * kSize * kSize * runs / seconds;
+}
+
+struct Sizes {
+  double block_weights = 0;  // of all blocks
+  double largest_layer = 0;  // weights of one block
+  double head_weights = 0;
+};
+
+Sizes sizes_of(const Setup& setup) {
+  Sizes sizes;
+  std::vector<double> layers(static_cast<std::size_t>(setup.spec().layers), 0.0);
+  for (const PlannedModule& module : setup.plan().modules) {
+    if (module.layer < 0) continue;
+    layers[static_cast<std::size_t>(module.layer)] +=
+        static_cast<double>(module.rows) * static_cast<double>(module.cols);
+  }
+  for (const double layer : layers) {
+    sizes.block_weights += layer;
+    sizes.largest_layer = std::max(sizes.largest_layer, layer);
+  }
+  sizes.head_weights =
+      static_cast<double>(setup.spec().vocab) * static_cast<double>(setup.spec().hidden);
+  return sizes;
+}
+
+// Candidates a search compares at most: its starts, then every other option of every coordinate in
+// each round.
+std::int64_t count_candidates(const Setup& setup, const QuantizeOptions& options,
+                              Backend& backend) {
+  LayerWeights weights = load_layer(setup.spec(), 0, setup.source(), backend);
+  std::vector<SiteKind> kinds;
+  for (const Site& site : sites(setup.spec(), weights)) {
+    const bool smoothable = site.producer.kind != Producer::Kind::kNone;
+    if (smoothable && std::ranges::find(kinds, site.kind) == kinds.end()) {
+      kinds.push_back(site.kind);
+    }
+  }
+  std::int64_t count = 0;
+  for (const RecipeStep& step : options.recipe.steps) {
+    if (step.algorithm->space == nullptr) continue;
+    const SearchSpace space = step.algorithm->space(step.parameters, kinds);
+    count += static_cast<std::int64_t>(space.starts.size());
+    for (const auto& choices : space.options) {
+      const auto others = static_cast<std::int64_t>(choices.size()) - 1;
+      count += space.descend ? space.max_rounds * others : 0;
+    }
+  }
+  return count;
+}
+
+}  // namespace
+
+QuantizationPlan plan_quantization(const QuantizeOptions& options, Backend& backend) {
+  const Setup setup(options, backend);
+  const OutputPlan& output = setup.plan();
+  QuantizationPlan plan;
+  plan.format = output.format;
+  plan.convention = output.encoding != nullptr ? output.encoding->convention() : "hf";
+  plan.bits_per_weight = output.bits_per_weight;
+  plan.bits_per_weight_total = output.bits_per_weight_total;
+  plan.output_bytes = output.bytes;
+  for (const std::string& name : setup.source().names()) {
+    plan.source_bytes += static_cast<std::int64_t>(setup.source().tensor(name).byte_size());
+  }
+  plan.calibration_tokens = setup.windows().tokens();
+  plan.candidates = count_candidates(setup, options, backend);
+  plan.notes = setup.notes();
+
+  const Sizes sizes = sizes_of(setup);
+  const auto search_tokens = static_cast<double>(setup.windows().search.size());
+  const auto all_tokens = static_cast<double>(plan.calibration_tokens);
+  const auto candidates = static_cast<double>(plan.candidates);
+  const auto hidden = static_cast<double>(setup.spec().hidden);
+  const double verified = setup.verifies() ? static_cast<double>(options.verify.tokens) : 0.0;
+
+  const double states = 4 * hidden * all_tokens;
+  const double searched = std::min(4 * hidden * search_tokens * candidates, 512.0 * (1 << 20));
+  const double calibrating = states + 4 * hidden * search_tokens;
+  const double searching = searched + 2 * 4 * sizes.largest_layer;
+  const double writing = 2 * 4 * sizes.largest_layer;
+  plan.peak_anon_bytes = static_cast<std::int64_t>(kBaseBytes + kLogitBytes +
+                                                   std::max({calibrating, searching, writing}));
+  plan.state_bytes = static_cast<std::int64_t>(2 * std::max(states, searched));
+  plan.flops = 2 * sizes.block_weights * (all_tokens + candidates * search_tokens) +
+               2 * sizes.head_weights * (candidates + 1) * search_tokens +
+               2 * 2 * (sizes.block_weights + sizes.head_weights) * verified;
+  plan.seconds = plan.flops / measure_flops(backend);
+  return plan;
+}
+
+}  // namespace nibble

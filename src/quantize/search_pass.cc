@@ -1,0 +1,259 @@
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <map>
+
+#include "base/error.h"
+#include "eval/perplexity.h"
+#include "quantize/passes.h"
+
+namespace nibble {
+namespace {
+
+constexpr std::int64_t kMaxHiddenBytes = std::int64_t{512} << 20;  // of all candidates of a batch
+constexpr std::int64_t kMaxLogitBytes = std::int64_t{32} << 20;
+
+// Runs batches of candidates through the whole model and keeps their losses.
+class CandidateRunner {
+ public:
+  CandidateRunner(const Job& job, const Calibration& calibration, const SearchSpace& space)
+      : job_(job), calibration_(calibration), space_(space) {}
+
+  // Losses in the order of `choices`.
+  std::vector<double> losses(const std::vector<Choice>& choices) {
+    std::vector<Choice> missing;
+    for (const Choice& choice : choices) {
+      if (!known_.contains(choice) && std::ranges::find(missing, choice) == missing.end()) {
+        missing.push_back(choice);
+      }
+    }
+    const std::int64_t size = rows() * job_.spec.hidden;
+    const auto batch = static_cast<std::size_t>(std::max<std::int64_t>(
+        1, kMaxHiddenBytes / (size * static_cast<std::int64_t>(sizeof(float)))));
+    for (std::size_t begin = 0; begin < missing.size(); begin += batch) {
+      const std::size_t count = std::min(batch, missing.size() - begin);
+      sweep(std::span(missing).subspan(begin, count));
+    }
+    std::vector<double> result;
+    for (const Choice& choice : choices) result.push_back(known_.at(choice));
+    return result;
+  }
+
+  std::int64_t candidates() const { return static_cast<std::int64_t>(known_.size()); }
+
+ private:
+  std::int64_t rows() const { return static_cast<std::int64_t>(job_.windows.search.size()); }
+
+  void sweep(std::span<const Choice> choices) {
+    const std::string name = fmt::format("sweep{}", sweeps_++);
+    std::vector<double> result;
+    if (job_.journal.has(name)) {
+      const std::string stored = job_.journal.get(name);
+      result.resize(stored.size() / sizeof(double));
+      std::memcpy(result.data(), stored.data(), result.size() * sizeof(double));
+    } else {
+      result = run_layers(choices, name);
+      job_.journal.put(
+          name, {reinterpret_cast<const char*>(result.data()), result.size() * sizeof(double)});
+      job_.journal.remove(fmt::format("{}.{}", name, job_.spec.layers - 1));
+    }
+    NIBBLE_CHECK(result.size() == choices.size());
+    for (std::size_t i = 0; i < choices.size(); ++i) known_[choices[i]] = result[i];
+  }
+
+  std::vector<double> run_layers(std::span<const Choice> choices, const std::string& name) {
+    const std::int64_t layers = job_.spec.layers;
+    const std::int64_t size = rows() * job_.spec.hidden;
+    Tensor hidden =
+        Tensor::allocate(DType::kF32, {static_cast<std::int64_t>(choices.size()) * size});
+    const std::span<float> values(hidden.mutable_data<float>(),
+                                  static_cast<std::size_t>(hidden.elements()));
+    std::int64_t layer = layers - 1;
+    while (layer >= 0 && !job_.journal.has(fmt::format("{}.{}", name, layer))) --layer;
+    if (layer >= 0) {
+      job_.journal.get_floats(fmt::format("{}.{}", name, layer), values);
+    } else {
+      embed(values, choices.size());
+    }
+    const std::string step = fmt::format("search {} ({} candidates)", sweeps_, choices.size());
+    for (++layer; layer < layers; ++layer) {
+      progress(job_.options.progress, step, layer, layers);
+      run_layer_for_all(layer, choices, values.data());
+      job_.journal.put_floats(fmt::format("{}.{}", name, layer), values);
+      job_.journal.remove(fmt::format("{}.{}", name, layer - 1));
+    }
+    progress(job_.options.progress, step, layers, layers);
+    return compare_outputs(values.data(), choices.size());
+  }
+
+  void embed(std::span<float> values, std::size_t candidates) {
+    const EmbeddingWeights weights = load_embedding(job_.spec, job_.source, job_.backend);
+    embed_windows(job_.spec, weights, job_.windows.search, job_.windows.context, job_.backend,
+                  values.data());
+    const std::size_t size = values.size() / candidates;
+    for (std::size_t c = 1; c < candidates; ++c) {
+      std::ranges::copy(values.first(size), values.begin() + static_cast<std::ptrdiff_t>(c * size));
+    }
+  }
+
+  void run_layer_for_all(std::int64_t layer, std::span<const Choice> choices, float* hidden) {
+    const ModelSpec& spec = job_.spec;
+    LayerWeights original = load_layer_f32(spec, layer, job_.source, job_.backend);
+    check_finite(original);
+    for (const Choice& choice : choices) {
+      LayerWeights weights = clone_layer(original);
+      LayerStatistics statistics = calibration_.layers[static_cast<std::size_t>(layer)];
+      transform_layer(spec, job_.options.recipe, {space_, choice}, job_.norm_type(), weights,
+                      statistics);
+      round_layer(job_.options.recipe, job_.plan, spec, statistics, weights, job_.backend);
+      run_windows(spec, layer, weights, job_.windows.search, job_.windows.context, job_.backend,
+                  hidden);
+      hidden += rows() * spec.hidden;
+    }
+  }
+
+  // Mean over all positions of the distance between the source's and each candidate's output: KL
+  // of the distributions, or, for an encoder, the relative squared distance of the hidden states.
+  std::vector<double> compare_outputs(const float* hidden, std::size_t candidates) {
+    const ModelSpec& spec = job_.spec;
+    const EmbeddingWeights embedding = load_embedding(spec, job_.source, job_.backend);
+    const HeadWeights head = load_head(spec, embedding, job_.source, job_.backend);
+    const std::int64_t width = spec.decoder ? spec.vocab : spec.hidden;
+    const std::int64_t step = std::clamp<std::int64_t>(
+        kMaxLogitBytes / (width * static_cast<std::int64_t>(sizeof(float))), 1, rows());
+    std::vector<float> p(static_cast<std::size_t>(step * width));
+    std::vector<float> q(p.size());
+    std::vector<double> row_losses(static_cast<std::size_t>(step));
+    std::vector<double> sums(candidates, 0.0);
+    const float* reference = calibration_.reference.data<float>();
+    for (std::int64_t begin = 0; begin < rows(); begin += step) {
+      const std::int64_t count = std::min(step, rows() - begin);
+      run_output(head, reference + begin * spec.hidden, count, p);
+      for (std::size_t c = 0; c < candidates; ++c) {
+        const float* states = hidden + static_cast<std::int64_t>(c) * rows() * spec.hidden;
+        run_output(head, states + begin * spec.hidden, count, q);
+        job_.backend.pool().parallel_for(count, 1, [&](std::int64_t first, std::int64_t last) {
+          for (std::int64_t r = first; r < last; ++r) {
+            row_losses[static_cast<std::size_t>(r)] = row_loss(row(p, r, width), row(q, r, width));
+          }
+        });
+        for (std::int64_t r = 0; r < count; ++r) sums[c] += row_losses[static_cast<std::size_t>(r)];
+      }
+    }
+    for (double& sum : sums) sum /= static_cast<double>(rows());
+    return sums;
+  }
+
+  static std::span<const float> row(const std::vector<float>& values, std::int64_t r,
+                                    std::int64_t width) {
+    return std::span(values).subspan(static_cast<std::size_t>(r * width),
+                                     static_cast<std::size_t>(width));
+  }
+
+  void run_output(const HeadWeights& head, const float* hidden, std::int64_t count,
+                  std::vector<float>& out) {
+    if (job_.spec.decoder) {
+      run_head(job_.spec, head, hidden, count, job_.backend, out.data());
+    } else {
+      std::copy_n(hidden, count * job_.spec.hidden, out.data());
+    }
+  }
+
+  double row_loss(std::span<const float> p, std::span<const float> q) const {
+    if (job_.spec.decoder) return kl_divergence(p, q);
+    double distance = 0;
+    double norm = 0;
+    for (std::size_t i = 0; i < p.size(); ++i) {
+      const double d = static_cast<double>(p[i]) - static_cast<double>(q[i]);
+      distance += d * d;
+      norm += static_cast<double>(p[i]) * static_cast<double>(p[i]);
+    }
+    return norm > 0 ? distance / norm : distance;
+  }
+
+  const Job& job_;
+  const Calibration& calibration_;
+  const SearchSpace& space_;
+  std::map<Choice, double> known_;
+  int sweeps_ = 0;
+};
+
+// The choice with the least loss; the first of equals. A loss that is no number never wins.
+std::size_t least(const std::vector<double>& losses) {
+  std::size_t best = 0;
+  for (std::size_t i = 1; i < losses.size(); ++i) {
+    if (losses[i] < losses[best] || std::isnan(losses[best])) best = i;
+  }
+  return best;
+}
+
+struct Found {
+  Choice choice;
+  double loss = 0;
+};
+
+// One round over all coordinates; false when nothing became better.
+bool improve_each_coordinate(const SearchSpace& space, CandidateRunner& runner, Found& best) {
+  bool improved = false;
+  for (std::size_t coordinate = 0; coordinate < space.coordinates.size(); ++coordinate) {
+    std::vector<Choice> choices = {best.choice};
+    for (std::size_t option = 0; option < space.options[coordinate].size(); ++option) {
+      Choice choice = best.choice;
+      choice[coordinate] = static_cast<int>(option);
+      if (choice != best.choice) choices.push_back(std::move(choice));
+    }
+    const std::vector<double> losses = runner.losses(choices);
+    const std::size_t winner = least(losses);
+    if (winner == 0) continue;
+    best = {choices[winner], losses[winner]};
+    improved = true;
+  }
+  return improved;
+}
+
+const RecipeStep* find_search(const Recipe& recipe) {
+  for (const RecipeStep& step : recipe.steps) {
+    if (step.algorithm->kind == StepKind::kSearch) return &step;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+std::vector<SiteKind> smoothable_kinds(const Job& job) {
+  LayerWeights weights = load_layer(job.spec, 0, job.source, job.backend);
+  std::vector<SiteKind> kinds;
+  for (const Site& site : sites(job.spec, weights)) {
+    if (site.producer.kind == Producer::Kind::kNone) continue;
+    if (std::ranges::find(kinds, site.kind) == kinds.end()) kinds.push_back(site.kind);
+  }
+  return kinds;
+}
+
+RecipePoint run_search(const Job& job, const Calibration& calibration) {
+  const RecipeStep* step = find_search(job.options.recipe);
+  if (step == nullptr) return {};
+  const std::vector<SiteKind> kinds = smoothable_kinds(job);
+  if (kinds.empty()) job.note("no site of this architecture can be smoothed exactly");
+  const SearchSpace space = step->algorithm->space(step->parameters, kinds);
+  CandidateRunner runner(job, calibration, space);
+  const std::vector<double> losses = runner.losses(space.starts);
+  const std::size_t winner = least(losses);
+  Found best{space.starts[winner], losses[winner]};
+  for (int round = 0; space.descend && round < space.max_rounds; ++round) {
+    if (!improve_each_coordinate(space, runner, best)) break;
+  }
+
+  SearchReport report;
+  for (std::size_t i = 0; i < space.coordinates.size(); ++i) {
+    report.chosen.emplace_back(space.coordinates[i],
+                               space.options[i][static_cast<std::size_t>(best.choice[i])]);
+  }
+  report.loss = best.loss;
+  report.identity_loss = losses.front();
+  report.candidates = runner.candidates();
+  job.report.search = report;
+  return {space, best.choice};
+}
+
+}  // namespace nibble

@@ -1,0 +1,160 @@
+#include "quantize/setup.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "model/arch.h"
+#include "quantize/texts.h"
+#include "runtime/session.h"
+
+namespace nibble {
+namespace {
+
+// FNV-1a, 64 bits.
+class Hash {
+ public:
+  void add(std::span<const std::byte> bytes) {
+    for (const std::byte byte : bytes) {
+      value_ = (value_ ^ std::to_integer<std::uint64_t>(byte)) * 0x100000001b3;
+    }
+  }
+  std::uint64_t value() const { return value_; }
+
+ private:
+  std::uint64_t value_ = 0xcbf29ce484222325;
+};
+
+std::uint64_t hash_ids(std::span<const std::int32_t> ids) {
+  Hash hash;
+  hash.add(std::as_bytes(ids));
+  return hash.value();
+}
+
+// Names, types and shapes of everything, and some bytes of each tensor: enough to tell two
+// checkpoints apart without reading all of them.
+std::uint64_t hash_source(const Checkpoint& source) {
+  constexpr std::size_t kSampled = 4096;
+  Hash hash;
+  const std::string config = source.config().dump();
+  hash.add(std::as_bytes(std::span(config)));
+  for (const std::string& name : source.names()) {
+    const Tensor tensor = source.tensor(name);
+    const std::string header =
+        fmt::format("{} {} {}", name, to_string(tensor.dtype()), to_string(tensor.shape()));
+    hash.add(std::as_bytes(std::span(header)));
+    const auto bytes = tensor.bytes();
+    hash.add(bytes.first(std::min(kSampled, bytes.size())));
+    hash.add(bytes.last(std::min(kSampled, bytes.size())));
+  }
+  return hash.value();
+}
+
+// The parts that `options` sets over those of its recipe.
+ModelFormat resolve_format(const QuantizeOptions& options) {
+  ModelFormat format = parse_model_format(options.recipe.format);
+  if (options.format.weights != nullptr) {
+    format.weights = options.format.weights;
+    format.scale_type_from_checkpoint = options.format.scale_type_from_checkpoint;
+  }
+  if (options.format.embeddings != nullptr) format.embeddings = options.format.embeddings;
+  return format;
+}
+
+CalibrationOptions resolve_calibration(const QuantizeOptions& options) {
+  CalibrationOptions result = options.recipe.calibration;
+  if (options.calibration.tokens > 0) result.tokens = options.calibration.tokens;
+  if (options.calibration.search_tokens > 0) {
+    result.search_tokens = options.calibration.search_tokens;
+  }
+  if (options.calibration.context > 0) result.context = options.calibration.context;
+  return result;
+}
+
+void check_options(const QuantizeOptions& options) {
+  if (options.recipe.steps.empty()) fail(ErrorKind::kUsage, "quantize: the recipe has no steps");
+  if (options.verify.context < 2 || options.verify.tokens < 2) {
+    fail(ErrorKind::kUsage, "verification: needs at least 2 tokens");
+  }
+  if (!(options.verify.fail_above_kl >= 0)) {
+    fail(ErrorKind::kUsage, "verification: a KL divergence of {} can never be reached",
+         options.verify.fail_above_kl);
+  }
+}
+
+std::string text_of(const std::filesystem::path& path) {
+  std::string text = read_text_file(path);
+  if (!is_valid_utf8(text)) fail(ErrorKind::kUsage, "{}: is not valid UTF-8", path.string());
+  return text;
+}
+
+}  // namespace
+
+Setup::Setup(const QuantizeOptions& options, Backend& backend) : options_(options) {
+  check_options(options);
+  source_ = open_checkpoint(options.source);
+  spec_ = build_spec(source_->config());
+  plan_ = plan_output(spec_, *source_, resolve_format(options), options.overrides, backend);
+  notes_ = plan_.notes;
+  read_texts();
+}
+
+void Setup::load_tokenizer_if_any() {
+  try {
+    tokenizer_ = load_tokenizer(options_.source);
+  } catch (const Error& error) {
+    const bool needed = options_.recipe.needs_statistics() || !options_.verify.text.empty();
+    if (needed || error.kind() != ErrorKind::kCorrupt) throw;
+  }
+}
+
+void Setup::read_texts() {
+  const bool calibrates = options_.recipe.needs_statistics();
+  if (!calibrates && !options_.verify.enabled) return;
+  load_tokenizer_if_any();
+  std::vector<std::string> texts;
+  if (calibrates) {
+    for (const auto& path : options_.calibration_files) texts.push_back(text_of(path));
+    if (texts.empty()) texts.emplace_back(bundled_calibration_text());
+    std::vector<std::int32_t> ids;
+    for (const std::string& text : texts) {
+      const std::vector<std::int32_t> more = tokenizer_->encode(text);
+      ids.insert(ids.end(), more.begin(), more.end());
+    }
+    CalibrationOptions calibration = resolve_calibration(options_);
+    if (spec_.max_positions > 0) {
+      calibration.context = std::min(calibration.context, spec_.max_positions);
+    }
+    windows_ = cut_windows(ids, calibration, options_.recipe.needs_search());
+  }
+  std::string all;
+  for (const std::string& text : texts) all += text;
+  prepare_verification(all);
+}
+
+void Setup::prepare_verification(const std::string& calibration_text) {
+  if (!options_.verify.enabled) return;
+  if (!spec_.decoder || tokenizer_ == nullptr) {
+    notes_.push_back(spec_.decoder ? "not verified: the checkpoint has no tokenizer"
+                                   : "not verified: an encoder predicts no next token");
+    return;
+  }
+  verifies_ = true;
+  verification_text_ = nibble::verification_text(options_.verify, calibration_text);
+}
+
+std::string Setup::fingerprint() const {
+  std::string text =
+      fmt::format("nibble {}\nsource {:016x}\n", NIBBLE_VERSION, hash_source(*source_));
+  text += fmt::format("recipe {}\n", to_string(options_.recipe));
+  text += fmt::format("windows {} {:016x} {:016x}\n", windows_.context,
+                      hash_ids(windows_.statistics), hash_ids(windows_.search));
+  text += fmt::format("shards {}\n", options_.max_shard_bytes);
+  for (const PlannedModule& module : plan_.modules) {
+    text += fmt::format("{} {}\n", module.module, module.format->name());
+  }
+  return text;
+}
+
+}  // namespace nibble

@@ -1,0 +1,48 @@
+// Everything that is settled before the first layer is touched: the source, the plan of the output,
+// the tokens. What can be refused is refused here.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/tokenizer/tokenizer.h"
+#include "quantize/calibration.h"
+#include "quantize/output_plan.h"
+#include "quantize/quantize.h"
+
+namespace nibble {
+
+class Setup {
+ public:
+  // Errors as quantize().
+  Setup(const QuantizeOptions& options, Backend& backend);
+
+  const Checkpoint& source() const { return *source_; }
+  const ModelSpec& spec() const { return spec_; }
+  const OutputPlan& plan() const { return plan_; }
+  const CalibrationWindows& windows() const { return windows_; }  // empty when not needed
+  const std::vector<std::string>& notes() const { return notes_; }
+  bool verifies() const { return verifies_; }
+  const std::string& verification_text() const { return verification_text_; }
+
+  // Says everything that the bytes of the output depend on.
+  std::string fingerprint() const;
+
+ private:
+  void load_tokenizer_if_any();
+  void read_texts();
+  void prepare_verification(const std::string& calibration_text);
+
+  const QuantizeOptions& options_;
+  std::unique_ptr<Checkpoint> source_;
+  ModelSpec spec_;
+  OutputPlan plan_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  CalibrationWindows windows_;
+  std::vector<std::string> notes_;
+  bool verifies_ = false;
+  std::string verification_text_;
+};
+
+}  // namespace nibble

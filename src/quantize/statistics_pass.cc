@@ -1,0 +1,112 @@
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "quantize/passes.h"
+
+namespace nibble {
+namespace {
+
+// Hidden states of the statistics windows, then of the search windows, in one matrix.
+class CalibrationRun {
+ public:
+  explicit CalibrationRun(const Job& job) : job_(job) {
+    const std::int64_t rows = job.windows.tokens();
+    hidden_ = Tensor::allocate(DType::kF32, {rows, job.spec.hidden});
+  }
+
+  Calibration run() {
+    Calibration result;
+    for (std::int64_t layer = resume(result); layer < job_.spec.layers; ++layer) {
+      progress(job_.options.progress, "calibrate", layer, job_.spec.layers);
+      StatisticsObserver observer(layer, job_.backend.pool());
+      const LayerWeights weights = load_layer(job_.spec, layer, job_.source, job_.backend);
+      advance(layer, weights, job_.windows.statistics, 0, &observer);
+      advance(layer, weights, job_.windows.search, statistics_rows(), nullptr);
+      job_.journal.put(statistics_name(layer), serialize(observer.statistics()));
+      job_.journal.put_floats(hidden_name(layer), values());
+      job_.journal.remove(hidden_name(layer - 1));
+      result.layers.push_back(std::move(observer.statistics()));
+    }
+    progress(job_.options.progress, "calibrate", job_.spec.layers, job_.spec.layers);
+    if (!job_.windows.search.empty()) {
+      result.reference =
+          Tensor::allocate(DType::kF32, {hidden_.dim(0) - statistics_rows(), job_.spec.hidden});
+      std::ranges::copy(
+          values().subspan(static_cast<std::size_t>(statistics_rows() * job_.spec.hidden)),
+          result.reference.mutable_data<float>());
+    }
+    return result;
+  }
+
+ private:
+  static std::string statistics_name(std::int64_t layer) {
+    return fmt::format("statistics.{}", layer);
+  }
+  static std::string hidden_name(std::int64_t layer) { return fmt::format("calibrate.{}", layer); }
+
+  std::int64_t statistics_rows() const {
+    return static_cast<std::int64_t>(job_.windows.statistics.size());
+  }
+  std::span<float> values() {
+    return {hidden_.mutable_data<float>(), static_cast<std::size_t>(hidden_.elements())};
+  }
+
+  // The layer to go on with; what came before it is in `result` and hidden_.
+  std::int64_t resume(Calibration& result) {
+    std::int64_t layer = job_.spec.layers - 1;
+    while (layer >= 0 && !job_.journal.has(hidden_name(layer))) --layer;
+    if (layer < 0) {
+      embed();
+      return 0;
+    }
+    for (std::int64_t done = 0; done <= layer; ++done) {
+      result.layers.push_back(deserialize_statistics(job_.journal.get(statistics_name(done))));
+    }
+    job_.journal.get_floats(hidden_name(layer), values());
+    return layer + 1;
+  }
+
+  void embed() {
+    const EmbeddingWeights weights = load_embedding(job_.spec, job_.source, job_.backend);
+    float* hidden = hidden_.mutable_data<float>();
+    const std::int64_t context = job_.windows.context;
+    embed_windows(job_.spec, weights, job_.windows.statistics, context, job_.backend, hidden);
+    embed_windows(job_.spec, weights, job_.windows.search, context, job_.backend,
+                  hidden + statistics_rows() * job_.spec.hidden);
+  }
+
+  void advance(std::int64_t layer, const LayerWeights& weights, std::span<const std::int32_t> ids,
+               std::int64_t first_row, SiteObserver* observer) {
+    run_windows(job_.spec, layer, weights, ids, job_.windows.context, job_.backend,
+                hidden_.mutable_data<float>() + first_row * job_.spec.hidden, observer);
+  }
+
+  const Job& job_;
+  Tensor hidden_;
+};
+
+void note_unseen_experts(const Job& job, const Calibration& calibration) {
+  std::int64_t unseen = 0;
+  for (const LayerStatistics& layer : calibration.layers) {
+    for (std::int64_t e = 0; e < job.spec.mlp.experts; ++e) {
+      unseen += layer.contains(fmt::format("mlp_in.{}", e)) ? 0 : 1;
+    }
+  }
+  if (unseen > 0) {
+    job.note(
+        fmt::format("{} expert{} saw no calibration token; their weights are quantized by "
+                    "themselves alone",
+                    unseen, unseen == 1 ? "" : "s"));
+  }
+}
+
+}  // namespace
+
+Calibration run_statistics_pass(const Job& job) {
+  Calibration calibration = CalibrationRun(job).run();
+  note_unseen_experts(job, calibration);
+  return calibration;
+}
+
+}  // namespace nibble
