@@ -62,6 +62,10 @@ TEST_F(LikelihoodTest, BatchingChangesNothing) {
     pairs.push_back(encode_pair(tokenizer(), {"It was night, and the wind", text}));
     pairs.push_back(encode_pair(tokenizer(), {"Night", text}));
   }
+  // The end of the sequence before it: not the same input, its positions differ.
+  TokenPair tail = pairs.back();
+  tail.context.erase(tail.context.begin());
+  pairs.push_back(tail);
   const auto together = likelihoods(*session_.model, pairs, 2048, "test");
   for (std::size_t i = 0; i < pairs.size(); ++i) {
     const auto alone = likelihoods(*session_.model, std::span(pairs).subspan(i, 1), 2048, "test");
