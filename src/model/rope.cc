@@ -34,8 +34,7 @@ float dynamic_base(const RopeSpec& spec, std::int64_t length) {
   const float stretched = static_cast<float>(spec.factor) * static_cast<float>(length) /
                           static_cast<float>(spec.max_positions);
   const float growth = stretched - static_cast<float>(spec.factor - 1);
-  return base * round_pow(static_cast<double>(growth),
-                          static_cast<double>(static_cast<float>(dim / (dim - 2))));
+  return base * round_pow(static_cast<double>(growth), dim / (dim - 2));
 }
 
 std::vector<float> llama3(const RopeSpec& spec) {

@@ -68,6 +68,8 @@ TEST(Config, DefaultsFollowTransformers) {
   Json no_window = with(with(llama(), "model_type", "mistral"), "sliding_window", nullptr);
   EXPECT_EQ(build_spec(no_window).attention.windows[1], 0);
   EXPECT_TRUE(build_spec(golden_config("bloom_three_heads_old")).tied_head);
+  const Json neox = without(golden_config("gpt_neox_serial_old"), "rotary_pct");
+  EXPECT_EQ(build_spec(neox).attention.rope->rotary_dim, 2);  // a quarter of 8
 }
 
 TEST(Config, RopeOfEachLayerType) {

@@ -6,8 +6,9 @@ Each directory holds config.json, model.safetensors, input_ids.npy (int32 [2, 32
 (float32 logits, or the last hidden state of an encoder), computed in float32 with eager attention
 from the weights as they are stored (rounded to F16 or BF16 where they are). Random weights have a
 standard deviation of 0.2, so that logits are not flat. What was written is read back by transformers
-and must give the same logits. transformers writes only the newest spelling
-of a config; `old` rewrites it as older releases did, without changing what it means.
+and must give the same logits. transformers writes only the newest spelling of a config; `old`
+rewrites it as older releases did, without changing what it means. ropes.json has the frequencies of
+rotary embeddings and the slopes of ALiBi at real sizes.
 """
 
 import json
@@ -311,8 +312,52 @@ def write(directory, name, seed):
     print(f"{name}: logits of standard deviation {expected.std().item():.2f}")
 
 
+# name: (head size, max_position_embeddings, rope_parameters); lengths follow below
+ROPES = {
+    "default": (128, 4096, rope("default")),
+    "linear": (64, 4096, rope("linear", factor=8.0)),
+    "dynamic": (128, 2048, rope("dynamic", factor=4.0)),
+    "llama3": (128, 131072, rope("llama3", 5e5, factor=8.0, low_freq_factor=1.0,
+                                 high_freq_factor=4.0, original_max_position_embeddings=8192)),
+    "yarn": (128, 131072, rope("yarn", 1e6, factor=4.0, original_max_position_embeddings=32768)),
+    "yarn_not_truncated": (64, 8192, rope("yarn", 15e4, factor=32.0, truncate=False, beta_fast=24.0,
+                                          beta_slow=2.0, original_max_position_embeddings=4096)),
+    "yarn_mscale": (64, 163840, rope("yarn", factor=40.0, original_max_position_embeddings=4096,
+                                     mscale=0.707, mscale_all_dim=1.5)),
+    "longrope": (96, 131072, rope("longrope", original_max_position_embeddings=4096,
+                                  short_factor=[1 + 0.05 * i for i in range(48)],
+                                  long_factor=[1 + i**1.5 / 8 for i in range(48)])),
+}
+LENGTHS = [1, 2048, 2049, 4096, 4097, 70000]
+
+
+def write_ropes(path):
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+    from transformers.models.bloom.modeling_bloom import build_alibi_tensor
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+    rows = []
+    for name, (head_dim, max_positions, parameters) in ROPES.items():
+        config = t.LlamaConfig(head_dim=head_dim, max_position_embeddings=max_positions,
+                               rope_parameters=dict(parameters))
+        default = LlamaRotaryEmbedding.compute_default_rope_parameters
+        compute = ROPE_INIT_FUNCTIONS.get(parameters["rope_type"], default)
+        for length in LENGTHS:
+            # a tensor, as in a forward pass: the base of dynamic scaling is then float32
+            frequencies, scale = compute(config, None, seq_len=torch.tensor(length))
+            rows.append(dict(name=name, head_dim=head_dim, max_position_embeddings=max_positions,
+                             rope_parameters=parameters, length=length, scale=scale,
+                             inv_freq=frequencies.double().tolist()))
+    slopes = {}
+    for heads in [1, 2, 3, 6, 8, 12, 25, 40, 112]:
+        alibi = build_alibi_tensor(torch.ones(1, 2), heads, torch.float32)
+        slopes[heads] = alibi[:, 0, 1].double().tolist()
+    path.write_text(json.dumps(dict(ropes=rows, alibi_slopes=slopes)))
+
+
 def main():
     directory = pathlib.Path(sys.argv[1])
+    if len(sys.argv) == 2 or "ropes.json" in sys.argv[2:]:
+        write_ropes(directory / "ropes.json")
     for seed, name in enumerate(CASES):
         if len(sys.argv) == 2 or name in sys.argv[2:]:
             write(directory, name, seed)
