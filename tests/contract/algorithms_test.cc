@@ -1,0 +1,266 @@
+// Every registered algorithm is what its data says: solvers give parameters that can be stored,
+// transforms leave the function of a block as it was.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+#include <set>
+
+#include "checkpoint/checkpoint.h"
+#include "formats/registry.h"
+#include "model/arch.h"
+#include "quantize/algorithm.h"
+#include "quantize/block.h"
+#include "quantize/math/clip.h"
+#include "support/test_data.h"
+#include "support/tolerance.h"
+
+namespace nibble {
+namespace {
+
+Parameters defaults(const Algorithm& algorithm) {
+  Parameters parameters;
+  for (const ParameterSpec& spec : algorithm.parameters) parameters[spec.name] = spec.value;
+  return parameters;
+}
+
+std::vector<float> random_values(std::size_t count, unsigned seed) {
+  std::mt19937 random(seed);
+  std::student_t_distribution<float> heavy(4);
+  std::vector<float> values(count);
+  for (float& v : values) v = heavy(random) * 0.05f;
+  return values;
+}
+
+TEST(AlgorithmContract, ReleasedNamesStay) {
+  for (const char* name : {"rtn", "clip_search", "smoothquant_plus"}) {
+    EXPECT_NE(find_algorithm(name), nullptr) << name;
+  }
+  std::set<std::string> names;
+  for (const Algorithm& algorithm : algorithms()) {
+    EXPECT_TRUE(names.insert(algorithm.name).second) << algorithm.name;
+  }
+}
+
+TEST(AlgorithmContract, FunctionsFollowTheKind) {
+  for (const Algorithm& algorithm : algorithms()) {
+    SCOPED_TRACE(algorithm.name);
+    EXPECT_FALSE(algorithm.summary.empty());
+    EXPECT_EQ(algorithm.solve != nullptr, algorithm.kind == StepKind::kSolver);
+    EXPECT_EQ(algorithm.space != nullptr, algorithm.kind == StepKind::kSearch);
+    EXPECT_EQ(algorithm.transform != nullptr, algorithm.kind != StepKind::kSolver);
+    EXPECT_EQ(algorithm.needs.scope == Scope::kModel, algorithm.kind == StepKind::kSearch);
+  }
+}
+
+TEST(AlgorithmContract, DefaultsLieInTheirRanges) {
+  for (const Algorithm& algorithm : algorithms()) {
+    for (const ParameterSpec& spec : algorithm.parameters) {
+      SCOPED_TRACE(algorithm.name + " " + spec.name);
+      EXPECT_NE(spec.name, "algorithm");
+      EXPECT_FALSE(spec.help.empty());
+      if (const double* value = std::get_if<double>(&spec.value)) {
+        EXPECT_LT(spec.min, spec.max);
+        EXPECT_GE(*value, spec.min);
+        EXPECT_LE(*value, spec.max);
+      }
+      if (const std::string* value = std::get_if<std::string>(&spec.value)) {
+        EXPECT_THAT(spec.choices, testing::Contains(*value));
+      }
+    }
+  }
+}
+
+std::vector<AffineParams> solve(const Algorithm& algorithm, const Format& format,
+                                const std::vector<float>& w, std::int64_t rows,
+                                std::span<const float> second_moment) {
+  const auto cols = static_cast<std::int64_t>(w.size()) / rows;
+  const Scheme& scheme = format.descriptor().scheme;
+  const std::int64_t groups =
+      scheme.granularity == Granularity::kTensor ? 1 : rows * groups_per_row(scheme, cols);
+  std::vector<AffineParams> params(static_cast<std::size_t>(groups), AffineParams{-1, -1});
+  algorithm.solve({format.descriptor(), w.data(), rows, cols, second_moment}, defaults(algorithm),
+                  params);
+  return params;
+}
+
+TEST(AlgorithmContract, SolversGiveStorableParameters) {
+  std::vector<float> moments = random_values(96, 5);
+  for (float& v : moments) v *= v;
+  for (const Algorithm& algorithm : algorithms()) {
+    if (algorithm.kind != StepKind::kSolver) continue;
+    for (const char* name : {"int4_g32_asym", "int2_g16_sym_sbf16", "int8_channel_sym_sf32",
+                             "int3_tensor_asym", "int5_g96_asym"}) {
+      SCOPED_TRACE(algorithm.name + std::string(" ") + name);
+      const FormatPtr format = parse_weight_format(name);
+      std::vector<float> w = random_values(96 * 8, 1);
+      std::fill_n(w.begin(), 96, 0.0f);  // a row of zeros
+      for (const auto second_moment : {std::span<const float>(moments), std::span<const float>()}) {
+        for (const AffineParams& p : solve(algorithm, *format, w, 8, second_moment)) {
+          EXPECT_GT(p.scale, 0);
+          const Tensor stored = from_float(&p.scale, format->descriptor().scheme.scale_type, {1});
+          EXPECT_EQ(to_float(stored).data<float>()[0], p.scale);
+          EXPECT_GE(p.zero, 0);
+          EXPECT_LT(p.zero, 1 << format->descriptor().element.bits);
+        }
+      }
+    }
+  }
+}
+
+// No solver may be worse than the full range under the objective that they share.
+TEST(AlgorithmContract, SolversAreNeverWorseThanTheFullRange) {
+  const FormatPtr format = parse_weight_format("int3_g32_asym");
+  const std::vector<float> w = random_values(32 * 64, 2);
+  std::vector<float> moments = random_values(32, 3);
+  for (float& v : moments) v *= v;
+  const auto full = solve(*find_algorithm("rtn"), *format, w, 64, moments);
+  for (const Algorithm& algorithm : algorithms()) {
+    if (algorithm.kind != StepKind::kSolver) continue;
+    const auto found = solve(algorithm, *format, w, 64, moments);
+    for (std::size_t g = 0; g < full.size(); ++g) {
+      const float* group = w.data() + g * 32;
+      EXPECT_LE(weighted_error(format->descriptor(), found[g], group, 32, moments),
+                weighted_error(format->descriptor(), full[g], group, 32, moments))
+          << algorithm.name;
+    }
+  }
+}
+
+TEST(AlgorithmContract, SearchesBeginWithTheIdentity) {
+  const std::vector<SiteKind> kinds = {SiteKind::kAttnIn, SiteKind::kMlpDown};
+  for (const Algorithm& algorithm : algorithms()) {
+    if (algorithm.kind != StepKind::kSearch) continue;
+    const SearchSpace space = algorithm.space(defaults(algorithm), kinds);
+    ASSERT_EQ(space.coordinates.size(), space.options.size());
+    for (const Choice& start : space.starts) {
+      ASSERT_EQ(start.size(), space.coordinates.size());
+      for (std::size_t i = 0; i < start.size(); ++i) {
+        EXPECT_LT(static_cast<std::size_t>(start[i]), space.options[i].size());
+      }
+    }
+    EXPECT_EQ(space.starts.front(), Choice(space.coordinates.size(), 0));
+    const std::set<Choice> distinct(space.starts.begin(), space.starts.end());
+    EXPECT_EQ(distinct.size(), space.starts.size());
+  }
+}
+
+// The first layer of a checkpoint with the statistics of some tokens.
+class Block {
+ public:
+  explicit Block(const std::filesystem::path& path)
+      : backend_(make_cpu_backend()),
+        source_(open_checkpoint(path)),
+        spec_(build_spec(source_->config())),
+        weights_(load_layer_f32(spec_, 0, *source_, *backend_)),
+        batch_(Batch::single({3, 14, 15, 9, 26, 5, 35, 8, 9, 7, 9, 3})) {
+    hidden_.resize(static_cast<std::size_t>(batch_.rows() * spec_.hidden));
+    run_embedding(spec_, load_embedding(spec_, *source_, *backend_), batch_, *backend_,
+                  hidden_.data());
+    StatisticsObserver observer(0, backend_->pool());
+    before_ = run(weights_, &observer);
+    statistics_ = observer.statistics();
+  }
+
+  std::vector<SiteKind> kinds() {
+    std::vector<SiteKind> kinds;
+    for (const Site& site : sites(spec_, weights_)) {
+      if (site.producer.kind != Producer::Kind::kNone) kinds.push_back(site.kind);
+    }
+    kinds.erase(std::unique(kinds.begin(), kinds.end()), kinds.end());
+    return kinds;
+  }
+
+  // What a transform did to the layer, its norms rounded to the type in which they are stored.
+  struct Change {
+    double output = 0;  // distance of the output from that before
+    double statistics =
+        0;  // largest distance of the claimed statistics from those of the new block
+  };
+  Change change(const Algorithm& algorithm, const SearchSpace& space, const Choice& choice,
+                DType norm_type) {
+    LayerWeights weights = clone_layer(weights_);
+    LayerStatistics statistics = statistics_;
+    std::vector<Site> layer_sites = sites(spec_, weights);
+    TransformBlock block{spec_, layer_sites, statistics, norm_type};
+    algorithm.transform(block, defaults(algorithm), space, choice);
+    for (Norm* norm : {&weights.attn_norm, &weights.mlp_norm}) {
+      if (norm->weight.empty()) continue;
+      norm->weight =
+          to_float(from_float(norm->weight.data<float>(), norm_type, norm->weight.shape()));
+    }
+    prepare_layer(weights, *backend_);
+    StatisticsObserver observer(0, backend_->pool());
+    const std::vector<float> after = run(weights, &observer);
+    Change result{test::relative_error(after, before_), 0};
+    for (const auto& [name, seen] : observer.statistics()) {
+      const std::vector<float>& claimed = statistics.at(name).max_abs;
+      result.statistics = std::max(result.statistics, test::relative_error(claimed, seen.max_abs));
+    }
+    return result;
+  }
+
+ private:
+  std::vector<float> run(const LayerWeights& weights, SiteObserver* observer) {
+    std::vector<float> hidden = hidden_;
+    run_layer(spec_, 0, weights, batch_, *backend_, hidden.data(), observer);
+    return hidden;
+  }
+
+  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<Checkpoint> source_;
+  ModelSpec spec_;
+  LayerWeights weights_;
+  Batch batch_;
+  std::vector<float> hidden_, before_;
+  LayerStatistics statistics_;
+};
+
+// Relative error that float32 rounding of dot products of some hundred terms may leave.
+constexpr double kFloatRounding = 2e-5;
+
+void expect_function_kept(const std::filesystem::path& path, DType norm_type) {
+  SCOPED_TRACE(path.filename().string());
+  Block block(path);
+  for (const Algorithm& algorithm : algorithms()) {
+    if (algorithm.kind != StepKind::kSearch) continue;
+    const SearchSpace space = algorithm.space(defaults(algorithm), block.kinds());
+    for (std::size_t i = 0; i < space.starts.size(); i += 5) {
+      SCOPED_TRACE(algorithm.name + " start " + std::to_string(i));
+      const Block::Change change = block.change(algorithm, space, space.starts[i], norm_type);
+      EXPECT_LE(change.output, kFloatRounding);
+      EXPECT_LE(change.statistics, 10 * kFloatRounding);
+    }
+    EXPECT_EQ(block.change(algorithm, space, space.starts[0], norm_type).output, 0);
+  }
+}
+
+TEST(AlgorithmContract, TransformsKeepTheFunctionAlthoughNormsAreStoredIn16Bits) {
+  expect_function_kept(test::tiny_novel(), DType::kBF16);
+}
+
+TEST(AlgorithmContract, TransformsKeepTheFunctionOfEveryArchitecture) {
+  NIBBLE_NEEDS_DATA("oracles");
+  for (const auto& entry : std::filesystem::directory_iterator(test::data_dir() / "oracles")) {
+    expect_function_kept(entry.path(), DType::kF32);
+  }
+}
+
+// A transform that forgets to fold its scale must be noticed.
+TEST(AlgorithmContract, CheckNoticesATransformThatDoesNotFold) {
+  Block block(test::tiny_novel());
+  Algorithm mutant = *find_algorithm("smoothquant_plus");
+  mutant.transform = [](TransformBlock& b, const Parameters&, const SearchSpace&, const Choice&) {
+    Linear& linear = *b.sites[0].consumers[0];
+    float* w = linear.weight.canonical.planes[0].mutable_data<float>();
+    for (std::int64_t i = 0; i < 1000; ++i) w[i] *= 1.01f;
+  };
+  const Block::Change change = block.change(mutant, {}, {}, DType::kBF16);
+  EXPECT_GT(change.output, kFloatRounding);
+  EXPECT_GT(change.statistics, 10 * kFloatRounding);
+}
+
+}  // namespace
+}  // namespace nibble

@@ -1,0 +1,284 @@
+#include "quantize/quantize.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "quantize/plan.h"
+#include "quantize/small_model.h"
+#include "quantize/texts.h"
+#include "runtime/session.h"
+#include "support/tolerance.h"
+
+namespace nibble {
+namespace {
+
+using test::kSmallSearch;
+using test::small_options;
+
+class QuantizeTest : public testing::Test {
+ protected:
+  QuantizeTest() : backend_(make_cpu_backend(test::threads(2))) {}
+
+  std::filesystem::path model() {
+    if (!std::filesystem::exists(dir_ / "model")) test::write_small_model(dir_ / "model", 2);
+    return dir_ / "model";
+  }
+  QuantizeOptions options(const std::string& output, const std::string& recipe) {
+    return small_options(model(), dir_ / output, recipe);
+  }
+  std::string format_of(const std::string& output, const std::string& module) {
+    return open_checkpoint(dir_ / output)->linear(module).format->name();
+  }
+
+  test::TempDir dir_;
+  std::unique_ptr<Backend> backend_;
+};
+
+TEST_F(QuantizeTest, WritesCodesOfTheFormatAndKeepsTheRest) {
+  const QuantizeReport report = quantize(options("out", "rtn"), *backend_);
+  EXPECT_EQ(report.format, "int4_g128_asym_sbf16");
+  EXPECT_EQ(report.convention, "compressed-tensors");
+  EXPECT_EQ(report.recipe, "rtn");
+  EXPECT_EQ(report.layers.size(), 2u);
+  EXPECT_EQ(report.layers[1].modules.size(), 7u);
+  EXPECT_FALSE(report.verify.has_value());
+  EXPECT_GT(report.seconds, 0);
+  EXPECT_GT(report.peak_anon_bytes, 0);
+
+  const auto source = open_checkpoint(model());
+  const auto result = open_checkpoint(dir_ / "out");
+  for (const LayerReport& layer : report.layers) {
+    for (const ModuleReport& module : layer.modules) {
+      EXPECT_EQ(result->linear(module.module).format->name(), "int4_g128_asym_sbf16");
+      // Round to nearest of Gaussian-like weights at 4 bits: near 1 / (15 sqrt(12)) of the range.
+      EXPECT_GT(module.weight_error, 0.03);
+      EXPECT_LT(module.weight_error, 0.2);
+      EXPECT_FALSE(module.output_error.has_value());
+    }
+  }
+  for (const std::string name : {"model.embed_tokens.weight", "model.norm.weight",
+                                 "model.layers.1.input_layernorm.weight"}) {
+    EXPECT_TRUE(std::ranges::equal(source->tensor(name).bytes(), result->tensor(name).bytes()));
+  }
+  EXPECT_TRUE(std::filesystem::exists(dir_ / "out/tokenizer.json"));
+  EXPECT_EQ(read_text_file(model() / "tokenizer.json"),
+            read_text_file(dir_ / "out/tokenizer.json"));
+}
+
+TEST_F(QuantizeTest, BitsPerWeightCountWhatIsStored) {
+  const QuantizeReport report = quantize(options("out", "rtn"), *backend_);
+  // Codes, a BF16 scale and a 4-bit zero point for 128 weights, and two I64 of shape a module.
+  EXPECT_NEAR(report.bits_per_weight, 4 + 20.0 / 128, 0.002);
+  std::int64_t bytes = 0;
+  const auto result = open_checkpoint(dir_ / "out");
+  for (const std::string& name : result->names()) {
+    bytes += static_cast<std::int64_t>(result->tensor(name).byte_size());
+  }
+  EXPECT_EQ(report.output_bytes, bytes);
+  const QuantizationPlan plan = plan_quantization(options("planned", "rtn"), *backend_);
+  EXPECT_EQ(plan.bits_per_weight, report.bits_per_weight);
+  EXPECT_EQ(plan.bits_per_weight_total, report.bits_per_weight_total);
+  EXPECT_EQ(plan.output_bytes, report.output_bytes);
+  EXPECT_GT(plan.peak_anon_bytes, report.peak_anon_bytes / 4);
+  EXPECT_FALSE(std::filesystem::exists(dir_ / "planned.partial"));
+}
+
+TEST_F(QuantizeTest, OverridesCountFromTheFirst) {
+  QuantizeOptions o = options("out", "rtn");
+  o.overrides = {{"layers\\.0\\.mlp\\.down_proj$", parse_weight_format("bf16")},
+                 {"down_proj", parse_weight_format("int8_channel_sym")}};
+  quantize(o, *backend_);
+  EXPECT_EQ(format_of("out", "model.layers.0.mlp.down_proj"), "bf16");
+  EXPECT_EQ(format_of("out", "model.layers.1.mlp.down_proj"), "int8_channel_sym_sbf16");
+  EXPECT_EQ(format_of("out", "model.layers.1.mlp.up_proj"), "int4_g128_asym_sbf16");
+}
+
+TEST_F(QuantizeTest, OverridesThatCannotBeMeantAreRefused) {
+  QuantizeOptions o = options("out", "rtn");
+  o.overrides = {{"no_such_module", parse_weight_format("int8")}};
+  EXPECT_ERROR(quantize(o, *backend_), ErrorKind::kUsage, "matches no module");
+  o.overrides = {{"(", parse_weight_format("int8")}};
+  EXPECT_ERROR(quantize(o, *backend_), ErrorKind::kUsage, "override '('");
+  EXPECT_FALSE(std::filesystem::exists(dir_ / "out.partial"));
+}
+
+TEST_F(QuantizeTest, GroupsThatDoNotDivideAreMadeSmallerAloud) {
+  QuantizeOptions o = options("out", "rtn");
+  o.format = parse_model_format("int4_g512");  // 256 and 768 columns
+  const QuantizeReport report = quantize(o, *backend_);
+  EXPECT_EQ(format_of("out", "model.layers.0.self_attn.q_proj"), "int4_g256_asym_sbf16");
+  EXPECT_THAT(report.notes, testing::Contains(testing::HasSubstr("int4_g256_asym_sbf16 instead")));
+}
+
+TEST_F(QuantizeTest, GroupsThatNeverDivideLeaveTheModulePlain) {
+  QuantizeOptions o = options("out", "rtn");
+  o.format = parse_model_format("int4_g96");  // 768 = 8 * 96, 256 has no such divisor
+  const QuantizeReport report = quantize(o, *backend_);
+  EXPECT_EQ(format_of("out", "model.layers.0.mlp.down_proj"), "int4_g96_asym_sbf16");
+  EXPECT_EQ(format_of("out", "model.layers.0.self_attn.q_proj"), "bf16");
+  EXPECT_THAT(report.notes, testing::Contains(testing::HasSubstr("left as bf16")));
+}
+
+TEST_F(QuantizeTest, EmbeddingsAreQuantizedWhenAsked) {
+  QuantizeOptions o = options("out", "rtn");
+  o.format = parse_model_format("w=int4_g128,e=int8_channel_sym");
+  quantize(o, *backend_);
+  EXPECT_EQ(format_of("out", "model.embed_tokens"), "int8_channel_sym_sbf16");
+  const Session session = open_session(dir_ / "out", *backend_);
+  const Tensor logits = session.model->logits(Batch::single({1, 5, 343}));
+  for (std::int64_t i = 0; i < logits.elements(); ++i) {
+    ASSERT_TRUE(std::isfinite(logits.data<float>()[i]));
+  }
+}
+
+TEST_F(QuantizeTest, FloatFormatsKeepTheFunctionExactly) {
+  QuantizeOptions o = options("out", "rtn");
+  o.format = parse_model_format("w=f32");
+  quantize(o, *backend_);
+  const std::vector<std::int32_t> ids = {1, 5, 343, 275, 305, 28};
+  const Tensor before = open_session(model(), *backend_).model->logits(Batch::single(ids));
+  const Tensor after = open_session(dir_ / "out", *backend_).model->logits(Batch::single(ids));
+  EXPECT_LE(
+      test::max_abs_error({after.data<float>(), static_cast<std::size_t>(after.elements())},
+                          {before.data<float>(), static_cast<std::size_t>(before.elements())}),
+      1e-5);
+}
+
+TEST_F(QuantizeTest, ReportsTheSearch) {
+  const QuantizeReport report = quantize(options("out", kSmallSearch), *backend_);
+  ASSERT_TRUE(report.search.has_value());
+  EXPECT_LE(report.search->loss, report.search->identity_loss);
+  EXPECT_GT(report.search->candidates, 5);
+  std::vector<std::string> coordinates;
+  for (const auto& [coordinate, option] : report.search->chosen) coordinates.push_back(coordinate);
+  EXPECT_THAT(coordinates, testing::ElementsAre("attn_in", "attn_out", "mlp_in", "mlp_down"));
+  EXPECT_EQ(report.calibration_tokens, 384);
+  EXPECT_TRUE(report.layers[0].modules[0].output_error.has_value());
+}
+
+TEST_F(QuantizeTest, NanWeightsNameTheTensor) {
+  test::write_small_model(dir_ / "broken", 2, [](const std::string& name, std::span<float> v) {
+    if (name == "model.layers.1.mlp.up_proj.weight") v[77] = NAN;
+  });
+  for (const char* recipe : {"rtn", "clip", kSmallSearch}) {
+    const QuantizeOptions o = small_options(dir_ / "broken", dir_ / "out", recipe);
+    EXPECT_ERROR(quantize(o, *backend_), ErrorKind::kCorrupt, "1");
+    EXPECT_FALSE(std::filesystem::exists(dir_ / "out"));
+    EXPECT_FALSE(std::filesystem::exists(dir_ / "out.partial"));
+  }
+  const QuantizeOptions o = small_options(dir_ / "broken", dir_ / "out", "rtn");
+  EXPECT_ERROR(quantize(o, *backend_), ErrorKind::kCorrupt, "model.layers.1.mlp.up_proj.weight");
+}
+
+TEST_F(QuantizeTest, InfiniteActivationsNameTheLayer) {
+  test::write_small_model(dir_ / "broken", 2, [](const std::string& name, std::span<float> v) {
+    if (name != "model.layers.1.mlp.gate_proj.weight" &&
+        name != "model.layers.1.mlp.up_proj.weight")
+      return;
+    for (float& value : v) value *= 1e30f;
+  });
+  const QuantizeOptions o = small_options(dir_ / "broken", dir_ / "out", "clip");
+  EXPECT_ERROR(quantize(o, *backend_), ErrorKind::kCorrupt, "layer 1");
+}
+
+TEST_F(QuantizeTest, RefusesTargetsThatExistAndSourcesThatAreQuantized) {
+  quantize(options("out", "rtn"), *backend_);
+  EXPECT_ERROR(quantize(options("out", "rtn"), *backend_), ErrorKind::kUsage, "exists");
+  EXPECT_ERROR(quantize(small_options(dir_ / "out", dir_ / "twice", "rtn"), *backend_),
+               ErrorKind::kUnsupported, "already");
+  EXPECT_ERROR(quantize(small_options(dir_ / "none", dir_ / "twice", "rtn"), *backend_),
+               ErrorKind::kCorrupt, "none");
+}
+
+TEST_F(QuantizeTest, CalibrationTextMustBeThereAndUtf8) {
+  QuantizeOptions o = options("out", "clip");
+  write_file_atomic(dir_ / "bad", "abc\xff");
+  o.calibration_files = {dir_ / "bad"};
+  EXPECT_ERROR(quantize(o, *backend_), ErrorKind::kUsage, "UTF-8");
+  write_file_atomic(dir_ / "empty", "");
+  o.calibration_files = {dir_ / "empty"};
+  EXPECT_ERROR(quantize(o, *backend_), ErrorKind::kUsage, "too few");
+  o.calibration_files = {dir_ / "missing"};
+  EXPECT_ERROR(quantize(o, *backend_), ErrorKind::kCorrupt, "missing");
+}
+
+TEST_F(QuantizeTest, AMissedBarIsSaidOnceTheOutputIsComplete) {
+  QuantizeOptions o = options("out", "rtn");
+  o.verify.enabled = true;
+  o.verify.tokens = 256;
+  o.verify.context = 128;
+  o.verify.fail_above_kl = 1e-6;
+  QuantizeReport report;
+  EXPECT_ERROR(quantize(o, *backend_, &report), ErrorKind::kQuality, "KL");
+  EXPECT_TRUE(std::filesystem::exists(dir_ / "out/config.json"));
+  ASSERT_TRUE(report.verify.has_value());
+  EXPECT_GT(report.verify->mean_kl, 1e-6);
+  EXPECT_EQ(report.verify->nan, 0);
+
+  o.output = dir_ / "good";
+  o.verify.fail_above_kl = 10;
+  EXPECT_EQ(quantize(o, *backend_).verify->mean_kl, report.verify->mean_kl);
+}
+
+TEST_F(QuantizeTest, VerifyingOnTheCalibrationTextIsRefused) {
+  QuantizeOptions o = options("out", "clip");
+  write_file_atomic(dir_ / "text", bundled_calibration_text().substr(0, 20000));
+  o.verify.enabled = true;
+  o.verify.text = dir_ / "text";
+  EXPECT_ERROR(quantize(o, *backend_), ErrorKind::kUsage, "calibration text");
+  EXPECT_FALSE(std::filesystem::exists(dir_ / "out.partial"));
+}
+
+// Random-weight checkpoints of every architecture: float formats write back exactly what was read
+// (fused experts, transposed linears, shared heads), integer ones load and compute.
+TEST(QuantizeArchitectures, WriteBackWhatTheyRead) {
+  NIBBLE_NEEDS_DATA("oracles");
+  const auto backend = make_cpu_backend(test::threads(2));
+  test::TempDir dir;
+  for (const auto& entry : std::filesystem::directory_iterator(test::data_dir() / "oracles")) {
+    const std::string name = entry.path().filename().string();
+    SCOPED_TRACE(name);
+    const std::vector<std::int32_t> ids = {3, 14, 15, 9, 2, 6};
+    const Tensor before = open_session(entry.path(), *backend).model->logits(Batch::single(ids));
+    for (const std::string format : {"w=f32", "w=int8_channel_sym"}) {
+      QuantizeOptions o = small_options(entry.path(), dir / (name + format), "rtn");
+      o.format = parse_model_format(format);
+      quantize(o, *backend);
+      const Tensor after = open_session(o.output, *backend).model->logits(Batch::single(ids));
+      const double error =
+          test::relative_error({after.data<float>(), static_cast<std::size_t>(after.elements())},
+                               {before.data<float>(), static_cast<std::size_t>(before.elements())});
+      EXPECT_LE(error, format == "w=f32" ? 1e-6 : 0.1) << format;
+    }
+  }
+}
+
+// The bars of docs/recipes.md, on a short text so that the test takes seconds: every method must
+// recover the share of round-to-nearest's loss that it does on the whole text, with some margin.
+TEST(QuantizeQuality, RecipesRecoverWhatRoundToNearestLoses) {
+  const auto backend = make_cpu_backend();
+  test::TempDir dir;
+  const auto measure = [&](const std::string& recipe) {
+    QuantizeOptions o;
+    o.source = test::tiny_novel();
+    o.output = dir / recipe;
+    o.recipe = load_recipe(recipe);
+    o.calibration = {4096, 1024, 512};
+    o.verify.tokens = 6144;
+    const QuantizeReport report = quantize(o, *backend);
+    EXPECT_EQ(report.verify->nan, 0);
+    return *report.verify;
+  };
+  const VerifyResult rtn = measure("rtn");
+  const VerifyResult clip = measure("clip");
+  const VerifyResult smooth = measure("smoothquant+");
+  EXPECT_LT(rtn.perplexity / rtn.perplexity_reference, 1.16);
+  EXPECT_LT(clip.mean_kl, 0.90 * rtn.mean_kl);
+  EXPECT_LT(smooth.mean_kl, 0.95 * rtn.mean_kl);
+}
+
+}  // namespace
+}  // namespace nibble
