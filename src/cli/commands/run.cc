@@ -1,0 +1,95 @@
+#include <fmt/format.h>
+
+#include <ostream>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "cli/command.h"
+#include "runtime/generate.h"
+
+namespace nibble::cli {
+namespace {
+
+struct RunOptions {
+  std::string model;
+  std::string prompt;
+  std::string prompt_file;
+  std::string system;
+  bool chat = false;
+  GenerateOptions generate;
+};
+
+std::vector<std::int32_t> prompt_ids(const RunOptions& options, const Session& session) {
+  const Tokenizer& tokenizer = session.require_tokenizer();
+  const std::string prompt =
+      options.prompt_file.empty() ? options.prompt : read_text_file(options.prompt_file);
+  return tokenizer.encode(prompt);
+}
+
+Json result_json(const GenerateResult& result, const std::vector<std::int32_t>& prompt,
+                 const Tokenizer& tokenizer) {
+  std::vector<std::int32_t> all = prompt;
+  all.insert(all.end(), result.ids.begin(), result.ids.end());
+  return {{"text", result.text},
+          {"ids", result.ids},
+          {"prompt_tokens", result.prompt_tokens},
+          {"tokens_per_second", result.tokens_per_second},
+          {"prefill_seconds", result.prefill_seconds},
+          {"decode_seconds", result.decode_seconds},
+          {"finish_reason", to_string(result.finish_reason)},
+          {"full_text", tokenizer.decode(all)},
+          {"full_ids", all}};
+}
+
+void run(const RunOptions& options, Context& context) {
+  const auto backend = context.make_backend();
+  const Session session = open_session(options.model, *backend);
+  const std::vector<std::int32_t> prompt = prompt_ids(options, session);
+  GenerateOptions generate_options = options.generate;
+  if (generate_options.stop_ids.empty()) generate_options.stop_ids = default_stop_ids(session);
+
+  TextSink sink;
+  if (!context.json) {
+    if (!options.chat) context.out() << options.prompt << std::flush;
+    sink = [&context](std::string_view piece) {
+      context.out() << piece << std::flush;
+      return static_cast<bool>(context.out());
+    };
+  }
+  const GenerateResult result = generate(session, prompt, generate_options, sink);
+  context.emit(result_json(result, prompt, *session.tokenizer), "\n");
+  log(context.log(), LogLevel::kInfo,
+      fmt::format("{} prompt tokens in {:.2f} s, {} generated, {:.1f} tokens/s",
+                  result.prompt_tokens, result.prefill_seconds, result.ids.size(),
+                  result.tokens_per_second));
+}
+
+void add_sampling_options(CLI::App* command, SamplingOptions& sampling) {
+  command->add_option("--temperature", sampling.temperature, "0 is greedy")->capture_default_str();
+  command->add_option("--top-k", sampling.top_k, "Keep the k likeliest (0: all)");
+  command->add_option("--top-p", sampling.top_p, "Keep the likeliest that sum to p");
+  command->add_option("--min-p", sampling.min_p, "Drop what is below p times the likeliest");
+  command->add_option("--repetition-penalty", sampling.repetition_penalty,
+                      "Above 1 makes repeating less likely");
+  command->add_option("--seed", sampling.seed, "Seed of the draws")->capture_default_str();
+}
+
+}  // namespace
+
+void add_run(CLI::App& app, Context& context) {
+  CLI::App* command = app.add_subcommand("run", "Generate text");
+  auto options = add_command<RunOptions>(command, context, run);
+  command->add_option("model", options->model, "Checkpoint")->required();
+  auto* prompt = command->add_option("-p,--prompt", options->prompt, "The prompt (default: empty)");
+  command->add_option("--prompt-file", options->prompt_file, "Read the prompt from a file")
+      ->excludes(prompt);
+  command->add_option("-n,--max-tokens", options->generate.max_new_tokens, "Tokens to generate")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--stop", options->generate.stop, "Text that ends the answer (repeatable)");
+  command->add_option("--context", options->generate.context, "Most tokens of prompt and answer")
+      ->check(CLI::NonNegativeNumber);
+  add_sampling_options(command, options->generate.sampling);
+}
+
+}  // namespace nibble::cli

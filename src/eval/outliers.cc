@@ -1,0 +1,66 @@
+#include "eval/outliers.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+namespace nibble {
+namespace {
+
+// Largest |x| of each channel, by site, over all calls.
+class ChannelAbsmax : public SiteObserver {
+ public:
+  void on_input(const std::string& site, const float* x, std::int64_t rows,
+                std::int64_t cols) override {
+    auto& absmax = sites_[site];
+    absmax.resize(static_cast<std::size_t>(cols));
+    for (std::int64_t r = 0; r < rows; ++r) {
+      const float* row = x + r * cols;
+      for (std::size_t c = 0; c < absmax.size(); ++c) {
+        absmax[c] = std::max(absmax[c], std::abs(row[c]));
+      }
+    }
+  }
+
+  const std::map<std::string, std::vector<float>>& sites() const { return sites_; }
+
+ private:
+  std::map<std::string, std::vector<float>> sites_;
+};
+
+OutlierRow summarize(std::int64_t layer, const std::string& site, std::vector<float> absmax) {
+  const auto largest = std::max_element(absmax.begin(), absmax.end());
+  OutlierRow row{layer, site, *largest, 0, largest - absmax.begin()};
+  const auto middle = absmax.begin() + static_cast<std::ptrdiff_t>(absmax.size() / 2);
+  std::nth_element(absmax.begin(), middle, absmax.end());
+  row.ratio = *middle > 0 ? row.absmax / static_cast<double>(*middle) : 0;
+  return row;
+}
+
+}  // namespace
+
+std::vector<OutlierRow> measure_outliers(const ModelSpec& spec, const WeightSource& source,
+                                         Backend& backend, std::span<const std::int32_t> ids,
+                                         std::int64_t context) {
+  const auto size = static_cast<std::int64_t>(ids.size());
+  const std::int64_t each = std::min(context, size);
+  if (each == 0) fail(ErrorKind::kUsage, "the text to measure outliers on holds no tokens");
+  const std::int64_t rows = size / each * each;
+  const Batch batch = Batch::windows({ids.begin(), ids.begin() + rows}, each);
+
+  Tensor hidden = Tensor::allocate(DType::kF32, {rows, spec.hidden});
+  run_embedding(spec, load_embedding(spec, source, backend), batch, backend,
+                hidden.mutable_data<float>());
+  std::vector<OutlierRow> result;
+  for (std::int64_t layer = 0; layer < spec.layers; ++layer) {
+    ChannelAbsmax observer;
+    run_layer(spec, layer, load_layer(spec, layer, source, backend), batch, backend,
+              hidden.mutable_data<float>(), &observer);
+    for (const auto& [site, absmax] : observer.sites()) {
+      result.push_back(summarize(layer, site, absmax));
+    }
+  }
+  return result;
+}
+
+}  // namespace nibble
