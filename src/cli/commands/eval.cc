@@ -1,10 +1,13 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
-#include "base/file.h"
 #include "cli/command.h"
 #include "cli/terminal.h"
+#include "eval/logits.h"
 #include "eval/perplexity.h"
+#include "eval/tasks/evaluate.h"
+#include "eval/text.h"
+#include "model/arch.h"
 #include "runtime/session.h"
 
 namespace nibble::cli {
@@ -26,10 +29,6 @@ WindowOptions window_options(const TextOptions& options, const Tokenizer& tokeni
   return window;
 }
 
-std::vector<std::int32_t> tokenize_file(const Tokenizer& tokenizer, const std::string& path) {
-  return tokenizer.encode(read_text_file(path), {.parse_special = false});
-}
-
 Json perplexity_json(const PerplexityResult& result) {
   return {{"perplexity", result.perplexity}, {"predicted", result.predicted},
           {"tokens", result.tokens},         {"mean_nll", result.mean_nll},
@@ -40,7 +39,7 @@ void eval_ppl(const TextOptions& options, Context& context) {
   const auto backend = context.make_backend();
   const Session session = open_session(options.model, *backend);
   const Tokenizer& tokenizer = session.require_tokenizer();
-  const auto ids = tokenize_file(tokenizer, options.text);
+  const auto ids = read_text_ids(tokenizer, options.text);
   const PerplexityResult result =
       perplexity(*session.model, ids, window_options(options, tokenizer), context.progress());
   context.emit(
@@ -55,7 +54,7 @@ void eval_kl(const TextOptions& options, Context& context) {
   const Session model = open_session(options.model, *backend);
   const Session reference = open_session(options.reference, *backend);
   const Tokenizer& tokenizer = reference.require_tokenizer();
-  const auto ids = tokenize_file(tokenizer, options.text);
+  const auto ids = read_text_ids(tokenizer, options.text);
   const DivergenceResult result = divergence(
       *model.model, *reference.model, ids, window_options(options, tokenizer), context.progress());
   const Json json = {{"mean_kl", result.mean_kl},
@@ -74,6 +73,72 @@ void eval_kl(const TextOptions& options, Context& context) {
                         result.mean_kl, result.p99_kl, result.max_kl, 100 * result.top1_agreement,
                         result.model.perplexity, result.reference.perplexity,
                         100 * (result.model.perplexity / result.reference.perplexity - 1)));
+}
+
+struct LogitsOptions {
+  std::string model;
+  std::string ids;
+  std::string out;
+};
+
+void eval_logits(const LogitsOptions& options, Context& context) {
+  const auto backend = context.make_backend();
+  const auto checkpoint = open_checkpoint(options.model);
+  const Model model(build_spec(checkpoint->config()), *checkpoint, *backend);
+  const IdMatrix ids = read_ids(options.ids, model.spec().vocab);
+  const Shape shape = write_logits(model, ids, options.out, context.progress());
+  context.emit({{"shape", shape}}, fmt::format("{}: float32 {}\n", options.out, to_string(shape)));
+}
+
+struct TasksOptions {
+  std::string model;
+  std::vector<std::string> tasks;
+  TaskOptions task;
+  bool no_special = false;
+};
+
+void eval_tasks(const TasksOptions& options, Context& context) {
+  const auto backend = context.make_backend();
+  std::vector<TaskFile> files;  // all are looked at before the model is loaded
+  for (const std::string& task : options.tasks) files.push_back(open_task(task));
+  const Session session = open_session(options.model, *backend);
+  TaskOptions task_options = options.task;
+  task_options.special_tokens = !options.no_special;
+  Json rows = Json::array();
+  std::vector<std::vector<std::string>> table = {{"task", "docs", "metric", "value", "stderr"}};
+  for (const TaskFile& file : files) {
+    const TaskResult result = evaluate_task(*session.model, session.require_tokenizer(), file,
+                                            task_options, context.progress());
+    Json row = {{"task", result.task}, {"docs", result.docs}};
+    for (const TaskFigure& figure : result.figures) {
+      row[figure.metric] = figure.value;
+      row[figure.metric + "_stderr"] = figure.std_error;
+      table.push_back({result.task, std::to_string(result.docs), figure.metric,
+                       fmt::format("{:.4f}", figure.value),
+                       fmt::format("{:.4f}", figure.std_error)});
+    }
+    rows.push_back(std::move(row));
+  }
+  context.emit({{"rows", rows}}, format_table(table));
+}
+
+void add_logits(CLI::App* command, Context& context) {
+  auto options = add_command<LogitsOptions>(command, context, eval_logits);
+  command->add_option("model", options->model, "Checkpoint")->required();
+  command->add_option("--ids", options->ids, "Token ids, .npy int32 [batch, seq]")->required();
+  command->add_option("--out", options->out, "Result, .npy float32 [batch, seq, vocab]")
+      ->required();
+}
+
+void add_tasks(CLI::App* command, Context& context) {
+  auto options = add_command<TasksOptions>(command, context, eval_tasks);
+  command->add_option("model", options->model, "Checkpoint")->required();
+  command->add_option("--tasks", options->tasks, "FILE or NAME=FILE, JSON lines")->required();
+  command->add_option("--limit", options->task.limit, "First documents only (0: all)")
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--max-length", options->task.max_length, "Tokens the model reads at most")
+      ->check(CLI::NonNegativeNumber);
+  command->add_flag("--no-special", options->no_special, "Add no BOS");
 }
 
 std::shared_ptr<TextOptions> add_text_command(CLI::App* command, Context& context,
@@ -102,6 +167,8 @@ void add_eval(CLI::App& app, Context& context) {
       eval->add_subcommand("kl", "Distance of the output distribution to another model's");
   const auto options = add_text_command(kl, context, eval_kl);
   kl->add_option("--reference", options->reference, "The model to compare with")->required();
+  add_logits(eval->add_subcommand("logits", "Raw logits of given token ids"), context);
+  add_tasks(eval->add_subcommand("tasks", "Accuracy on multiple-choice and cloze tasks"), context);
 }
 
 }  // namespace nibble::cli

@@ -4,6 +4,7 @@
 #include "cli/terminal.h"
 #include "formats/registry.h"
 #include "model/arch.h"
+#include "quantize/recipe.h"
 
 namespace nibble::cli {
 namespace {
@@ -22,6 +23,17 @@ Rows arch_rows() {
     std::string types;
     for (const std::string& type : arch.model_types) types += (types.empty() ? "" : ", ") + type;
     rows.push_back({arch.name, types});
+  }
+  return rows;
+}
+
+Rows recipe_rows() {
+  Rows rows = {{"name", "aliases", "description"}};
+  for (const Recipe& recipe : bundled_recipes()) {
+    std::string aliases;
+    for (const std::string& alias : recipe.aliases)
+      aliases += (aliases.empty() ? "" : ", ") + alias;
+    rows.push_back({recipe.name, aliases, recipe.description});
   }
   return rows;
 }
@@ -59,6 +71,7 @@ struct ListOptions {
 void list(const ListOptions& options, Context& context) {
   Rows rows;
   if (options.what == "formats") rows = format_rows();
+  if (options.what == "recipes") rows = recipe_rows();
   if (options.what == "archs") rows = arch_rows();
   if (options.what == "checkpoints") rows = checkpoint_rows();
   if (options.what == "impls") rows = impl_rows(context);
@@ -70,9 +83,9 @@ void list(const ListOptions& options, Context& context) {
 void add_list(CLI::App& app, Context& context) {
   CLI::App* command = app.add_subcommand("list", "The registries: what this program knows");
   auto options = add_command<ListOptions>(command, context, list);
-  command->add_option("what", options->what, "formats, archs, checkpoints or impls")
+  command->add_option("what", options->what, "formats, recipes, archs, checkpoints or impls")
       ->required()
-      ->check(CLI::IsMember({"formats", "archs", "checkpoints", "impls"}));
+      ->check(CLI::IsMember({"formats", "recipes", "archs", "checkpoints", "impls"}));
 }
 
 }  // namespace nibble::cli

@@ -5,6 +5,8 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "cli/command.h"
+#include "formats/registry.h"
+#include "model/tokenizer/chat_template.h"
 #include "runtime/generate.h"
 
 namespace nibble::cli {
@@ -16,14 +18,49 @@ struct RunOptions {
   std::string prompt_file;
   std::string system;
   bool chat = false;
+  std::string kv;
   GenerateOptions generate;
 };
 
-std::vector<std::int32_t> prompt_ids(const RunOptions& options, const Session& session) {
+std::string prompt_text(const RunOptions& options) {
+  return options.prompt_file.empty() ? options.prompt : read_text_file(options.prompt_file);
+}
+
+std::string piece_or_empty(const Tokenizer& tokenizer, std::optional<std::int32_t> id) {
+  return id ? tokenizer.piece(*id) : "";
+}
+
+// The prompt as the model's chat template lays out a conversation of one question.
+std::string chat_text(const RunOptions& options, const Session& session, Context& context) {
+  const std::optional<std::string> stored = load_chat_template(session.checkpoint->path());
+  if (!stored) {
+    log(context.log(), LogLevel::kWarning,
+        "the model has no chat template: using plain \"role: text\" paragraphs");
+  }
   const Tokenizer& tokenizer = session.require_tokenizer();
-  const std::string prompt =
-      options.prompt_file.empty() ? options.prompt : read_text_file(options.prompt_file);
-  return tokenizer.encode(prompt);
+  Json messages = Json::array();
+  if (!options.system.empty()) {
+    messages.push_back({{"role", "system"}, {"content", options.system}});
+  }
+  messages.push_back({{"role", "user"}, {"content", prompt_text(options)}});
+  const Json conversation = {{"messages", std::move(messages)},
+                             {"add_generation_prompt", true},
+                             {"bos_token", piece_or_empty(tokenizer, tokenizer.bos())},
+                             {"eos_token", piece_or_empty(tokenizer, tokenizer.eos())}};
+  return apply_chat_template(stored ? *stored : fallback_chat_template(), conversation);
+}
+
+std::vector<std::int32_t> prompt_ids(const RunOptions& options, const Session& session,
+                                     Context& context) {
+  const Tokenizer& tokenizer = session.require_tokenizer();
+  if (!options.chat) return tokenizer.encode(prompt_text(options));
+  // Templates write the special tokens themselves.
+  return tokenizer.encode(chat_text(options, session, context), {.add_special = false});
+}
+
+std::optional<DType> kv_dtype(const RunOptions& options) {
+  if (options.kv.empty()) return std::nullopt;
+  return parse_model_format("kv=" + options.kv).kv;
 }
 
 Json result_json(const GenerateResult& result, const std::vector<std::int32_t>& prompt,
@@ -43,14 +80,14 @@ Json result_json(const GenerateResult& result, const std::vector<std::int32_t>& 
 
 void run(const RunOptions& options, Context& context) {
   const auto backend = context.make_backend();
-  const Session session = open_session(options.model, *backend);
-  const std::vector<std::int32_t> prompt = prompt_ids(options, session);
+  const Session session = open_session(options.model, *backend, kv_dtype(options));
+  const std::vector<std::int32_t> prompt = prompt_ids(options, session, context);
   GenerateOptions generate_options = options.generate;
   if (generate_options.stop_ids.empty()) generate_options.stop_ids = default_stop_ids(session);
 
   TextSink sink;
   if (!context.json) {
-    if (!options.chat) context.out() << options.prompt << std::flush;
+    if (!options.chat) context.out() << prompt_text(options) << std::flush;
     sink = [&context](std::string_view piece) {
       context.out() << piece << std::flush;
       return static_cast<bool>(context.out());
@@ -89,6 +126,10 @@ void add_run(CLI::App& app, Context& context) {
   command->add_option("--stop", options->generate.stop, "Text that ends the answer (repeatable)");
   command->add_option("--context", options->generate.context, "Most tokens of prompt and answer")
       ->check(CLI::NonNegativeNumber);
+  command->add_flag("--chat", options->chat, "The prompt is a message: apply the chat template");
+  command->add_option("--system", options->system, "System message of --chat");
+  command->add_option("--kv", options->kv, "Type of the KV cache: f32, f16, bf16")
+      ->check(CLI::IsMember({"f32", "f16", "bf16"}));
   add_sampling_options(command, options->generate.sampling);
 }
 

@@ -1,0 +1,139 @@
+#include "runtime/bench.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "backends/bench_linear.h"
+#include "backends/cpu/probe.h"
+#include "base/error.h"
+#include "checkpoint/checkpoint.h"
+#include "cli/command.h"
+#include "cli/terminal.h"
+#include "model/arch.h"
+#include "runtime/synthetic.h"
+
+namespace nibble::cli {
+namespace {
+
+struct ModelBenchOptions {
+  std::string model;
+  std::string synthetic;
+  std::string format = "bf16";
+  BenchOptions bench;
+};
+
+struct LinearBenchOptions {
+  std::vector<std::string> shapes;  // "KxN": inputs x outputs
+  LinearBench bench;
+};
+
+Model load_bench_model(const ModelBenchOptions& options, Backend& backend) {
+  if (!options.synthetic.empty()) {
+    const SyntheticSource source(options.synthetic, parse_model_format(options.format));
+    return Model(source.spec(), source, backend);
+  }
+  const auto checkpoint = open_checkpoint(options.model);
+  return Model(build_spec(checkpoint->config()), *checkpoint, backend);
+}
+
+void bench_model(const ModelBenchOptions& options, Context& context) {
+  if (options.model.empty() == options.synthetic.empty()) {
+    fail(ErrorKind::kUsage, "bench: give a checkpoint or --synthetic NAME");
+  }
+  const auto backend = context.make_backend();
+  const cpu::MachineLimits limits = cpu::measure_machine(backend->pool(), backend->caps());
+  BenchOptions bench_options = options.bench;
+  bench_options.bytes_per_second = limits.read_bandwidth.all_threads;
+  bench_options.flops_per_second = cpu::best_peak(limits).f32.all_threads;
+  const Model model = load_bench_model(options, *backend);
+  const BenchResult result = bench(model, bench_options, context.progress());
+  const Json json = {{"model", options.model.empty() ? options.synthetic : options.model},
+                     {"threads", backend->pool().threads()},
+                     {"isa", to_string(backend->caps().isa)},
+                     {"pp_tokens_per_second", result.pp_tokens_per_second},
+                     {"tg_tokens_per_second", result.tg_tokens_per_second},
+                     {"bandwidth_fraction", result.bandwidth_fraction},
+                     {"flops_fraction", result.flops_fraction},
+                     {"weight_bytes", result.cost.weight_bytes},
+                     {"read_bytes_per_second", bench_options.bytes_per_second},
+                     {"f32_flops_per_second", bench_options.flops_per_second}};
+  context.emit(
+      json,
+      fmt::format("prefill {:.1f} tokens/s, {:.1f} % of the measured {:.0f} GFLOP/s (float32)\n"
+                  "decode  {:.1f} tokens/s, {:.1f} % of the measured {:.1f} GB/s\n",
+                  result.pp_tokens_per_second, 100 * result.flops_fraction,
+                  bench_options.flops_per_second / 1e9, result.tg_tokens_per_second,
+                  100 * result.bandwidth_fraction, bench_options.bytes_per_second / 1e9));
+}
+
+LinearBench::Shape parse_shape(const std::string& text) {
+  long long cols = 0;
+  long long rows = 0;
+  int end = 0;
+  if (std::sscanf(text.c_str(), "%lldx%lld%n", &cols, &rows, &end) != 2 ||
+      static_cast<std::size_t>(end) != text.size() || cols < 1 || rows < 1 || cols > 1 << 20 ||
+      rows > 1 << 20) {
+    fail(ErrorKind::kUsage, "--shapes '{}': expected INPUTSxOUTPUTS, such as 4096x14336", text);
+  }
+  return {rows, cols};
+}
+
+void run_bench_linear(const LinearBenchOptions& options, Context& context) {
+  const auto backend = context.make_backend();
+  LinearBench bench = options.bench;
+  if (!options.shapes.empty()) bench.shapes.clear();
+  for (const std::string& shape : options.shapes) bench.shapes.push_back(parse_shape(shape));
+  BackendOptions backend_options = BackendOptions::from_environment();
+  if (context.threads > 0) backend_options.threads = context.threads;
+  const cpu::MachineLimits limits = cpu::measure_machine(backend->pool(), backend->caps());
+  Json rows = Json::array();
+  std::vector<std::vector<std::string>> table = {
+      {"format", "in", "out", "m", "implementation", "ms", "GFLOP/s", "% peak", "GB/s", "% read"}};
+  for (const BenchRow& row : bench_linear(backend_options, limits, bench)) {
+    rows.push_back({{"impl", row.impl},
+                    {"format", row.format},
+                    {"shape", {row.cols, row.rows}},
+                    {"m", row.m},
+                    {"seconds", row.seconds},
+                    {"gflops", row.gflops},
+                    {"gbytes_per_second", row.gbytes_per_second},
+                    {"flops_fraction", row.flops_fraction},
+                    {"bandwidth_fraction", row.bandwidth_fraction}});
+    table.push_back({row.format, std::to_string(row.cols), std::to_string(row.rows),
+                     std::to_string(row.m), row.impl, fmt::format("{:.3f}", 1e3 * row.seconds),
+                     fmt::format("{:.1f}", row.gflops),
+                     fmt::format("{:.1f}", 100 * row.flops_fraction),
+                     fmt::format("{:.1f}", row.gbytes_per_second),
+                     fmt::format("{:.1f}", 100 * row.bandwidth_fraction)});
+  }
+  context.emit({{"rows", rows}}, format_table(table));
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app, Context& context) {
+  CLI::App* command = app.add_subcommand("bench", "Speed, and its share of the machine's limits");
+  auto options = add_command<ModelBenchOptions>(command, context, bench_model);
+  command->add_option("model", options->model, "Checkpoint");
+  command->add_option("--synthetic", options->synthetic, "Random weights of this shape instead");
+  command->add_option("--format", options->format, "Format of the synthetic weights")
+      ->capture_default_str();
+  BenchOptions& bench = options->bench;
+  command->add_option("--pp", bench.prompt, "Tokens of the prompt")->capture_default_str();
+  command->add_option("--tg", bench.generated, "Tokens to generate")->capture_default_str();
+  command->add_option("--batch", bench.batch, "Sequences at once")->capture_default_str();
+  command->add_option("--context", bench.context, "Tokens in the cache before decoding");
+  command->add_option("--repetitions", bench.repetitions, "Best of so many")->capture_default_str();
+
+  CLI::App* linear = command->add_subcommand("linear", "One op, every implementation");
+  auto linear_options = add_command<LinearBenchOptions>(linear, context, run_bench_linear);
+  linear->add_option("--shapes", linear_options->shapes, "INPUTSxOUTPUTS, comma separated")
+      ->delimiter(',');
+  linear->add_option("--m", linear_options->bench.ms, "Rows of the input, comma separated")
+      ->delimiter(',');
+  linear->add_option("--formats", linear_options->bench.formats, "Weight formats, comma separated")
+      ->delimiter(',');
+}
+
+}  // namespace nibble::cli

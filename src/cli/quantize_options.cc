@@ -1,0 +1,91 @@
+#include "cli/quantize_options.h"
+
+#include "base/error.h"
+
+namespace nibble::cli {
+namespace {
+
+// "REGEX=FORMAT"; the expression may hold '=', a format's name without parts may not.
+FormatOverride parse_override(const std::string& text) {
+  const std::size_t at = text.rfind('=');
+  if (at == std::string::npos || at == 0) {
+    fail(ErrorKind::kUsage, "--override '{}': expected REGEX=FORMAT, such as 'v_proj$=int8_g128'",
+         text);
+  }
+  const std::string name = text.substr(at + 1);
+  // Short names of model formats are welcome where they say a weight format.
+  for (const FormatAlias& alias : format_aliases()) {
+    if (alias.name == name) return {text.substr(0, at), parse_model_format(name).weights};
+  }
+  return {text.substr(0, at), parse_weight_format(name)};
+}
+
+FormatPtr with_bits_and_group(const FormatPtr& format, int bits, std::int64_t group) {
+  WeightDescriptor descriptor = format->descriptor();
+  if (format->is_float()) {
+    fail(ErrorKind::kUsage, "--bits and --group need an integer format, not {}", format->name());
+  }
+  if (bits > 0) descriptor.element.bits = bits;
+  if (group == 0) descriptor.scheme.granularity = Granularity::kChannel;
+  if (group > 0) {
+    descriptor.scheme.granularity = Granularity::kGroup;
+    descriptor.scheme.group = group;
+  }
+  return make_format(descriptor);
+}
+
+}  // namespace
+
+void add_quantize_options(CLI::App* command, QuantizeArguments& a) {
+  command->add_option("--recipe", a.recipe, "Name or JSON file (nibble list recipes)")
+      ->capture_default_str();
+  command->add_option("--format", a.format, "Format of the weights (nibble list formats)");
+  command->add_option("--bits", a.bits, "Bits of a code, 2 to 8")->check(CLI::Range(2, 8));
+  command->add_option("--group", a.group, "Weights that share a scale; 0: a whole row")
+      ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 20));
+  command->add_option("--override", a.overrides, "REGEX=FORMAT for modules that match (repeatable)")
+      ->allow_extra_args(false);
+  command->add_option("--calib", a.calibration_files, "Calibration text files (default: bundled)")
+      ->expected(1, 1024);
+  command->add_option("--calib-tokens", a.calibration.tokens, "Tokens for statistics")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--search-tokens", a.calibration.search_tokens, "Tokens that judge a search")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--calib-context", a.calibration.context, "Tokens of a calibration window")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--verify-text", a.verify_text, "Held-out text (default: bundled)");
+  command->add_option("--verify-tokens", a.verify_tokens, "Tokens of it to use")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--fail-above-kl", a.fail_above_kl, "Exit 6 when the mean KL is above this")
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--max-shard-bytes", a.max_shard_bytes, "Largest file of the output")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+}
+
+QuantizeOptions quantize_options(const QuantizeArguments& a) {
+  QuantizeOptions options{.source = a.source, .output = a.output, .recipe = load_recipe(a.recipe)};
+  if (!a.format.empty()) options.format = parse_model_format(a.format);
+  if (a.bits > 0 || a.group >= 0) {
+    const ModelFormat base =
+        parse_model_format(a.format.empty() ? options.recipe.format : a.format);
+    if (base.weights == nullptr) {
+      fail(ErrorKind::kUsage, "--bits and --group: format '{}' leaves the weights alone", a.format);
+    }
+    options.format.weights = with_bits_and_group(base.weights, a.bits, a.group);
+    options.format.scale_type_from_checkpoint = base.scale_type_from_checkpoint;
+  }
+  for (const std::string& text : a.overrides) options.overrides.push_back(parse_override(text));
+  options.calibration_files.assign(a.calibration_files.begin(), a.calibration_files.end());
+  options.calibration = a.calibration;
+  options.verify.enabled = !a.no_verify;
+  options.verify.text = a.verify_text;
+  options.verify.tokens = a.verify_tokens;
+  options.verify.fail_above_kl = a.fail_above_kl;
+  options.resume = a.resume;
+  options.max_shard_bytes = a.max_shard_bytes;
+  return options;
+}
+
+}  // namespace nibble::cli

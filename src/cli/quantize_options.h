@@ -1,0 +1,36 @@
+// The options that `quantize` and `plan` share.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "quantize/quantize.h"
+
+namespace nibble::cli {
+
+struct QuantizeArguments {
+  std::string source;
+  std::string output;
+  std::string recipe = "smoothquant+";
+  std::string format;
+  int bits = 0;                        // 0: as the format says
+  std::int64_t group = -1;             // -1: as the format says, 0: one scale a channel
+  std::vector<std::string> overrides;  // REGEX=FORMAT
+  std::vector<std::string> calibration_files;
+  CalibrationOptions calibration = {0, 0, 0};
+  std::string verify_text;
+  std::int64_t verify_tokens = VerifyOptions{}.tokens;
+  double fail_above_kl = std::numeric_limits<double>::infinity();
+  std::uint64_t max_shard_bytes = QuantizeOptions{}.max_shard_bytes;
+  bool resume = false;
+  bool no_verify = false;
+};
+
+void add_quantize_options(CLI::App* command, QuantizeArguments& arguments);
+
+// kUsage for formats and overrides that do not parse, and --bits or --group on a float format.
+QuantizeOptions quantize_options(const QuantizeArguments& arguments);
+
+}  // namespace nibble::cli
