@@ -71,6 +71,17 @@ void check_finite(LayerWeights& weights) {
   }
 }
 
+std::vector<SiteKind> smoothable_kinds(const ModelSpec& spec, const WeightSource& source,
+                                       Backend& backend) {
+  LayerWeights weights = load_layer(spec, 0, source, backend);
+  std::vector<SiteKind> kinds;
+  for (const Site& site : sites(spec, weights)) {
+    if (site.producer.kind == Producer::Kind::kNone) continue;
+    if (std::ranges::find(kinds, site.kind) == kinds.end()) kinds.push_back(site.kind);
+  }
+  return kinds;
+}
+
 void transform_layer(const ModelSpec& spec, const Recipe& recipe, const RecipePoint& point,
                      DType norm_type, LayerWeights& weights, LayerStatistics& statistics) {
   std::vector<Site> layer_sites = sites(spec, weights);

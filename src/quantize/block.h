@@ -19,6 +19,10 @@ LayerWeights clone_layer(const LayerWeights& weights);
 // kCorrupt, naming the tensor, when a weight, bias or norm of the layer holds a NaN or infinity.
 void check_finite(LayerWeights& weights);
 
+// The kinds of site of this model that a transform can smooth, in the order of the forward pass.
+std::vector<SiteKind> smoothable_kinds(const ModelSpec& spec, const WeightSource& source,
+                                       Backend& backend);
+
 // A search step's place in its space; steps without a search have an empty choice.
 struct RecipePoint {
   SearchSpace space;

@@ -35,7 +35,10 @@ class FormatChooser {
   // `wanted` with the checkpoint's type of scales, made to fit; `stored` when nothing fits.
   FormatPtr fit(const PlannedModule& module, FormatPtr wanted, const FormatPtr& stored) {
     if (wanted->is_float()) return wanted;
-    if (scale_type_open_) wanted = with_scale_type(wanted, half_);
+    // F16 is what a name without a type of scales stands for.
+    if (scale_type_open_ && wanted->descriptor().scheme.scale_type == DType::kF16) {
+      wanted = with_scale_type(wanted, half_);
+    }
     const std::string reason = wanted->why_not(module.rows, module.cols);
     if (reason.empty()) return wanted;
     WeightDescriptor descriptor = wanted->descriptor();

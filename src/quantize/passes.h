@@ -42,9 +42,6 @@ struct Calibration {
 // One forward pass of the source. Experts that no token was sent to are said aloud, once.
 Calibration run_statistics_pass(const Job& job);
 
-// The kinds of site that some transform of this model can smooth.
-std::vector<SiteKind> smoothable_kinds(const Job& job);
-
 // Compares candidates by the loss of the whole quantized model: all of a batch advance together,
 // layer by layer. Fills report.search.
 RecipePoint run_search(const Job& job, const Calibration& calibration);

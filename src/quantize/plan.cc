@@ -4,7 +4,7 @@
 #include <chrono>
 #include <vector>
 
-#include "checkpoint/checkpoint.h"
+#include "quantize/block.h"
 #include "quantize/setup.h"
 
 namespace nibble {
@@ -67,14 +67,7 @@ Sizes sizes_of(const Setup& setup) {
 // each round.
 std::int64_t count_candidates(const Setup& setup, const QuantizeOptions& options,
                               Backend& backend) {
-  LayerWeights weights = load_layer(setup.spec(), 0, setup.source(), backend);
-  std::vector<SiteKind> kinds;
-  for (const Site& site : sites(setup.spec(), weights)) {
-    const bool smoothable = site.producer.kind != Producer::Kind::kNone;
-    if (smoothable && std::ranges::find(kinds, site.kind) == kinds.end()) {
-      kinds.push_back(site.kind);
-    }
-  }
+  const std::vector<SiteKind> kinds = smoothable_kinds(setup.spec(), setup.source(), backend);
   std::int64_t count = 0;
   for (const RecipeStep& step : options.recipe.steps) {
     if (step.algorithm->space == nullptr) continue;

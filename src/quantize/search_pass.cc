@@ -220,20 +220,10 @@ const RecipeStep* find_search(const Recipe& recipe) {
 
 }  // namespace
 
-std::vector<SiteKind> smoothable_kinds(const Job& job) {
-  LayerWeights weights = load_layer(job.spec, 0, job.source, job.backend);
-  std::vector<SiteKind> kinds;
-  for (const Site& site : sites(job.spec, weights)) {
-    if (site.producer.kind == Producer::Kind::kNone) continue;
-    if (std::ranges::find(kinds, site.kind) == kinds.end()) kinds.push_back(site.kind);
-  }
-  return kinds;
-}
-
 RecipePoint run_search(const Job& job, const Calibration& calibration) {
   const RecipeStep* step = find_search(job.options.recipe);
   if (step == nullptr) return {};
-  const std::vector<SiteKind> kinds = smoothable_kinds(job);
+  const std::vector<SiteKind> kinds = smoothable_kinds(job.spec, job.source, job.backend);
   if (kinds.empty()) job.note("no site of this architecture can be smoothed exactly");
   const SearchSpace space = step->algorithm->space(step->parameters, kinds);
   CandidateRunner runner(job, calibration, space);

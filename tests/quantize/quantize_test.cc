@@ -89,10 +89,12 @@ TEST_F(QuantizeTest, BitsPerWeightCountWhatIsStored) {
 TEST_F(QuantizeTest, OverridesCountFromTheFirst) {
   QuantizeOptions o = options("out", "rtn");
   o.overrides = {{"layers\\.0\\.mlp\\.down_proj$", parse_weight_format("bf16")},
-                 {"down_proj", parse_weight_format("int8_channel_sym")}};
+                 {"down_proj", parse_weight_format("int8_channel_sym")},
+                 {"o_proj", parse_weight_format("int8_channel_sym_sf32")}};
   quantize(o, *backend_);
   EXPECT_EQ(format_of("out", "model.layers.0.mlp.down_proj"), "bf16");
   EXPECT_EQ(format_of("out", "model.layers.1.mlp.down_proj"), "int8_channel_sym_sbf16");
+  EXPECT_EQ(format_of("out", "model.layers.0.self_attn.o_proj"), "int8_channel_sym_sf32");
   EXPECT_EQ(format_of("out", "model.layers.1.mlp.up_proj"), "int4_g128_asym_sbf16");
 }
 
