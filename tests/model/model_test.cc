@@ -111,6 +111,15 @@ TEST(Misuse, IsAUsageError) {
   EXPECT_ERROR(KvCache(oracle.spec, 4, DType::kI8), ErrorKind::kUnsupported, "I8");
 }
 
+TEST(EmptyBatch, HasNoLogits) {
+  const Oracle oracle = golden("qwen3_mqa_old");
+  const Model model(oracle.spec, *oracle.checkpoint, *oracle.backend);
+  EXPECT_EQ(model.logits({}).shape(), (Shape{0, oracle.spec.vocab}));
+  KvCache cache(oracle.spec, 4, DType::kF32);
+  EXPECT_EQ(model.logits(Batch::single({}, &cache)).dim(0), 0);
+  EXPECT_ERROR(model.last_logits(Batch::single({}, &cache)), ErrorKind::kUsage, "no last one");
+}
+
 TEST(TrainedModel, TinyNovelNextTokenLogits) {
   const auto checkpoint = open_checkpoint(test::tiny_novel());
   const auto backend = make_cpu_backend();

@@ -1,14 +1,14 @@
-"""Writes one small random checkpoint a directory, with the logits that transformers computes for it.
+"""Writes small random checkpoints, each with the logits that transformers computes for it.
 
 Usage: make.py OUTPUT_DIRECTORY [NAME...]     (transformers 5.17.0, torch 2.15, safetensors)
 
 Each directory holds config.json, model.safetensors, input_ids.npy (int32 [2, 32]) and expected.npy
 (float32 logits, or the last hidden state of an encoder), computed in float32 with eager attention
 from the weights as they are stored (rounded to F16 or BF16 where they are). Random weights have a
-standard deviation of 0.2, so that logits are not flat. What was written is read back by transformers
-and must give the same logits. transformers writes only the newest spelling of a config; `old`
-rewrites it as older releases did, without changing what it means. ropes.json has the frequencies of
-rotary embeddings and the slopes of ALiBi at real sizes.
+standard deviation of 0.2, so that logits are not flat. What was written is read back by
+transformers and must give the same logits. transformers writes only the newest spelling of a
+config; `old` rewrites it as older releases did, without changing what it means. ropes.json has the
+frequencies of rotary embeddings and the slopes of ALiBi at real sizes.
 """
 
 import json
@@ -103,7 +103,8 @@ def strip(prefix):
 
 def without_head(prefix):
     def change(tensors):
-        return {k.removeprefix(prefix): v for k, v in tensors.items() if not k.startswith("lm_head")}
+        tensors = {k: v for k, v in tensors.items() if not k.startswith("lm_head")}
+        return strip(prefix)(tensors)
     return change
 
 
@@ -125,7 +126,7 @@ def with_stored_head(tensors):
 
 
 def opt_old_prefix(tensors):
-    return {k.removeprefix("model."): v for k, v in tensors.items() if not k.startswith("lm_head")}
+    return without_head("model.")(tensors)
 
 
 def bert_old_names(tensors):
@@ -233,10 +234,11 @@ CASES = {
                                    attn_logit_softcapping=None, final_logit_softcapping=None,
                                    attention_bias=True, hidden_activation="gelu",
                                    layer_types=MIXED[::-1]), F16, None, None),
-    "phi3_longrope_long_old": (family(*PHI3, num_key_value_heads=2, hidden_size=64, rope_parameters=rope(
-        "longrope", short_factor=SHORT, long_factor=LONG, partial_rotary_factor=0.5,
-        original_max_position_embeddings=16), original_max_position_embeddings=16), F16, old_phi3,
-        None),
+    "phi3_longrope_long_old": (family(
+        *PHI3, num_key_value_heads=2, hidden_size=64, rope_parameters=rope(
+            "longrope", short_factor=SHORT, long_factor=LONG, partial_rotary_factor=0.5,
+            original_max_position_embeddings=16), original_max_position_embeddings=16), F16,
+        old_phi3, None),
     "phi3_longrope_short": (family(*PHI3, num_key_value_heads=4, rope_parameters=rope(
         "longrope", short_factor=SHORT, long_factor=LONG, original_max_position_embeddings=32),
         original_max_position_embeddings=32), BF16, None, None),
