@@ -65,7 +65,10 @@ void add_quantize_options(CLI::App* command, QuantizeArguments& a) {
 }
 
 QuantizeOptions quantize_options(const QuantizeArguments& a) {
-  QuantizeOptions options{.source = a.source, .output = a.output, .recipe = load_recipe(a.recipe)};
+  QuantizeOptions options;
+  options.source = a.source;
+  options.output = a.output;
+  options.recipe = load_recipe(a.recipe);
   if (!a.format.empty()) options.format = parse_model_format(a.format);
   if (a.bits > 0 || a.group >= 0) {
     const ModelFormat base =
