@@ -20,6 +20,7 @@ CODE = {".h", ".cc", ".cu", ".cuh", ".py", ".sh", ".cmake"}
 REGISTRIES = {
     "src/model/archs": "src/model/registry.def",
     "src/quantize/algorithms": "src/quantize/registry.def",
+    "src/checkpoint/conventions": "src/checkpoint/registry.def",
 }
 
 

@@ -16,7 +16,8 @@ TEST(TensorTest, ElementCountRefusesOverflowAndNegatives) {
 }
 
 TEST(TensorTest, AllocationFailureIsAMemoryError) {
-  EXPECT_ERROR(Tensor::allocate(DType::kF32, {std::int64_t{1} << 61}), ErrorKind::kMemory, "memory");
+  EXPECT_ERROR(Tensor::allocate(DType::kF32, {std::int64_t{1} << 61}), ErrorKind::kMemory,
+               "memory");
   EXPECT_ERROR(Tensor::allocate(DType::kU8, {std::int64_t{1} << 60}), ErrorKind::kMemory,
                "allocate");
 }

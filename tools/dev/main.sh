@@ -46,6 +46,7 @@ cmd_check() {
   python3 tools/check_sizes.py || failed=1
   python3 tools/check_tree.py || failed=1
   if [[ -d build/src/backends ]]; then
+    python3 tools/check_isa_symbols.py --self-test || failed=1
     python3 tools/check_isa_symbols.py build || failed=1
   fi
   return $failed

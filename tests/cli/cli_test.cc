@@ -1,0 +1,136 @@
+// The command line as a user meets it: exit status, the one line of an error, JSON on stdout.
+#include <algorithm>
+#include <fstream>
+#include <sstream>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "cli/app.h"
+#include "support/test_data.h"
+
+namespace nibble {
+namespace {
+
+struct Outcome {
+  int status;
+  std::string out, err;
+};
+
+Outcome invoke(const std::vector<std::string>& arguments) {
+  std::ostringstream out;
+  std::ostringstream err;
+  const int status = cli::run_app(arguments, out, err);
+  return {status, out.str(), err.str()};
+}
+
+Json nibble_json(std::vector<std::string> arguments) {
+  arguments.insert(arguments.end(), {"--json", "--quiet"});
+  const Outcome outcome = invoke(arguments);
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  return parse_json(outcome.out, "stdout");
+}
+
+std::string tiny() { return test::tiny_novel().string(); }
+
+// A few thousand tokens of text that belongs to nobody's calibration.
+std::string short_text(const test::TempDir& dir, std::size_t bytes = 20'000) {
+  const std::string text = read_text_file(test::source_dir() / "data/verify.txt");
+  const std::string path = dir / "text.txt";
+  std::ofstream(path) << text.substr(0, bytes);
+  return path;
+}
+
+TEST(CliTest, UsageErrorsAreOneLineAndExitTwo) {
+  for (const std::vector<std::string>& bad :
+       {std::vector<std::string>{},
+        {"fly"},
+        {"list", "birds"},
+        {"run"},
+        {"quantize", tiny()},
+        {"run", tiny(), "--threads", "0"},
+        {"quantize", tiny(), "/tmp/x", "--recipe", "nonsense"},
+        {"quantize", tiny(), "/tmp/x", "--format", "int9_g128"},
+        {"list", "impls", "--device", "toaster"}}) {
+    const Outcome outcome = invoke(bad);
+    EXPECT_EQ(outcome.status, 2) << outcome.err;
+    EXPECT_THAT(outcome.err, testing::StartsWith("nibble: error: [usage] "));
+    EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << outcome.err;
+    EXPECT_EQ(outcome.out, "");
+  }
+}
+
+TEST(CliTest, MissingAndDamagedModelsExitThree) {
+  const test::TempDir dir;
+  EXPECT_EQ(invoke({"inspect", dir / "none"}).status, 3);
+  std::filesystem::copy(test::tiny_novel(), dir.path(), std::filesystem::copy_options::recursive);
+  std::filesystem::resize_file(dir / "model.safetensors", 1'000'000);
+  const Outcome outcome = invoke({"run", dir.path().string(), "-p", "x"});
+  EXPECT_EQ(outcome.status, 3);
+  EXPECT_THAT(outcome.err, testing::HasSubstr("model.safetensors"));
+}
+
+TEST(CliTest, HelpAndVersionExitZero) {
+  EXPECT_EQ(invoke({"--help"}).status, 0);
+  EXPECT_THAT(invoke({"--version"}).out, testing::StartsWith("nibble "));
+  EXPECT_THAT(invoke({"quantize", "--help"}).out, testing::HasSubstr("--fail-above-kl"));
+}
+
+TEST(CliTest, ListsEveryRegistry) {
+  for (const char* what : {"formats", "recipes", "archs", "checkpoints", "impls"}) {
+    EXPECT_GT(nibble_json({"list", what})["rows"].size(), 2u) << what;
+  }
+}
+
+TEST(CliTest, TokenizesAndGeneratesTheGoldenText) {
+  const Json golden = read_json_file((test::tiny_novel() / "reference.json").string());
+  const std::string prompt = golden["greedy_prompt"];
+  const Json tokens = nibble_json({"tokenize", tiny(), "--text", prompt});
+  const auto prompt_tokens = tokens["ids"].size();
+  const auto wanted = golden["greedy_ids"].size() - prompt_tokens;
+  const Json run = nibble_json({"run", tiny(), "-p", prompt, "-n", std::to_string(wanted)});
+  EXPECT_EQ(run["full_ids"], golden["greedy_ids"]);
+  EXPECT_EQ(run["prompt_tokens"], prompt_tokens);
+  EXPECT_EQ(prompt + run["text"].get<std::string>(), run["full_text"]);
+}
+
+TEST(CliTest, InspectsAndPlans) {
+  const Json inspected = nibble_json({"inspect", tiny()});
+  EXPECT_EQ(inspected["bits_per_weight"], 16.0);
+  EXPECT_EQ(inspected["architecture"]["name"], "llama");
+  EXPECT_EQ(inspected["linears"].size(), 6u * 7u);
+  const Json plan = nibble_json({"plan", tiny(), "--recipe", "rtn"});
+  EXPECT_NEAR(plan["bits_per_weight"].get<double>(), 4 + 24.0 / 128, 0.1);
+}
+
+TEST(CliTest, QuantizesVerifiesAndReloads) {
+  const test::TempDir dir;
+  const std::string text = short_text(dir);
+  const Json report =
+      nibble_json({"quantize", tiny(), dir / "q", "--recipe", "rtn", "--verify-text", text});
+  EXPECT_GT(report["verify"]["mean_kl"], 0.01);
+  EXPECT_LT(report["verify"]["mean_kl"], 0.5);
+  EXPECT_EQ(report["verify"]["nan"], 0);
+  EXPECT_EQ(report["layers"].size(), 6u);
+  const Json kl = nibble_json({"eval", "kl", dir / "q", "--reference", tiny(), "--text", text});
+  EXPECT_NEAR(kl["mean_kl"].get<double>(), report["verify"]["mean_kl"].get<double>(), 1e-6);
+  EXPECT_EQ(nibble_json({"inspect", dir / "q"})["convention"], "compressed-tensors");
+
+  // The target exists now; and a bar that cannot be met is said after the output is complete.
+  EXPECT_EQ(invoke({"quantize", tiny(), dir / "q", "--recipe", "rtn"}).status, 2);
+  const Outcome missed = invoke({"quantize", tiny(), dir / "q2", "--recipe", "rtn", "--verify-text",
+                                 text, "--fail-above-kl", "0.001", "--json", "--quiet"});
+  EXPECT_EQ(missed.status, 6) << missed.err;
+  EXPECT_GT(parse_json(missed.out, "stdout")["verify"]["mean_kl"], 0.01);
+  EXPECT_TRUE(std::filesystem::exists(dir / "q2/config.json"));
+}
+
+TEST(CliTest, TextThatIsNotUtf8IsAUsageError) {
+  const test::TempDir dir;
+  std::ofstream(dir / "bad.txt") << "fine until \xff here";
+  EXPECT_EQ(invoke({"eval", "ppl", tiny(), "--text", dir / "bad.txt"}).status, 2);
+  EXPECT_EQ(invoke({"eval", "ppl", tiny(), "--text", dir / "none.txt"}).status, 3);
+}
+
+}  // namespace
+}  // namespace nibble
