@@ -36,7 +36,9 @@ TEST(Rope, FrequenciesAndScaleMatchTransformers) {
 }
 
 TEST(Alibi, SlopesMatchTransformers) {
-  for (const auto& [heads, expected] : golden()["alibi_slopes"].items()) {
+  const Json all = golden()["alibi_slopes"];
+  ASSERT_EQ(all.size(), 9u);
+  for (const auto& [heads, expected] : all.items()) {
     const std::vector<float> slopes = alibi_slopes(std::stoll(heads));
     ASSERT_EQ(slopes.size(), expected.size()) << heads;
     for (std::size_t i = 0; i < slopes.size(); ++i) {
