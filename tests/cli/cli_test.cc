@@ -50,7 +50,7 @@ TEST(CliTest, UsageErrorsAreOneLineAndExitTwo) {
         {"quantize", tiny()},
         {"run", tiny(), "--threads", "0"},
         {"quantize", tiny(), "/tmp/x", "--recipe", "nonsense"},
-        {"quantize", tiny(), "/tmp/x", "--format", "int9_g128"},
+        {"quantize", tiny(), "/tmp/x", "--format", "int_four"},
         {"list", "impls", "--device", "toaster"}}) {
     const Outcome outcome = invoke(bad);
     EXPECT_EQ(outcome.status, 2) << outcome.err;
