@@ -45,7 +45,7 @@ cmd_check() {
   python3 tools/check_layers.py || failed=1
   python3 tools/check_sizes.py || failed=1
   python3 tools/check_tree.py || failed=1
-  if [[ -d build/src/backends ]]; then
+  if [[ -f build/src/backends/libnibble_backends.a ]]; then
     python3 tools/check_isa_symbols.py --self-test || failed=1
     python3 tools/check_isa_symbols.py build || failed=1
   fi
