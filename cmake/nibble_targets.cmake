@@ -30,9 +30,11 @@ endif()
 
 function(nibble_library name)
   cmake_parse_arguments(ARG "" "" "DEPS" ${ARGN})
-  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
+  # Relative, so that the filter sees nothing of where the checkout lies.
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR}
+    ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
   # isa/ (flags of its own) and main/ (a program) are added by their folder's CMakeLists.txt.
-  list(FILTER sources EXCLUDE REGEX "/(isa|main)/")
+  list(FILTER sources EXCLUDE REGEX "(^|/)(isa|main)/")
   add_library(nibble_${name} STATIC ${sources})
   target_link_libraries(nibble_${name} PUBLIC nibble_flags ${ARG_DEPS})
 endfunction()
