@@ -13,7 +13,10 @@ AttentionSpec llama_attention(const ConfigReader& config, const ModelSpec& spec,
                               const LlamaDefaults& defaults) {
   AttentionSpec attention;
   attention.heads = config.integer({"num_attention_heads"}, 1, kMaxHeads);
-  attention.kv_heads = config.integer_or({"num_key_value_heads"}, 1, kMaxHeads, attention.heads);
+  // An explicit null means "as many as heads" in every architecture; only absence has defaults.
+  const bool same = defaults.kv_heads == 0 || config.is_null("num_key_value_heads");
+  attention.kv_heads = config.integer_or({"num_key_value_heads"}, 1, kMaxHeads,
+                                         same ? attention.heads : defaults.kv_heads);
   if (attention.heads % attention.kv_heads != 0) {
     fail(ErrorKind::kCorrupt, "{}: {} heads cannot share {} key-value heads", config.where(),
          attention.heads, attention.kv_heads);

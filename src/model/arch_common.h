@@ -45,6 +45,7 @@ struct LlamaDefaults {
   double norm_eps = 1e-6;
   bool tied = false;
   std::int64_t head_dim = 0;  // when the key is absent; 0 = hidden / heads
+  std::int64_t kv_heads = 0;  // when the key is absent; 0 = heads
   const char* activation_key = "hidden_act";
   const char* activation = "silu";
   bool partial_rotary = false;

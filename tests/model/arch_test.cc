@@ -61,11 +61,21 @@ TEST(Config, DefaultsFollowTransformers) {
   EXPECT_EQ(build_spec(with(llama(), "num_key_value_heads", nullptr)).attention.kv_heads, 4);
   EXPECT_EQ(build_spec(with(llama(), "head_dim", nullptr)).attention.head_dim, 8);
 
-  EXPECT_EQ(build_spec(with(llama(), "model_type", "qwen3")).attention.head_dim, 128);
-  EXPECT_EQ(build_spec(with(llama(), "model_type", "mixtral")).attention.rope->theta, 1e6);
-  EXPECT_TRUE(build_spec(with(llama(), "model_type", "gemma2")).tied_head);
-  EXPECT_EQ(build_spec(with(llama(), "model_type", "mistral")).attention.windows[0], 4096);
-  Json no_window = with(with(llama(), "model_type", "mistral"), "sliding_window", nullptr);
+  const auto typed = [](const char* type, int heads = 32) {
+    const Json wide = with(with(llama(), "hidden_size", 256), "num_attention_heads", heads);
+    return with(wide, "model_type", type);
+  };
+  EXPECT_EQ(build_spec(typed("qwen3")).attention.head_dim, 128);
+  EXPECT_EQ(build_spec(typed("mixtral")).attention.rope->theta, 1e6);
+  EXPECT_TRUE(build_spec(typed("gemma2")).tied_head);
+  EXPECT_EQ(build_spec(typed("mistral")).attention.windows[0], 4096);
+  EXPECT_EQ(build_spec(typed("mistral", 16)).attention.kv_heads, 8);
+  EXPECT_EQ(build_spec(typed("mixtral", 16)).attention.kv_heads, 8);
+  EXPECT_EQ(build_spec(typed("qwen2")).attention.kv_heads, 32);
+  EXPECT_EQ(build_spec(typed("gemma2", 16)).attention.kv_heads, 4);
+  Json null_heads = with(typed("mistral", 16), "num_key_value_heads", nullptr);
+  EXPECT_EQ(build_spec(null_heads).attention.kv_heads, 16);
+  Json no_window = with(typed("mistral"), "sliding_window", nullptr);
   EXPECT_EQ(build_spec(no_window).attention.windows[1], 0);
   EXPECT_TRUE(build_spec(golden_config("bloom_three_heads_old")).tied_head);
   const Json neox = without(golden_config("gpt_neox_serial_old"), "rotary_pct");

@@ -22,6 +22,7 @@ ModelSpec build_gemma2(const Json& json) {
   ModelSpec spec = llama_like(config, "gemma2",
                               {.tied = true,
                                .head_dim = 256,
+                               .kv_heads = 4,
                                .activation_key = "hidden_activation",
                                .activation = "gelu_pytorch_tanh"});
   spec.embed_scale = static_cast<float>(std::sqrt(static_cast<double>(spec.hidden)));

@@ -7,7 +7,8 @@ namespace nibble {
 
 ModelSpec build_mixtral(const Json& json) {
   const ConfigReader config(json);
-  ModelSpec spec = llama_like(config, "mixtral", {.rope_theta = 1e6, .norm_eps = 1e-5});
+  ModelSpec spec =
+      llama_like(config, "mixtral", {.rope_theta = 1e6, .norm_eps = 1e-5, .kv_heads = 8});
   spec.attention.windows.assign(static_cast<std::size_t>(spec.layers), read_window(config, 0));
 
   spec.mlp.experts = config.integer_or({"num_local_experts", "num_experts"}, 1, kMaxExperts, 8);

@@ -5,7 +5,7 @@ namespace nibble {
 
 ModelSpec build_qwen2(const Json& json) {
   const ConfigReader config(json);
-  ModelSpec spec = llama_like(config, "qwen2");
+  ModelSpec spec = llama_like(config, "qwen2", {.kv_heads = 32});
   spec.attention.qkv_bias = true;
 
   const bool use_windows = config.flag_or({"use_sliding_window"}, false);

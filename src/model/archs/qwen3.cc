@@ -5,7 +5,7 @@ namespace nibble {
 
 ModelSpec build_qwen3(const Json& json) {
   const ConfigReader config(json);
-  ModelSpec spec = llama_like(config, "qwen3", {.head_dim = 128});
+  ModelSpec spec = llama_like(config, "qwen3", {.head_dim = 128, .kv_heads = 32});
   spec.attention.qkv_bias = config.flag_or({"attention_bias"}, false);
   spec.attention.o_bias = spec.attention.qkv_bias;
   spec.attention.qk_norm = spec.norm;
