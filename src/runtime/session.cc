@@ -1,9 +1,5 @@
 #include "runtime/session.h"
 
-#include <algorithm>
-#include <array>
-#include <string_view>
-
 #include "base/error.h"
 #include "model/arch.h"
 
@@ -12,21 +8,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// A checkpoint without any of these (an encoder for `eval logits`, say) is complete all the same.
-bool has_tokenizer_files(const fs::path& path) {
-  if (!fs::is_directory(path)) return fs::is_regular_file(path);  // llama2.c: beside the file
-  constexpr std::array<std::string_view, 4> kFiles = {"tokenizer.json", "tokenizer.model",
-                                                      "vocab.json", "vocab.txt"};
-  return std::any_of(kFiles.begin(), kFiles.end(),
-                     [&](std::string_view name) { return fs::exists(path / name); });
-}
-
-std::unique_ptr<Tokenizer> open_tokenizer(const fs::path& path, bool optional) {
+// Null for a checkpoint without (an encoder for `eval logits`, say): it is complete all the same.
+std::unique_ptr<Tokenizer> open_tokenizer(const fs::path& path) {
+  if (!find_tokenizer(path)) return nullptr;
   try {
     return load_tokenizer(path);
   } catch (const Error& error) {
     // A single-file checkpoint may stand alone; load_tokenizer says kCorrupt when there is none.
-    if (optional && error.kind() == ErrorKind::kCorrupt) return nullptr;
+    if (!fs::is_directory(path) && error.kind() == ErrorKind::kCorrupt) return nullptr;
     throw;
   }
 }
@@ -66,9 +55,7 @@ Session open_session(const fs::path& path, Backend& backend, std::optional<DType
   const ModelSpec spec = build_spec(session.checkpoint->config());
   session.kv_dtype = kv_dtype.value_or(default_kv_dtype(*session.checkpoint, spec));
   session.generation_config = read_generation_config(path);
-  if (has_tokenizer_files(path)) {
-    session.tokenizer = open_tokenizer(path, !fs::is_directory(path));
-  }
+  session.tokenizer = open_tokenizer(path);
   session.model = std::make_unique<Model>(spec, *session.checkpoint, backend);
   return session;
 }

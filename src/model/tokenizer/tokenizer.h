@@ -55,10 +55,14 @@ class StreamDecoder {
   std::size_t next_move_ = 24;     // window length at which old ids are dropped
 };
 
-// Loads the tokenizer of a checkpoint: a directory (tokenizer.json, tokenizer.model, vocab.json
-// with merges.txt, vocab.txt; tokenizer_config.json refines) or one such file, or a llama2.c `.bin`
-// (the file itself, or beside the checkpoint `.bin`). kCorrupt when there is none or it is damaged;
-// kUnsupported for parts that nibble does not know.
+// The tokenizer file of a checkpoint: a directory (tokenizer.json, tokenizer.model, vocab.json with
+// merges.txt, vocab.txt, tokenizer.bin or the only tok*.bin) or a file itself. Nothing when there
+// is none.
+std::optional<std::filesystem::path> find_tokenizer(const std::filesystem::path& path);
+
+// Loads what find_tokenizer() finds; tokenizer_config.json beside it refines. A llama2.c `.bin` may
+// be the tokenizer or a checkpoint that has it beside it. kCorrupt when there is none or it is
+// damaged; kUnsupported for parts that nibble does not know.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path);
 
 }  // namespace nibble

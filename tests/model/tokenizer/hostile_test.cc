@@ -185,5 +185,17 @@ TEST(HostileLlama2c, TruncatedAndLyingFilesAreCorrupt) {
   }
 }
 
+// A checkpoint converted from llama2.c carries its tokenizer under the name it had.
+TEST(FindTokenizer, TakesTheOnlyTokBinOfADirectory) {
+  const test::TempDir dir;
+  EXPECT_EQ(find_tokenizer(dir.path()), std::nullopt);
+  std::ofstream(dir / "tok512.bin") << "x";
+  EXPECT_EQ(find_tokenizer(dir.path()), dir / "tok512.bin");
+  std::ofstream(dir / "tok4096.bin") << "x";
+  EXPECT_EQ(find_tokenizer(dir.path()), std::nullopt);
+  std::ofstream(dir / "tokenizer.json") << "x";
+  EXPECT_EQ(find_tokenizer(dir.path()), dir / "tokenizer.json");
+}
+
 }  // namespace
 }  // namespace nibble
