@@ -2,6 +2,8 @@
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <numeric>
+#include <set>
 
 #include "base/error.h"
 #include "eval/perplexity.h"
@@ -13,38 +15,88 @@ namespace {
 constexpr std::int64_t kMaxHiddenBytes = std::int64_t{512} << 20;  // of all candidates of a batch
 constexpr std::int64_t kMaxLogitBytes = std::int64_t{32} << 20;
 
+// Many candidates are first compared on a few windows, and only the best of them on all.
+constexpr std::int64_t kScreenShare = 8;  // one window in so many
+constexpr std::size_t kFinalists = 6;
+
+// The index of the least loss; the first of equals. A loss that is no number never wins.
+std::size_t least(const std::vector<double>& losses) {
+  std::size_t best = 0;
+  for (std::size_t i = 1; i < losses.size(); ++i) {
+    if (losses[i] < losses[best] || std::isnan(losses[best])) best = i;
+  }
+  return best;
+}
+
+struct Found {
+  Choice choice;
+  double loss = 0;
+};
+
 // Runs batches of candidates through the whole model and keeps their losses.
 class CandidateRunner {
  public:
   CandidateRunner(const Job& job, const Calibration& calibration, const SearchSpace& space)
       : job_(job), calibration_(calibration), space_(space) {}
 
-  // Losses in the order of `choices`.
-  std::vector<double> losses(const std::vector<Choice>& choices) {
-    std::vector<Choice> missing;
-    for (const Choice& choice : choices) {
-      if (!known_.contains(choice) && std::ranges::find(missing, choice) == missing.end()) {
-        missing.push_back(choice);
-      }
-    }
-    const std::int64_t size = rows() * job_.spec.hidden;
-    const auto batch = static_cast<std::size_t>(std::max<std::int64_t>(
-        1, kMaxHiddenBytes / (size * static_cast<std::int64_t>(sizeof(float)))));
-    for (std::size_t begin = 0; begin < missing.size(); begin += batch) {
-      const std::size_t count = std::min(batch, missing.size() - begin);
-      sweep(std::span(missing).subspan(begin, count));
-    }
-    std::vector<double> result;
-    for (const Choice& choice : choices) result.push_back(known_.at(choice));
-    return result;
+  // The best by its loss on all windows, among the first of `choices` and those that do best on
+  // the screening windows.
+  Found best_of(const std::vector<Choice>& choices) {
+    const std::vector<Choice> finalists = screen(choices);
+    const std::vector<double> found = losses(finalists, rows());
+    const std::size_t winner = least(found);
+    return {finalists[winner], found[winner]};
   }
 
-  std::int64_t candidates() const { return static_cast<std::int64_t>(known_.size()); }
+  double loss(const Choice& choice) { return losses({choice}, rows()).front(); }
+
+  std::int64_t candidates() const {
+    std::set<Choice> distinct;
+    for (const auto& [key, loss] : known_) distinct.insert(key.second);
+    return static_cast<std::int64_t>(distinct.size());
+  }
 
  private:
   std::int64_t rows() const { return static_cast<std::int64_t>(job_.windows.search.size()); }
+  std::int64_t screening_rows() const {
+    const std::int64_t context = job_.windows.context;
+    return std::max<std::int64_t>(1, rows() / context / kScreenShare) * context;
+  }
 
-  void sweep(std::span<const Choice> choices) {
+  std::vector<Choice> screen(const std::vector<Choice>& choices) {
+    if (choices.size() <= kFinalists || screening_rows() >= rows()) return choices;
+    const std::vector<double> found = losses(choices, screening_rows());
+    std::vector<std::size_t> order(choices.size());
+    std::iota(order.begin(), order.end(), 0);
+    // The first stays the first whatever its loss; a loss that is no number goes last.
+    std::stable_sort(order.begin() + 1, order.end(), [&](std::size_t a, std::size_t b) {
+      return !std::isnan(found[a]) && (std::isnan(found[b]) || found[a] < found[b]);
+    });
+    std::vector<Choice> finalists;
+    for (std::size_t i = 0; i < kFinalists; ++i) finalists.push_back(choices[order[i]]);
+    return finalists;
+  }
+
+  // Losses over the first `rows` tokens, in the order of `choices`.
+  std::vector<double> losses(const std::vector<Choice>& choices, std::int64_t rows) {
+    std::vector<Choice> missing;
+    for (const Choice& choice : choices) {
+      if (!known_.contains({rows, choice}) && std::ranges::find(missing, choice) == missing.end()) {
+        missing.push_back(choice);
+      }
+    }
+    const std::int64_t bytes = rows * job_.spec.hidden * static_cast<std::int64_t>(sizeof(float));
+    const auto batch = static_cast<std::size_t>(std::max<std::int64_t>(1, kMaxHiddenBytes / bytes));
+    for (std::size_t begin = 0; begin < missing.size(); begin += batch) {
+      const std::size_t count = std::min(batch, missing.size() - begin);
+      sweep(std::span(missing).subspan(begin, count), rows);
+    }
+    std::vector<double> result;
+    for (const Choice& choice : choices) result.push_back(known_.at({rows, choice}));
+    return result;
+  }
+
+  void sweep(std::span<const Choice> choices, std::int64_t rows) {
     const std::string name = fmt::format("sweep{}", sweeps_++);
     std::vector<double> result;
     if (job_.journal.has(name)) {
@@ -52,18 +104,19 @@ class CandidateRunner {
       result.resize(stored.size() / sizeof(double));
       std::memcpy(result.data(), stored.data(), result.size() * sizeof(double));
     } else {
-      result = run_layers(choices, name);
+      result = run_layers(choices, rows, name);
       job_.journal.put(
           name, {reinterpret_cast<const char*>(result.data()), result.size() * sizeof(double)});
       job_.journal.remove(fmt::format("{}.{}", name, job_.spec.layers - 1));
     }
     NIBBLE_CHECK(result.size() == choices.size());
-    for (std::size_t i = 0; i < choices.size(); ++i) known_[choices[i]] = result[i];
+    for (std::size_t i = 0; i < choices.size(); ++i) known_[{rows, choices[i]}] = result[i];
   }
 
-  std::vector<double> run_layers(std::span<const Choice> choices, const std::string& name) {
+  std::vector<double> run_layers(std::span<const Choice> choices, std::int64_t rows,
+                                 const std::string& name) {
     const std::int64_t layers = job_.spec.layers;
-    const std::int64_t size = rows() * job_.spec.hidden;
+    const std::int64_t size = rows * job_.spec.hidden;
     Tensor hidden =
         Tensor::allocate(DType::kF32, {static_cast<std::int64_t>(choices.size()) * size});
     const std::span<float> values(hidden.mutable_data<float>(),
@@ -75,28 +128,34 @@ class CandidateRunner {
     } else {
       embed(values, choices.size());
     }
-    const std::string step = fmt::format("search {} ({} candidates)", sweeps_, choices.size());
+    const std::string step =
+        fmt::format("search {} ({} candidates, {} tokens)", sweeps_, choices.size(), rows);
     for (++layer; layer < layers; ++layer) {
       progress(job_.options.progress, step, layer, layers);
-      run_layer_for_all(layer, choices, values.data());
+      run_layer_for_all(layer, choices, rows, values.data());
       job_.journal.put_floats(fmt::format("{}.{}", name, layer), values);
       job_.journal.remove(fmt::format("{}.{}", name, layer - 1));
     }
     progress(job_.options.progress, step, layers, layers);
-    return compare_outputs(values.data(), choices.size());
+    return compare_outputs(values.data(), choices.size(), rows);
+  }
+
+  std::span<const std::int32_t> ids(std::int64_t rows) const {
+    return std::span(job_.windows.search).first(static_cast<std::size_t>(rows));
   }
 
   void embed(std::span<float> values, std::size_t candidates) {
     const EmbeddingWeights weights = load_embedding(job_.spec, job_.source, job_.backend);
-    embed_windows(job_.spec, weights, job_.windows.search, job_.windows.context, job_.backend,
-                  values.data());
     const std::size_t size = values.size() / candidates;
+    const auto rows = static_cast<std::int64_t>(size) / job_.spec.hidden;
+    embed_windows(job_.spec, weights, ids(rows), job_.windows.context, job_.backend, values.data());
     for (std::size_t c = 1; c < candidates; ++c) {
       std::ranges::copy(values.first(size), values.begin() + static_cast<std::ptrdiff_t>(c * size));
     }
   }
 
-  void run_layer_for_all(std::int64_t layer, std::span<const Choice> choices, float* hidden) {
+  void run_layer_for_all(std::int64_t layer, std::span<const Choice> choices, std::int64_t rows,
+                         float* hidden) {
     const ModelSpec& spec = job_.spec;
     LayerWeights original = load_layer_f32(spec, layer, job_.source, job_.backend);
     check_finite(original);
@@ -106,31 +165,31 @@ class CandidateRunner {
       transform_layer(spec, job_.options.recipe, {space_, choice}, job_.norm_type(), weights,
                       statistics);
       round_layer(job_.options.recipe, job_.plan, spec, statistics, weights, job_.backend);
-      run_windows(spec, layer, weights, job_.windows.search, job_.windows.context, job_.backend,
-                  hidden);
-      hidden += rows() * spec.hidden;
+      run_windows(spec, layer, weights, ids(rows), job_.windows.context, job_.backend, hidden);
+      hidden += rows * spec.hidden;
     }
   }
 
   // Mean over all positions of the distance between the source's and each candidate's output: KL
   // of the distributions, or, for an encoder, the relative squared distance of the hidden states.
-  std::vector<double> compare_outputs(const float* hidden, std::size_t candidates) {
+  std::vector<double> compare_outputs(const float* hidden, std::size_t candidates,
+                                      std::int64_t rows) {
     const ModelSpec& spec = job_.spec;
     const EmbeddingWeights embedding = load_embedding(spec, job_.source, job_.backend);
     const HeadWeights head = load_head(spec, embedding, job_.source, job_.backend);
     const std::int64_t width = spec.decoder ? spec.vocab : spec.hidden;
     const std::int64_t step = std::clamp<std::int64_t>(
-        kMaxLogitBytes / (width * static_cast<std::int64_t>(sizeof(float))), 1, rows());
+        kMaxLogitBytes / (width * static_cast<std::int64_t>(sizeof(float))), 1, rows);
     std::vector<float> p(static_cast<std::size_t>(step * width));
     std::vector<float> q(p.size());
     std::vector<double> row_losses(static_cast<std::size_t>(step));
     std::vector<double> sums(candidates, 0.0);
     const float* reference = calibration_.reference.data<float>();
-    for (std::int64_t begin = 0; begin < rows(); begin += step) {
-      const std::int64_t count = std::min(step, rows() - begin);
+    for (std::int64_t begin = 0; begin < rows; begin += step) {
+      const std::int64_t count = std::min(step, rows - begin);
       run_output(head, reference + begin * spec.hidden, count, p);
       for (std::size_t c = 0; c < candidates; ++c) {
-        const float* states = hidden + static_cast<std::int64_t>(c) * rows() * spec.hidden;
+        const float* states = hidden + static_cast<std::int64_t>(c) * rows * spec.hidden;
         run_output(head, states + begin * spec.hidden, count, q);
         job_.backend.pool().parallel_for(count, 1, [&](std::int64_t first, std::int64_t last) {
           for (std::int64_t r = first; r < last; ++r) {
@@ -140,7 +199,7 @@ class CandidateRunner {
         for (std::int64_t r = 0; r < count; ++r) sums[c] += row_losses[static_cast<std::size_t>(r)];
       }
     }
-    for (double& sum : sums) sum /= static_cast<double>(rows());
+    for (double& sum : sums) sum /= static_cast<double>(rows);
     return sums;
   }
 
@@ -174,22 +233,8 @@ class CandidateRunner {
   const Job& job_;
   const Calibration& calibration_;
   const SearchSpace& space_;
-  std::map<Choice, double> known_;
+  std::map<std::pair<std::int64_t, Choice>, double> known_;  // by the tokens of the loss
   int sweeps_ = 0;
-};
-
-// The choice with the least loss; the first of equals. A loss that is no number never wins.
-std::size_t least(const std::vector<double>& losses) {
-  std::size_t best = 0;
-  for (std::size_t i = 1; i < losses.size(); ++i) {
-    if (losses[i] < losses[best] || std::isnan(losses[best])) best = i;
-  }
-  return best;
-}
-
-struct Found {
-  Choice choice;
-  double loss = 0;
 };
 
 // One round over all coordinates; false when nothing became better.
@@ -202,10 +247,9 @@ bool improve_each_coordinate(const SearchSpace& space, CandidateRunner& runner, 
       choice[coordinate] = static_cast<int>(option);
       if (choice != best.choice) choices.push_back(std::move(choice));
     }
-    const std::vector<double> losses = runner.losses(choices);
-    const std::size_t winner = least(losses);
-    if (winner == 0) continue;
-    best = {choices[winner], losses[winner]};
+    Found found = runner.best_of(choices);
+    if (found.choice == best.choice) continue;
+    best = std::move(found);
     improved = true;
   }
   return improved;
@@ -227,9 +271,7 @@ RecipePoint run_search(const Job& job, const Calibration& calibration) {
   if (kinds.empty()) job.note("no site of this architecture can be smoothed exactly");
   const SearchSpace space = step->algorithm->space(step->parameters, kinds);
   CandidateRunner runner(job, calibration, space);
-  const std::vector<double> losses = runner.losses(space.starts);
-  const std::size_t winner = least(losses);
-  Found best{space.starts[winner], losses[winner]};
+  Found best = runner.best_of(space.starts);
   for (int round = 0; space.descend && round < space.max_rounds; ++round) {
     if (!improve_each_coordinate(space, runner, best)) break;
   }
@@ -240,7 +282,7 @@ RecipePoint run_search(const Job& job, const Calibration& calibration) {
                                space.options[i][static_cast<std::size_t>(best.choice[i])]);
   }
   report.loss = best.loss;
-  report.identity_loss = losses.front();
+  report.identity_loss = runner.loss(space.starts.front());
   report.candidates = runner.candidates();
   job.report.search = report;
   return {space, best.choice};
