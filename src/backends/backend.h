@@ -1,8 +1,10 @@
 // A device that runs ops: for each op an ordered list of implementations, walked at every call.
 //
-//   NIBBLE_VERBOSE=dispatch        log which implementation was taken, and why others were not
-//   (once each) NIBBLE_ISA=generic|avx2|avx512 use at most this level
-//   NIBBLE_FORCE=linear:reference,attention:avx2   take exactly this implementation or fail
+//   NIBBLE_VERBOSE=dispatch           log which implementation was taken, and why others were
+//                                     not (once each)
+//   NIBBLE_ISA=generic|avx2|avx512    use at most this level
+//   NIBBLE_FORCE=linear:reference,attention:avx2
+//                                     take exactly this implementation or fail
 #pragma once
 
 #include <map>

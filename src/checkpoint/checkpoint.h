@@ -22,6 +22,8 @@ class Checkpoint : public WeightSource {
   // Files that travel unchanged into a converted copy (tokenizer, generation config, chat template,
   // licence), by name relative to path().
   virtual std::vector<std::string> companion_files() const = 0;
+  // What the file asks for and nibble does otherwise, a sentence each; said when it is opened.
+  virtual std::vector<std::string> notes() const { return {}; }
 };
 
 struct CheckpointConvention {

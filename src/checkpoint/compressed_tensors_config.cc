@@ -117,6 +117,8 @@ void CompressedConfig::add_group(const Json& group, const std::string& name) {
   if (!group.is_object()) {
     fail(ErrorKind::kUnsupported, "{}: a preset by name; write its arguments out", what);
   }
+  quantizes_activations_ |= member(group, "input_activations") != nullptr ||
+                            member(group, "output_activations") != nullptr;
   const Json* weights = member(group, "weights");
   if (weights == nullptr) return;  // quantizes activations only
   const std::string format = text_member(group, "format", "pack-quantized", what);

@@ -32,6 +32,7 @@ class CompressedConfig {
   const CompressedArgs& args(const std::string& module) const;
   // The packing that the version of the writer suggests where widths leave it open.
   Packing preferred_packing() const { return preferred_packing_; }
+  bool quantizes_activations() const { return quantizes_activations_; }
 
  private:
   void add_group(const Json& group, const std::string& name);
@@ -45,6 +46,7 @@ class CompressedConfig {
   std::optional<std::size_t> linear_;
   std::vector<NamePattern> ignore_;
   Packing preferred_packing_ = Packing::kDense;
+  bool quantizes_activations_ = false;
 };
 
 }  // namespace nibble

@@ -53,6 +53,9 @@ class HfCheckpoint final : public Checkpoint {
   const std::filesystem::path& path() const override { return directory_->path; }
   const Json& config() const override { return directory_->config; }
   std::vector<std::string> companion_files() const override { return companions_; }
+  std::vector<std::string> notes() const override {
+    return quantized_ != nullptr ? quantized_->notes() : std::vector<std::string>();
+  }
 
  private:
   const char* convention_;

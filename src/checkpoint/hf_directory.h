@@ -32,6 +32,7 @@ class QuantizedModules {
   virtual ~QuantizedModules() = default;
   virtual bool has(const std::string& module) const = 0;
   virtual QuantTensor read(const std::string& module) const = 0;
+  virtual std::vector<std::string> notes() const { return {}; }
 };
 
 struct HfDirectory {

@@ -2,14 +2,17 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <functional>
 #include <iosfwd>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "backends/backend.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "runtime/session.h"
 
 namespace nibble::cli {
 
@@ -28,6 +31,11 @@ class Context {
 
   // The device that the user asked for, with warnings going to log().
   std::unique_ptr<Backend> make_backend() const;
+
+  // open_session(), with the notes of the checkpoint going to log().
+  Session open(const std::filesystem::path& path, Backend& backend,
+               std::optional<DType> kv_dtype = std::nullopt) const;
+  void say_notes(const Checkpoint& checkpoint) const;
 
   LogSink log() const;            // lines on stderr; info is dropped by --quiet, warnings are not
   ProgressSink progress() const;  // a bar with ETA on a terminal, one line a step elsewhere

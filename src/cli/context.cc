@@ -14,6 +14,17 @@ std::unique_ptr<Backend> Context::make_backend() const {
   return nibble::make_backend(device, options);
 }
 
+Session Context::open(const std::filesystem::path& path, Backend& backend,
+                      std::optional<DType> kv_dtype) const {
+  Session session = open_session(path, backend, kv_dtype);
+  say_notes(*session.checkpoint);
+  return session;
+}
+
+void Context::say_notes(const Checkpoint& checkpoint) const {
+  for (const std::string& note : checkpoint.notes()) log()(LogLevel::kWarning, note);
+}
+
 LogSink Context::log() const {
   return [this](LogLevel level, const std::string& message) {
     if (quiet && level == LogLevel::kInfo) return;

@@ -1,10 +1,11 @@
 // Affine integers: w = scale * (code - zero), codes 0 ... 2^bits - 1, on planes
-//   codes  I32 [rows, ceil(cols * bits / 32)]  little-endian bit stream along the row, first code
-//   in the
-//                                              lowest bits, rows padded to 32-bit words
-//   scales F16|BF16|F32 [rows, groups]         groups = cols / group; channel [rows, 1]; tensor [1,
-//   1] zeros  U8 [rows, groups]                   asymmetric only; symmetric means zero = 2^(bits -
-//   1)
+//
+//   codes   I32 [rows, ceil(cols * bits / 32)]   little-endian bit stream along the row, first
+//                                                code in the lowest bits, rows padded to words
+//   scales  F16|BF16|F32 [rows, groups]          groups = cols / group; [rows, 1] by channel;
+//                                                [1, 1] by tensor
+//   zeros   U8 [rows, groups]                    asymmetric only; symmetric: zero = 2^(bits - 1)
+//
 // This is the compressed-tensors pack-quantized order (stored code = signed code + 2^(bits - 1)),
 // so such files are mapped, not converted.
 #pragma once

@@ -96,7 +96,8 @@ Setup::Setup(const QuantizeOptions& options, Backend& backend) : options_(option
   source_ = open_checkpoint(options.source);
   spec_ = build_spec(source_->config());
   plan_ = plan_output(spec_, *source_, resolve_format(options), options.overrides, backend);
-  notes_ = plan_.notes;
+  notes_ = source_->notes();
+  notes_.insert(notes_.end(), plan_.notes.begin(), plan_.notes.end());
   read_texts();
 }
 

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstdlib>
+#include <fstream>
 #include <random>
 
 #include "checkpoint/checkpoint.h"
@@ -56,6 +57,18 @@ TEST(CompressedTensors, DenseCodesAreMappedNotCopied) {
   EXPECT_EQ(weight.planes[0].bytes().data(),
             checkpoint->tensor("layers.4.group.asym.weight_packed").bytes().data());
   EXPECT_EQ(weight.format->name(), "int4_g32_asym_sbf16");
+}
+
+TEST(CompressedTensors, SaysThatActivationsStayInFloatingPoint) {
+  EXPECT_TRUE(open_checkpoint(golden("pack_quantized"))->notes().empty());
+  const TempDir dir;
+  std::filesystem::copy(golden("pack_quantized"), dir / "model");
+  Json config = read_json_file((dir / "model/config.json").string());
+  auto& groups = config["quantization_config"]["config_groups"];
+  groups.begin().value()["input_activations"] = {{"num_bits", 8}, {"type", "int"}};
+  std::ofstream(dir / "model/config.json", std::ios::trunc) << config;
+  EXPECT_THAT(open_checkpoint(dir / "model")->notes(),
+              ElementsAre(testing::HasSubstr("quantized activations")));
 }
 
 // What the writer stores is what the reference package stores, byte for byte.

@@ -58,6 +58,14 @@ class CompressedModules final : public QuantizedModules {
            (files().has(module + ".weight_scale") && files().has(module + ".weight"));
   }
 
+  std::vector<std::string> notes() const override {
+    if (!config_.quantizes_activations()) return {};
+    return {
+        directory_->path.string() +
+        ": asks for quantized activations; they are computed in floating point here, so results "
+        "are at least as accurate but not the same"};
+  }
+
   QuantTensor read(const std::string& module) const override {
     const CompressedArgs& args = config_.args(module);
     QuantTensor weight;

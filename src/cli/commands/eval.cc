@@ -37,7 +37,7 @@ Json perplexity_json(const PerplexityResult& result) {
 
 void eval_ppl(const TextOptions& options, Context& context) {
   const auto backend = context.make_backend();
-  const Session session = open_session(options.model, *backend);
+  const Session session = context.open(options.model, *backend);
   const Tokenizer& tokenizer = session.require_tokenizer();
   const auto ids = read_text_ids(tokenizer, options.text);
   const PerplexityResult result =
@@ -51,8 +51,8 @@ void eval_ppl(const TextOptions& options, Context& context) {
 
 void eval_kl(const TextOptions& options, Context& context) {
   const auto backend = context.make_backend();
-  const Session model = open_session(options.model, *backend);
-  const Session reference = open_session(options.reference, *backend);
+  const Session model = context.open(options.model, *backend);
+  const Session reference = context.open(options.reference, *backend);
   const Tokenizer& tokenizer = reference.require_tokenizer();
   const auto ids = read_text_ids(tokenizer, options.text);
   const DivergenceResult result = divergence(
@@ -84,6 +84,7 @@ struct LogitsOptions {
 void eval_logits(const LogitsOptions& options, Context& context) {
   const auto backend = context.make_backend();
   const auto checkpoint = open_checkpoint(options.model);
+  context.say_notes(*checkpoint);
   const Model model(build_spec(checkpoint->config()), *checkpoint, *backend);
   const IdMatrix ids = read_ids(options.ids, model.spec().vocab);
   const Shape shape = write_logits(model, ids, options.out, context.progress());
@@ -101,7 +102,7 @@ void eval_tasks(const TasksOptions& options, Context& context) {
   const auto backend = context.make_backend();
   std::vector<TaskFile> files;  // all are looked at before the model is loaded
   for (const std::string& task : options.tasks) files.push_back(open_task(task));
-  const Session session = open_session(options.model, *backend);
+  const Session session = context.open(options.model, *backend);
   TaskOptions task_options = options.task;
   task_options.special_tokens = !options.no_special;
   Json rows = Json::array();

@@ -97,6 +97,7 @@ std::vector<OutlierRow> outliers_on_text(const InspectOptions& options, const Mo
 
 void inspect(const InspectOptions& options, Context& context) {
   const auto checkpoint = open_checkpoint(options.model);
+  context.say_notes(*checkpoint);
   const ModelSpec spec = build_spec(checkpoint->config());
   const auto backend = context.make_backend();
   const Inventory inventory = take_inventory(spec, *checkpoint, *backend);
