@@ -9,7 +9,7 @@ usage() {
   demo            install what is missing, build, quantize the bundled model, verify, generate
   test [PRESET]   build and run all tests (PRESET: release, dev, asan, ubsan, tsan; default release)
   build [PRESET]  build; the release program is build/nibble
-  check           formatting, layers, file sizes, instruction sets, wording, hygiene of the tree
+  check           formatting, layers, file sizes, type names, instruction sets, hygiene of the tree
   fmt             format all sources in place
   bench [ARGS]    kernel benchmarks; ARGS go to `nibble bench linear`
   fuzz [SECONDS]  run every fuzz target for SECONDS each (default 60) under ASan and UBSan
@@ -45,6 +45,7 @@ cmd_check() {
   python3 tools/check_layers.py || failed=1
   python3 tools/check_sizes.py || failed=1
   python3 tools/check_tree.py || failed=1
+  python3 tools/check_types.py || failed=1
   if [[ -f build/src/backends/libnibble_backends.a ]]; then
     python3 tools/check_isa_symbols.py --self-test || failed=1
     python3 tools/check_isa_symbols.py build || failed=1

@@ -98,7 +98,7 @@ class AttentionCall {
 
   void rotate(const RopeSpec& rope) {
     std::vector<std::int32_t> positions(static_cast<std::size_t>(piece_.rows));
-    for (const Segment& segment : piece_.segments) {
+    for (const SequencePart& segment : piece_.segments) {
       const std::int64_t first = batch_.sequences[segment.sequence].first_position + segment.offset;
       for (std::int64_t t = 0; t < segment.rows; ++t) {
         positions[static_cast<std::size_t>(segment.begin + t)] =
@@ -109,7 +109,7 @@ class AttentionCall {
       rotate_rows(rope, rope_table(rope, 0), positions, 0, piece_.rows);
       return;
     }
-    for (const Segment& segment : piece_.segments) {
+    for (const SequencePart& segment : piece_.segments) {
       const Batch::Sequence& sequence = batch_.sequences[segment.sequence];
       rotate_rows(rope, rope_table(rope, sequence.first_position + sequence.rows), positions,
                   segment.begin, segment.rows);
@@ -136,7 +136,7 @@ class AttentionCall {
   }
 
   // Where the keys (values) of a segment's sequence are stored beyond this call, or null.
-  Tensor* store(const Segment& segment, bool keys) {
+  Tensor* store(const SequencePart& segment, bool keys) {
     KvCache* cache = batch_.sequences[segment.sequence].cache;
     if (cache != nullptr) return keys ? &cache->k(context_.layer) : &cache->v(context_.layer);
     if (segment.whole) return nullptr;
@@ -150,7 +150,7 @@ class AttentionCall {
   }
 
   // Writes a segment's rows to its store, if any, and returns all rows of the sequence so far.
-  HeadView<const void> stored(const Segment& segment, const HeadView<float>& x, bool keys) {
+  HeadView<const void> stored(const SequencePart& segment, const HeadView<float>& x, bool keys) {
     Tensor* tensor = store(segment, keys);
     if (tensor == nullptr) {
       return {shifted(x, segment.begin).data, x.row_stride, x.head_stride};
@@ -172,7 +172,7 @@ class AttentionCall {
 
   void attend(float* out) {
     std::vector<AttentionSequence> sequences;
-    for (const Segment& segment : piece_.segments) {
+    for (const SequencePart& segment : piece_.segments) {
       const std::int64_t before =
           batch_.sequences[segment.sequence].first_position + segment.offset;
       AttentionSequence sequence;

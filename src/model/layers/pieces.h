@@ -12,7 +12,7 @@ namespace nibble {
 inline constexpr std::int64_t kPieceRows = 2048;
 
 // Consecutive rows of one sequence.
-struct Segment {
+struct SequencePart {
   std::size_t sequence = 0;  // index in Batch::sequences
   std::int64_t offset = 0;   // of the first row within the sequence
   std::int64_t rows = 0;
@@ -24,7 +24,7 @@ struct Segment {
 struct Piece {
   std::int64_t begin = 0;
   std::int64_t rows = 0;
-  std::vector<Segment> segments;
+  std::vector<SequencePart> segments;
 };
 
 // A causal sequence longer than kPieceRows is cut: its later rows find the keys and values of the

@@ -61,8 +61,8 @@ void TokenFinder::add(std::string_view key, const AddedToken& token) {
   tokens_.push_back(token);
 }
 
-std::vector<Segment> TokenFinder::segments(std::string_view text, bool with_special) const {
-  std::vector<Segment> out;
+std::vector<TextSegment> TokenFinder::segments(std::string_view text, bool with_special) const {
+  std::vector<TextSegment> out;
   std::size_t done = 0;
   for (std::size_t at = 0; at < text.size() && !tokens_.empty();) {
     const Trie::Match match = trie_.longest(text.substr(at));
@@ -78,11 +78,11 @@ std::vector<Segment> TokenFinder::segments(std::string_view text, bool with_spec
     if (token.single_word && inside_word(text, begin, end)) continue;
     if (token.lstrip) begin = skip_spaces_back(text, begin, done);
     if (token.rstrip) at = end = skip_spaces(text, end);
-    if (begin > done) out.push_back({done, begin, Segment::kText});
+    if (begin > done) out.push_back({done, begin, TextSegment::kText});
     out.push_back({begin, end, static_cast<std::int32_t>(token.id)});
     done = end;
   }
-  if (done < text.size()) out.push_back({done, text.size(), Segment::kText});
+  if (done < text.size()) out.push_back({done, text.size(), TextSegment::kText});
   return out;
 }
 

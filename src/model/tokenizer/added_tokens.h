@@ -24,7 +24,7 @@ struct AddedToken {
 // An entry of "added_tokens"; `id` stands beside it.
 AddedToken parse_added_token(const Json& json, std::int64_t id, std::string_view what);
 
-struct Segment {
+struct TextSegment {
   static constexpr std::int32_t kText = -1;
   std::size_t begin;
   std::size_t end;
@@ -38,7 +38,7 @@ class TokenFinder {
   void add(std::string_view key, const AddedToken& token);
 
   // Covers the text; no segment is empty.
-  std::vector<Segment> segments(std::string_view text, bool with_special) const;
+  std::vector<TextSegment> segments(std::string_view text, bool with_special) const;
 
  private:
   Trie trie_;

@@ -53,8 +53,8 @@ class Pipeline : public Tokenizer {
     std::vector<std::int32_t> ids;
     if (options.add_special) ids = parts_.post_processor.before;
     WordCache cache(*parts_.model);
-    for (const Segment& segment : raw_tokens_.segments(text, options.parse_special)) {
-      if (segment.id != Segment::kText) {
+    for (const TextSegment& segment : raw_tokens_.segments(text, options.parse_special)) {
+      if (segment.id != TextSegment::kText) {
         ids.push_back(segment.id);
         continue;
       }
@@ -97,8 +97,8 @@ class Pipeline : public Tokenizer {
  private:
   void encode_normalized(std::string_view text, bool first, bool with_special, WordCache& cache,
                          std::vector<std::int32_t>& ids) const {
-    for (const Segment& segment : normalized_tokens_.segments(text, with_special)) {
-      if (segment.id != Segment::kText) {
+    for (const TextSegment& segment : normalized_tokens_.segments(text, with_special)) {
+      if (segment.id != TextSegment::kText) {
         ids.push_back(segment.id);
         continue;
       }

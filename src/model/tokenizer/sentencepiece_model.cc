@@ -52,8 +52,8 @@ class SentencePieceTokenizer : public Tokenizer {
     check_text(text);
     std::vector<std::int32_t> ids;
     if (options.add_special) ids = edges_.before;
-    for (const Segment& segment : added_.segments(text, options.parse_special)) {
-      if (segment.id != Segment::kText) {
+    for (const TextSegment& segment : added_.segments(text, options.parse_special)) {
+      if (segment.id != TextSegment::kText) {
         ids.push_back(segment.id);
       } else {
         const bool prefixed = legacy_ || segment.begin == 0;
