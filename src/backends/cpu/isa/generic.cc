@@ -9,8 +9,10 @@ namespace {
 // clang-format off
 #include "backends/cpu/kernels/vec_generic.inl.h"
 #include "backends/cpu/kernels/codes_generic.inl.h"
+#include "backends/cpu/kernels/floats.inl.h"
 #include "backends/cpu/kernels/weights.inl.h"
 #include "backends/cpu/kernels/gemv.inl.h"
+#include "backends/cpu/kernels/tile_output.inl.h"
 #include "backends/cpu/kernels/gemm.inl.h"
 #include "backends/cpu/kernels/math.inl.h"
 #include "backends/cpu/kernels/rows.inl.h"
