@@ -25,6 +25,7 @@ class Context {
   bool quiet = false;
   int threads = 0;
   std::string device = "auto";
+  bool exact = false;
 
   // Set by the callback of the chosen subcommand, run after parsing.
   std::function<void()> action;
@@ -56,7 +57,8 @@ class Context {
 template <class Options, class Body>
 std::shared_ptr<Options> add_command(CLI::App* command, Context& context, Body body) {
   auto options = std::make_shared<Options>();
-  command->callback([options, &context, body] {
+  command->callback([command, options, &context, body] {
+    if (!command->get_subcommands().empty()) return;  // theirs was set just before
     context.action = [options, &context, body] { body(*options, context); };
   });
   return options;
