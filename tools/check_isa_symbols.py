@@ -7,8 +7,8 @@
 The units of src/backends/cpu/isa/ are compiled for their own level. If one of them instantiated a
 template of the standard library, the linker might take that copy for the whole program, and an older
 machine would fault. So for every object of BUILD_DIR/src:
-  - isa/avx512: anything; isa/avx2: no EVEX (zmm, masks, registers above 15); all others: no VEX at all;
-  - isa units define no weak symbol and export only <level>_kernels().
+  - isa/avx512*: anything; isa/avx2*: no EVEX (zmm, masks, registers above 15); all others: no VEX at all;
+  - isa units define no weak symbol and export only <unit>_kernels().
 Needs nm and objdump. Exits 1 and lists the offenders when there are any.
 """
 import argparse
@@ -20,14 +20,14 @@ import tempfile
 
 EVEX = re.compile(r"%zmm|%[xy]mm(1[6-9]|2\d|3[01])|%k[0-7]|\{1to\d+\}")
 VEX = re.compile(r"^v[a-z0-9]+\s.*%[xyz]mm|^vzero(upper|all)\b|%ymm")
-LEVELS = ("generic", "avx2", "avx512")
+UNITS = ("generic", "avx2", "avx2_int8", "avx512", "avx512_vnni")
 
 
-def level_of(path):
-    """The level of an isa unit's object, or None for other objects."""
-    for level in LEVELS:
-        if path.as_posix().endswith(f"/isa/{level}.cc.o"):
-            return level
+def unit_of(path):
+    """The name of an isa unit's object, or None for other objects."""
+    for unit in UNITS:
+        if path.as_posix().endswith(f"/isa/{unit}.cc.o"):
+            return unit
     return None
 
 
@@ -49,31 +49,31 @@ def instruction_offenders(path, pattern):
     return [f"{path.name}: {name}: {instruction}" for name, instruction in found.items()]
 
 
-def symbol_offenders(path, level):
+def symbol_offenders(path, unit):
     """Weak definitions, and exports other than the table of the unit."""
     offenders = []
     for line in run("nm", "-C", "--defined-only", str(path)).splitlines():
         kind, name = line[17:18], line[19:]
         if kind in "WVu" and not name.startswith("DW.ref."):
             offenders.append(f"{path.name}: weak symbol {name}")
-        elif kind.isupper() and kind not in "WV" and f"{level}_kernels()" not in name:
+        elif kind.isupper() and kind not in "WV" and f"{unit}_kernels()" not in name:
             offenders.append(f"{path.name}: exports {name}")
     return offenders
 
 
 def check_object(path):
-    level = level_of(path)
-    offenders = symbol_offenders(path, level) if level else []
-    if level == "avx512":
+    unit = unit_of(path)
+    offenders = symbol_offenders(path, unit) if unit else []
+    if unit and unit.startswith("avx512"):
         return offenders
-    return offenders + instruction_offenders(path, EVEX if level == "avx2" else VEX)
+    return offenders + instruction_offenders(path, EVEX if unit and unit.startswith("avx2") else VEX)
 
 
 def check_build(build):
     objects = sorted((build / "src").rglob("*.cc.o"))
-    units = {level_of(path) for path in objects} - {None}
-    if units != set(LEVELS):
-        return [f"{build}: the units {sorted(set(LEVELS) - units)} are not built"]
+    units = {unit_of(path) for path in objects} - {None}
+    if units != set(UNITS):
+        return [f"{build}: the units {sorted(set(UNITS) - units)} are not built"]
     return [offender for path in objects for offender in check_object(path)]
 
 

@@ -23,6 +23,7 @@ struct BackendOptions {
   std::string isa;    // as NIBBLE_ISA; empty = the best the machine has
   std::string force;  // as NIBBLE_FORCE
   bool verbose_dispatch = false;
+  bool exact = false;  // no implementation that rounds activations below 16 bits
   LogSink log;
 
   // Options from the environment variables above.
@@ -34,6 +35,7 @@ struct ImplRow {
   std::string op;
   std::string name;
   bool usable = false;  // on this machine
+  Arithmetic arithmetic = Arithmetic::kFloat32;
 };
 
 // Not thread-safe: one thread issues work; the work itself runs on the pool.
@@ -54,6 +56,8 @@ class Backend {
   virtual LinearWeight prepare(QuantTensor weight) = 0;
 
   virtual std::vector<ImplRow> impl_rows() const = 0;
+  // Of the implementation that would run these arguments.
+  virtual Arithmetic arithmetic_of(const LinearArgs& args) const = 0;
 };
 
 // The CPU backend. kUsage when an option names an unknown ISA, op or implementation; kUnsupported

@@ -48,7 +48,7 @@ class Bench {
           parse_weight_format(format)->encode(w_.data(), shape_.rows, shape_.cols));
       for (const std::int64_t m : bench_.ms) {
         for (const ImplRow& impl : backend->impl_rows()) {
-          if (impl.op == "linear" && impl.usable) run_impl(impl.name, weight, m, rows);
+          if (impl.op == "linear" && impl.usable) run_impl(impl, weight, m, rows);
         }
       }
     }
@@ -64,12 +64,12 @@ class Bench {
     return values;
   }
 
-  void run_impl(const std::string& impl, const LinearWeight& weight, std::int64_t m,
+  void run_impl(const ImplRow& impl, const LinearWeight& weight, std::int64_t m,
                 std::vector<BenchRow>& rows) {
     constexpr std::int64_t kReferenceRows = 16;  // beyond, it only costs patience
-    if (impl == "reference" && m > kReferenceRows) return;
+    if (impl.name == "reference" && m > kReferenceRows) return;
     BackendOptions options = options_;
-    options.force = "linear:" + impl;
+    options.force = "linear:" + impl.name;
     const std::unique_ptr<Backend> backend = make_cpu_backend(options);
     LinearArgs args;
     args.x = x_.data();
@@ -94,15 +94,15 @@ class Bench {
       const double seconds = best_seconds(bench_.seconds, [&] {
         vendor->linear(x_.data(), w_.data(), m, shape_.rows, shape_.cols, y_.data());
       });
-      rows.push_back(row("openblas", "f32", m, seconds, w_.size() * sizeof(float)));
+      rows.push_back(row({"linear", "openblas"}, "f32", m, seconds, w_.size() * sizeof(float)));
     }
   }
 
-  BenchRow row(const std::string& impl, const std::string& format, std::int64_t m, double seconds,
+  BenchRow row(const ImplRow& impl, const std::string& format, std::int64_t m, double seconds,
                std::size_t weight_bytes) const {
     BenchRow result;
     result.op = "linear";
-    result.impl = impl;
+    result.impl = impl.name;
     result.format = format;
     result.rows = shape_.rows;
     result.cols = shape_.cols;
@@ -115,7 +115,9 @@ class Bench {
                          seconds;
     result.gflops = flops * 1e-9;
     result.gbytes_per_second = bytes * 1e-9;
-    result.flops_fraction = flops / cpu::best_peak(limits_).f32.all_threads;
+    const cpu::ArithmeticPeak& peak = cpu::best_peak(limits_);
+    const cpu::Rate& rate = impl.arithmetic == Arithmetic::kInt8 ? peak.int8 : peak.f32;
+    if (rate.all_threads > 0) result.flops_fraction = flops / rate.all_threads;
     result.bandwidth_fraction = bytes / limits_.read_bandwidth.all_threads;
     return result;
   }

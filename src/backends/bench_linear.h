@@ -32,7 +32,7 @@ struct BenchRow {
   double seconds = 0;             // best of all runs
   double gflops = 0;              // 2 m rows cols
   double gbytes_per_second = 0;   // weights, inputs and outputs, each once
-  double flops_fraction = 0;      // of the float32 peak of all threads
+  double flops_fraction = 0;      // of the peak of its arithmetic, all threads
   double bandwidth_fraction = 0;  // of the read bandwidth of all threads
 };
 

@@ -62,7 +62,17 @@ class OpDispatcher {
 
   void append_rows(std::vector<ImplRow>& rows, bool (*usable)(const char* name, const DeviceCaps&),
                    const DeviceCaps& caps) const {
-    for (const Impl<Args>& impl : impls_) rows.push_back({op_, impl.name, usable(impl.name, caps)});
+    for (const Impl<Args>& impl : impls_) {
+      rows.push_back({op_, impl.name, usable(impl.name, caps), impl.arithmetic});
+    }
+  }
+
+  Arithmetic arithmetic_of(const Args& args, const DeviceCaps& caps) const {
+    for (const Impl<Args>& impl : impls_) {
+      if (forced_ != nullptr && &impl != forced_) continue;
+      if (impl.supports(args, caps).ok) return impl.arithmetic;
+    }
+    return Arithmetic::kFloat32;
   }
 
  private:

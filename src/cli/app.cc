@@ -23,6 +23,8 @@ void add_global_options(CLI::App& app, Context& context) {
   app.add_flag("--json", context.json,
                "Print one JSON object on stdout; everything else on stderr");
   app.add_flag("--quiet", context.quiet, "No progress and no notices");
+  app.add_flag("--exact", context.exact,
+               "Never round activations below 16 bits (int8 products with integer weights do)");
   app.add_option("--threads", context.threads, "Worker threads (default: one a physical core)")
       ->check(CLI::Range(1, 4096));
   app.add_option("--device", context.device, "auto, cpu or cuda[:n]")->capture_default_str();

@@ -10,6 +10,7 @@ namespace nibble::cli {
 std::unique_ptr<Backend> Context::make_backend() const {
   BackendOptions options = BackendOptions::from_environment();
   if (threads > 0) options.threads = threads;
+  options.exact = exact;
   options.log = log();
   return nibble::make_backend(device, options);
 }

@@ -12,7 +12,9 @@
 namespace nibble {
 
 // A weight as an op receives it: the canonical planes, and what a backend made of them at load.
-struct PackedWeight;  // defined by the backend that makes it
+struct PackedWeight {  // derived by the backend that makes it
+  virtual ~PackedWeight() = default;
+};
 struct LinearWeight {
   QuantTensor canonical;
   std::shared_ptr<const PackedWeight> packed;

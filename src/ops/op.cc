@@ -14,4 +14,8 @@ std::string_view to_string(CpuIsa isa) {
   return "unknown";
 }
 
+std::string_view to_string(Arithmetic arithmetic) {
+  return arithmetic == Arithmetic::kInt8 ? "int8" : "float32";
+}
+
 }  // namespace nibble

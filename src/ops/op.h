@@ -21,7 +21,13 @@ struct DeviceCaps {
   bool avx512_vnni = false;
   bool avx512_bf16 = false;
   bool amx = false;
+  bool exact_activations = false;  // kernels may not round activations below 16 bits
 };
+
+// What the inner products of an implementation are made of: the peak that it is held against.
+// kInt8 rounds activations to bytes by block.
+enum class Arithmetic { kFloat32, kInt8 };
+std::string_view to_string(Arithmetic arithmetic);
 
 // Answer of an implementation: yes, or no with a reason.
 struct Support {
@@ -40,10 +46,11 @@ struct ExecContext {
 
 template <class Args>
 struct Impl {
-  const char*
-      name;  // "reference", "avx2", "avx512_blocked": unique in its list, used by NIBBLE_FORCE
+  // "reference", "avx2", "avx512_blocked": unique in its list, used by NIBBLE_FORCE
+  const char* name;
   Support (*supports)(const Args& args, const DeviceCaps& caps);
   void (*run)(const Args& args, ExecContext& context);
+  Arithmetic arithmetic = Arithmetic::kFloat32;
 };
 
 template <class Args>

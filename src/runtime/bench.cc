@@ -104,6 +104,15 @@ double kv_bytes(const ModelSpec& spec, const BenchOptions& options) {
          static_cast<double>(dtype_size(options.kv_dtype));
 }
 
+// Of the linear layers: the first stands for all.
+Arithmetic prefill_arithmetic(const Model& model, const BenchOptions& options) {
+  LayerWeights layer = model.layers().front();
+  LinearArgs args;
+  args.m = options.batch * options.prompt;
+  args.w = &layer.linears().front()->weight;
+  return model.backend().arithmetic_of(args);
+}
+
 }  // namespace
 
 StepCost step_cost(const Model& model) {
@@ -137,12 +146,15 @@ BenchResult bench(const Model& model, const BenchOptions& options, const Progres
   nibble::progress(progress, "prefill", 0, 2);
   const double prefill = prefill_seconds(model, options);
   result.pp_tokens_per_second = batch * prompt / prefill;
-  if (options.flops_per_second > 0) {
+  result.arithmetic = prefill_arithmetic(model, options);
+  const double limit =
+      result.arithmetic == Arithmetic::kInt8 ? options.int8_per_second : options.float32_per_second;
+  if (limit > 0) {
     const double head_flops = 2 * static_cast<double>(spec.vocab * spec.hidden);
     const double flops = batch * (prompt * (result.cost.weight_flops - head_flops +
                                             attention_flops(spec, (prompt + 1) / 2)) +
                                   head_flops);
-    result.flops_fraction = flops / prefill / options.flops_per_second;
+    result.arithmetic_fraction = flops / prefill / limit;
   }
   nibble::progress(progress, "decode", 1, 2);
   if (options.generated > 0) {

@@ -15,10 +15,11 @@ struct BenchOptions {
   std::int64_t context = 0;      // tokens of each sequence already in the cache before decoding
   std::int64_t repetitions = 3;  // each measurement is the best of these; >= 1
   DType kv_dtype = DType::kBF16;
-  // What the machine was measured to do, 0 = not known: bytes read from memory and float32
-  // operations a second (a multiply-add is two), all threads together.
+  // What the machine was measured to do, 0 = not known: bytes read from memory, and operations of
+  // either kind a second (a multiply-add is two), all threads together.
   double bytes_per_second = 0;
-  double flops_per_second = 0;
+  double float32_per_second = 0;
+  double int8_per_second = 0;
 };
 
 // What one step must do at least, whatever the kernels.
@@ -36,7 +37,8 @@ struct BenchResult {
   double pp_tokens_per_second = 0;
   double tg_tokens_per_second = 0;  // of all sequences together
   double bandwidth_fraction = 0;
-  double flops_fraction = 0;
+  double arithmetic_fraction = 0;
+  Arithmetic arithmetic = Arithmetic::kFloat32;  // of the prefill: which peak the fraction is of
   StepCost cost;
 };
 

@@ -66,14 +66,18 @@ inline std::unique_ptr<Backend> forced_backend(const std::string& op, const std:
   return make_cpu_backend(options);
 }
 
-// Names of the implementations of an op that this machine (and NIBBLE_ISA) can run.
-inline std::vector<std::string> usable_impls(const std::string& op) {
+// The implementations of an op that this machine (and NIBBLE_ISA) can run.
+inline std::vector<ImplRow> usable_rows(const std::string& op) {
   BackendOptions options = BackendOptions::from_environment();
   options.threads = 1;
+  std::vector<ImplRow> rows = make_cpu_backend(options)->impl_rows();
+  std::erase_if(rows, [&](const ImplRow& row) { return row.op != op || !row.usable; });
+  return rows;
+}
+
+inline std::vector<std::string> usable_impls(const std::string& op) {
   std::vector<std::string> names;
-  for (const ImplRow& row : make_cpu_backend(options)->impl_rows()) {
-    if (row.op == op && row.usable) names.push_back(row.name);
-  }
+  for (const ImplRow& row : usable_rows(op)) names.push_back(row.name);
   return names;
 }
 

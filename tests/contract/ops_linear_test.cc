@@ -42,7 +42,29 @@ struct Case {
   std::int64_t m = 0;
   bool accumulate = false;
   bool bias = false;
+  bool rounds = false;  // the implementation rounds activations to bytes
 };
+
+// What kernels with Arithmetic::kInt8 make of a block of activations: scale * q + offset, q a byte
+// over the range of the block.
+void round_block(float* x, std::int64_t count) {
+  const auto [low, high] = std::minmax_element(x, x + count);
+  const float offset = *low;
+  const float range = *high - offset;
+  const float inverse = 255.0f / range;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float q = std::clamp(std::nearbyint((x[i] - offset) * inverse), 0.0f, 255.0f);
+    x[i] = range / 255.0f * q + offset;
+  }
+}
+
+// Rows of x as such kernels see them.
+void round_rows(std::vector<float>& x, std::int64_t m, std::int64_t cols, std::int64_t stride) {
+  constexpr std::int64_t kBlock = 32;
+  for (std::int64_t i = 0; i < m; ++i) {
+    for (std::int64_t k = 0; k < cols; k += kBlock) round_block(x.data() + i * stride + k, kBlock);
+  }
+}
 
 using RunLinear = std::function<bool(const LinearArgs&)>;
 
@@ -53,7 +75,7 @@ std::string check_linear(const Case& c, const RunLinear& run) {
   const std::int64_t cols = c.weight.cols;
   const std::int64_t x_stride = cols + 3;
   const std::int64_t y_stride = rows + 5;
-  const std::vector<float> x = random_floats(c.m * x_stride, 1);
+  std::vector<float> x = random_floats(c.m * x_stride, 1);
   const std::vector<float> bias = random_floats(rows, 2);
   const std::vector<float> before = random_floats(c.m * rows, 3);
   GuardedOutput y(c.m, rows, y_stride);
@@ -71,6 +93,7 @@ std::string check_linear(const Case& c, const RunLinear& run) {
   args.y_stride = y_stride;
   args.accumulate = c.accumulate;
   if (!run(args)) return "";
+  if (c.rounds) round_rows(x, c.m, cols, x_stride);
   if (const std::string damage = y.damage(); !damage.empty()) return damage;
 
   std::vector<float> w(static_cast<std::size_t>(rows * cols));
@@ -99,7 +122,7 @@ std::string check_linear(const Case& c, const RunLinear& run) {
 }
 
 // All shapes and row counts of one format.
-std::string check_format(const FormatPtr& format, const RunLinear& run) {
+std::string check_format(const FormatPtr& format, bool rounds, const RunLinear& run) {
   unsigned variant = 0;
   for (const std::int64_t cols : {1, 7, 24, 100, 128, 120, 384, 1280}) {
     if (!format->why_not(5, cols).empty()) continue;
@@ -108,9 +131,12 @@ std::string check_format(const FormatPtr& format, const RunLinear& run) {
       const QuantTensor weight = unaligned(format->encode(w.data(), rows, cols));
       for (const std::int64_t m : kRowCounts) {
         ++variant;
-        const std::string failure = check_linear(
-            {.weight = weight, .m = m, .accumulate = variant % 2 == 0, .bias = variant % 3 == 0},
-            run);
+        const std::string failure = check_linear({.weight = weight,
+                                                  .m = m,
+                                                  .accumulate = variant % 2 == 0,
+                                                  .bias = variant % 3 == 0,
+                                                  .rounds = rounds},
+                                                 run);
         if (!failure.empty()) return format->name() + ": " + failure;
       }
     }
@@ -118,12 +144,21 @@ std::string check_format(const FormatPtr& format, const RunLinear& run) {
   return "";
 }
 
-class LinearContract : public ::testing::TestWithParam<std::string> {};
+class LinearContract : public ::testing::TestWithParam<ImplRow> {};
 
 TEST_P(LinearContract, EveryFormatAndShape) {
-  const auto backend = forced_backend("linear", GetParam());
-  const RunLinear run = [&](const LinearArgs& args) { return try_run(*backend, args); };
-  for (const FormatPtr& format : formats()) EXPECT_EQ(check_format(format, run), "");
+  const auto backend = forced_backend("linear", GetParam().name);
+  const bool rounds = GetParam().arithmetic == Arithmetic::kInt8;
+  int supported = 0;
+  const RunLinear run = [&](LinearArgs args) {
+    const LinearWeight prepared = backend->prepare(args.w->canonical);
+    args.w = &prepared;
+    const bool ran = try_run(*backend, args);
+    supported += ran ? 1 : 0;
+    return ran;
+  };
+  for (const FormatPtr& format : formats()) EXPECT_EQ(check_format(format, rounds, run), "");
+  EXPECT_GT(supported, 100);
 }
 
 TEST_P(LinearContract, SameBitsForAnyNumberOfThreads) {
@@ -131,18 +166,19 @@ TEST_P(LinearContract, SameBitsForAnyNumberOfThreads) {
   const std::int64_t rows = 300;
   const std::int64_t cols = 640;
   const std::vector<float> w = random_floats(rows * cols, 5);
-  const LinearWeight weight{format->encode(w.data(), rows, cols), nullptr};
+  const QuantTensor weight = format->encode(w.data(), rows, cols);
   for (const std::int64_t m : {1, 6, 40}) {
     const std::vector<float> x = random_floats(m * cols, 6);
     std::vector<std::vector<float>> results;
     for (const int threads : {1, 2, 5}) {
-      const auto backend = forced_backend("linear", GetParam(), threads);
+      const auto backend = forced_backend("linear", GetParam().name, threads);
+      const LinearWeight prepared = backend->prepare(weight);
       std::vector<float> y(static_cast<std::size_t>(m * rows));
       LinearArgs args;
       args.x = x.data();
       args.x_stride = cols;
       args.m = m;
-      args.w = &weight;
+      args.w = &prepared;
       args.y = y.data();
       args.y_stride = rows;
       if (try_run(*backend, args)) results.push_back(y);
@@ -151,8 +187,34 @@ TEST_P(LinearContract, SameBitsForAnyNumberOfThreads) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Impls, LinearContract, ::testing::ValuesIn(usable_impls("linear")),
-                         [](const auto& test) { return test.param; });
+INSTANTIATE_TEST_SUITE_P(Impls, LinearContract, ::testing::ValuesIn(usable_rows("linear")),
+                         [](const auto& test) { return test.param.name; });
+
+// A block that holds no number must not look like one that does.
+TEST_P(LinearContract, NanAndInfinityArePassedOn) {
+  const auto backend = forced_backend("linear", GetParam().name);
+  const std::vector<float> w = random_floats(40 * 128, 8);
+  const LinearWeight weight =
+      backend->prepare(parse_weight_format("int4_g64_asym")->encode(w.data(), 40, 128));
+  for (const float bad : {NAN, INFINITY, -INFINITY}) {
+    std::vector<float> x = random_floats(3 * 128, 9);
+    x[128 + 70] = bad;
+    std::vector<float> y(3 * 40);
+    LinearArgs args;
+    args.x = x.data();
+    args.x_stride = 128;
+    args.m = 3;
+    args.w = &weight;
+    args.y = y.data();
+    args.y_stride = 40;
+    if (!try_run(*backend, args)) return;
+    for (std::size_t n = 0; n < 40; ++n) {
+      EXPECT_TRUE(std::isfinite(y[n])) << n;
+      EXPECT_FALSE(std::isfinite(y[40 + n])) << n;
+      EXPECT_TRUE(std::isfinite(y[80 + n])) << n;
+    }
+  }
+}
 
 // Mutants: an implementation that reads the planes wrongly must be caught.
 std::string check_mutant(const char* format_name, const std::function<void(QuantTensor&)>& tamper) {

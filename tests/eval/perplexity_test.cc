@@ -24,7 +24,9 @@ constexpr double kFloat32Agreement = 2e-5;
 class Evaluation : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    backend_ = make_cpu_backend();
+    BackendOptions exact = BackendOptions::from_environment();
+    exact.exact = true;
+    backend_ = make_cpu_backend(exact);
     session_ = open_session(test::tiny_novel(), *backend_);
     excerpt_ = read_text_ids(*session_.tokenizer, golden("excerpt.txt"));
     golden_ = read_json_file(golden("windows.json").string())["windows"];

@@ -106,10 +106,10 @@ TEST(Bench, MeasuresBothPhasesAgainstTheLimits) {
   EXPECT_GT(unknown.pp_tokens_per_second, 0);
   EXPECT_GT(unknown.tg_tokens_per_second, 0);
   EXPECT_EQ(unknown.bandwidth_fraction, 0);
-  EXPECT_EQ(unknown.flops_fraction, 0);
+  EXPECT_EQ(unknown.arithmetic_fraction, 0);
 
   options.bytes_per_second = 1e9;
-  options.flops_per_second = 1e9;
+  options.float32_per_second = 1e9;
   const BenchResult known = bench(model, options);
   // 2 layers, K and V of 2 heads of 16, BF16: 256 bytes a key; on average 5 + 2.5 keys, 2
   // sequences.
@@ -118,7 +118,7 @@ TEST(Bench, MeasuresBothPhasesAgainstTheLimits) {
   // Each of 2 x 16 tokens: the blocks, and 4 x 2 layers x 64 x 8.5 keys; the head twice.
   const double head = 2.0 * 512 * 64;
   const double flops = 32 * (known.cost.weight_flops - head + 4.0 * 2 * 64 * 8.5) + 2 * head;
-  EXPECT_NEAR(known.flops_fraction / (known.pp_tokens_per_second / 32 * flops / 1e9), 1, 1e-12);
+  EXPECT_NEAR(known.arithmetic_fraction / (known.pp_tokens_per_second / 32 * flops / 1e9), 1, 1e-12);
 }
 
 TEST(Bench, OptionsOutsideTheirRangeAreUsageErrors) {

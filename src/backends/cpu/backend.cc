@@ -2,12 +2,13 @@
 
 #include "backends/cpu/cpu_features.h"
 #include "backends/cpu/impls.h"
+#include "backends/cpu/panel_weight.h"
 #include "backends/dispatch.h"
 
 namespace nibble {
 namespace {
 
-DeviceCaps choose_caps(const std::string& isa) {
+DeviceCaps choose_level(const std::string& isa) {
   const DeviceCaps machine = cpu::detect_caps();
   if (isa.empty()) return machine;
   for (const CpuIsa level : {CpuIsa::kGeneric, CpuIsa::kAvx2, CpuIsa::kAvx512}) {
@@ -22,10 +23,16 @@ DeviceCaps choose_caps(const std::string& isa) {
   fail(ErrorKind::kUsage, "NIBBLE_ISA: '{}' is unknown; use generic, avx2 or avx512", isa);
 }
 
+DeviceCaps choose_caps(const BackendOptions& options) {
+  DeviceCaps caps = choose_level(options.isa);
+  caps.exact_activations = options.exact;
+  return caps;
+}
+
 class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(const BackendOptions& options)
-      : caps_(choose_caps(options.isa)), pool_(options.threads), context_{pool_, caps_} {
+      : caps_(choose_caps(options)), pool_(options.threads), context_{pool_, caps_} {
     if (options.verbose_dispatch) verbose_ = options.log;
     for (const ForcedImpl& forced : parse_force(options.force)) force(forced);
   }
@@ -38,12 +45,20 @@ class CpuBackend final : public Backend {
 #include "ops/ops.def"
 #undef NIBBLE_OP
 
-  LinearWeight prepare(QuantTensor weight) override { return {std::move(weight), nullptr}; }
+  LinearWeight prepare(QuantTensor weight) override {
+    std::shared_ptr<const cpu::PanelWeight> panels;
+    if (!caps_.exact_activations) panels = cpu::PanelWeight::pack(weight, pool_);
+    return {std::move(weight), std::move(panels)};
+  }
+
+  Arithmetic arithmetic_of(const LinearArgs& args) const override {
+    return linear_.arithmetic_of(args, caps_);
+  }
 
   std::vector<ImplRow> impl_rows() const override {
     std::vector<ImplRow> rows;
     const auto usable = [](const char* name, const DeviceCaps& caps) {
-      return cpu::level_of(name) <= caps.isa;
+      return cpu::has_instructions(name, caps);
     };
 #define NIBBLE_OP(name, Args) name##_.append_rows(rows, usable, caps_);
 #include "ops/ops.def"

@@ -1,6 +1,7 @@
 // The host side of the CPU implementations: they cut an op into tasks for the kernels of a level.
 #pragma once
 
+#include "backends/cpu/int8_kernels.h"
 #include "backends/cpu/kernel_table.h"
 #include "ops/args.h"
 #include "ops/op.h"
@@ -14,6 +15,10 @@ void run_gemv(const KernelTable& kernels, const LinearArgs& args, ExecContext& c
 // Linear by blocks: weights are decoded once a call into packed float32 panels.
 Support blocked_fits(const KernelTable& kernels, const LinearArgs& args);
 void run_blocked(const KernelTable& kernels, const LinearArgs& args, ExecContext& context);
+
+// Linear on byte codes, with activations rounded to bytes by block.
+Support int8_fits(const Int8Kernels& kernels, const LinearArgs& args);
+void run_int8(const Int8Kernels& kernels, const LinearArgs& args, ExecContext& context);
 
 Support attention_fits(const KernelTable& kernels, const AttentionArgs& args);
 void run_attention(const KernelTable& kernels, const AttentionArgs& args, ExecContext& context);

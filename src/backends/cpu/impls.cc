@@ -57,12 +57,34 @@ ImplList<Args> reference_only() {
   return kImpls;
 }
 
+// Linear on byte codes. Rounding the activations is left out when results must be exact.
+template <CpuIsa kIsa, const Int8Kernels& (*kKernels)()>
+struct Int8Level {
+  static Support supports(const LinearArgs& args, const DeviceCaps& caps) {
+    if (caps.isa < kIsa) return Support::no(std::string("needs ") + std::string(to_string(kIsa)));
+    if (kIsa == kAvx512 && !caps.avx512_vnni) return Support::no("needs VNNI");
+    if (caps.exact_activations) return Support::no("activations are not to be rounded");
+    return int8_fits(kKernels(), args);
+  }
+  static void run(const LinearArgs& args, ExecContext& context) {
+    run_int8(kKernels(), args, context);
+  }
+};
+
+template <CpuIsa kIsa, const Int8Kernels& (*kKernels)()>
+constexpr Impl<LinearArgs> int8_level(const char* name) {
+  using L = Int8Level<kIsa, kKernels>;
+  return {name, L::supports, L::run, Arithmetic::kInt8};
+}
+
 }  // namespace
 
 ImplList<LinearArgs> linear_impls() {
   static constexpr Impl<LinearArgs> kImpls[] = {
+      int8_level<kAvx512, avx512_vnni_kernels>("avx512_vnni"),
       level<LinearArgs, kAvx512, gemv_fits, run_gemv>("avx512_gemv"),
       level<LinearArgs, kAvx512, blocked_fits, run_blocked>("avx512_blocked"),
+      int8_level<kAvx2, avx2_int8_kernels>("avx2_int8"),
       level<LinearArgs, kAvx2, gemv_fits, run_gemv>("avx2_gemv"),
       level<LinearArgs, kAvx2, blocked_fits, run_blocked>("avx2_blocked"),
       level<LinearArgs, kGeneric, gemv_fits, run_gemv>("generic_gemv"),
@@ -96,10 +118,11 @@ ImplList<ScatterAddRowsArgs> scatter_add_rows_impls() {
   return reference_only<ScatterAddRowsArgs, reference::scatter_add_rows>();
 }
 
-CpuIsa level_of(std::string_view impl_name) {
-  if (impl_name.starts_with("avx512")) return CpuIsa::kAvx512;
-  if (impl_name.starts_with("avx2")) return CpuIsa::kAvx2;
-  return CpuIsa::kGeneric;
+bool has_instructions(std::string_view impl_name, const DeviceCaps& caps) {
+  if (impl_name == "avx512_vnni" && !caps.avx512_vnni) return false;
+  if (impl_name.starts_with("avx512")) return caps.isa >= CpuIsa::kAvx512;
+  if (impl_name.starts_with("avx2")) return caps.isa >= CpuIsa::kAvx2;
+  return true;
 }
 
 }  // namespace nibble::cpu

@@ -11,7 +11,7 @@ namespace nibble::cpu {
 #include "ops/ops.def"
 #undef NIBBLE_OP
 
-// Lowest level at which an implementation of this name can run ("avx2_blocked" needs avx2).
-CpuIsa level_of(std::string_view impl_name);
+// Whether a machine has what an implementation of this name needs ("avx2_blocked": avx2).
+bool has_instructions(std::string_view impl_name, const DeviceCaps& caps);
 
 }  // namespace nibble::cpu

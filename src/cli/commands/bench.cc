@@ -45,7 +45,8 @@ void bench_model(const ModelBenchOptions& options, Context& context) {
   const cpu::MachineLimits limits = cpu::measure_machine(backend->pool(), backend->caps());
   BenchOptions bench_options = options.bench;
   bench_options.bytes_per_second = limits.read_bandwidth.all_threads;
-  bench_options.flops_per_second = cpu::best_peak(limits).f32.all_threads;
+  bench_options.float32_per_second = cpu::best_peak(limits).f32.all_threads;
+  bench_options.int8_per_second = cpu::best_peak(limits).int8.all_threads;
   const Model model = load_bench_model(options, *backend);
   const BenchResult result = bench(model, bench_options, context.progress());
   const Json json = {{"model", options.model.empty() ? options.synthetic : options.model},
@@ -54,17 +55,20 @@ void bench_model(const ModelBenchOptions& options, Context& context) {
                      {"pp_tokens_per_second", result.pp_tokens_per_second},
                      {"tg_tokens_per_second", result.tg_tokens_per_second},
                      {"bandwidth_fraction", result.bandwidth_fraction},
-                     {"flops_fraction", result.flops_fraction},
+                     {"arithmetic", to_string(result.arithmetic)},
+                     {"arithmetic_fraction", result.arithmetic_fraction},
                      {"weight_bytes", result.cost.weight_bytes},
                      {"read_bytes_per_second", bench_options.bytes_per_second},
-                     {"f32_flops_per_second", bench_options.flops_per_second}};
+                     {"float32_per_second", bench_options.float32_per_second},
+                     {"int8_per_second", bench_options.int8_per_second}};
+  const bool int8 = result.arithmetic == Arithmetic::kInt8;
+  const double peak = int8 ? bench_options.int8_per_second : bench_options.float32_per_second;
   context.emit(
-      json,
-      fmt::format("prefill {:.1f} tokens/s, {:.1f} % of the measured {:.0f} GFLOP/s (float32)\n"
-                  "decode  {:.1f} tokens/s, {:.1f} % of the measured {:.1f} GB/s\n",
-                  result.pp_tokens_per_second, 100 * result.flops_fraction,
-                  bench_options.flops_per_second / 1e9, result.tg_tokens_per_second,
-                  100 * result.bandwidth_fraction, bench_options.bytes_per_second / 1e9));
+      json, fmt::format("prefill {:.1f} tokens/s, {:.1f} % of the measured {:.0f} GOP/s ({})\n"
+                        "decode  {:.1f} tokens/s, {:.1f} % of the measured {:.1f} GB/s\n",
+                        result.pp_tokens_per_second, 100 * result.arithmetic_fraction, peak / 1e9,
+                        to_string(result.arithmetic), result.tg_tokens_per_second,
+                        100 * result.bandwidth_fraction, bench_options.bytes_per_second / 1e9));
 }
 
 LinearBench::Shape parse_shape(const std::string& text) {

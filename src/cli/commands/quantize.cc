@@ -95,6 +95,7 @@ std::string report_text(const QuantizeReport& report, const std::string& output)
 }
 
 void run_quantize(const QuantizeArguments& arguments, Context& context) {
+  context.exact = true;  // what the weights lost is to be seen, not what a kernel rounds on top
   const auto backend = context.make_backend();
   QuantizeOptions options = quantize_options(arguments);
   options.log = context.log();

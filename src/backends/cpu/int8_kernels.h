@@ -1,0 +1,79 @@
+// The interface of the kernels that multiply byte codes of weights with activations rounded to
+// bytes. What kernel_table.h says about what may be included here holds too.
+//
+// Activations are rounded by row and block of kInt8Block columns: x = scale * q + offset with q in
+// [0, 255], over the range of the block. Weights are repacked into panels of
+// kPanelRows rows; see panel_weight.h.
+#pragma once
+
+#include "backends/cpu/kernel_table.h"
+
+namespace nibble::cpu {
+
+inline constexpr std::int64_t kPanelRows = 32;
+inline constexpr std::int64_t kInt8Block = 32;
+
+// Weights in panels, which lie one after the other. Unit u of a panel holds 4 kPanelRows bytes:
+//
+//   nibbles  columns 8u ... 8u + 7: byte 4r + j holds the code of row r, column 8u + j in its low
+//            half and of column 8u + 4 + j in its high half; less the zero point it is the weight
+//   bytes    columns 4u ... 4u + 3: byte 4r + j is the signed weight of row r, column 4u + j
+//
+// w = scale * (signed value - zero), scales and zeros [panel][group][kPanelRows].
+struct PanelView {
+  std::int64_t rows = 0;  // the last panel is padded with zero weights
+  std::int64_t cols = 0;  // a multiple of kInt8Block
+  bool nibbles = false;
+  const unsigned char* codes = nullptr;
+  std::int64_t panel_bytes = 0;
+  const unsigned char* scales = nullptr;
+  Storage scale_type = Storage::kF32;
+  const signed char* zeros = nullptr;  // bytes only: may be null, which means 0
+  std::int64_t group = 0;              // a multiple of kInt8Block
+  std::int64_t groups = 0;
+};
+
+// Rounded activations: row i is q + i * stride, its blocks' numbers are at i * blocks in the
+// others.
+struct Int8Rows {
+  unsigned char* q = nullptr;
+  float* scale = nullptr;
+  float* offset = nullptr;
+  float* sum = nullptr;  // of the block's rounded values: scale * (sum of q) + kInt8Block * offset
+  std::int64_t stride = 0;
+  std::int64_t blocks = 0;
+};
+
+// y[i, n] = x[i] . w[n] (+ y) (+ bias[n]) for the rows of one panel.
+struct Int8Task {
+  PanelView w;
+  std::int64_t panel = 0;
+  Int8Rows x;
+  std::int64_t m = 0;
+  const float* bias = nullptr;  // [rows] or null
+  float* y = nullptr;           // y[0, 0]
+  std::int64_t y_stride = 0;
+  bool add = false;
+  unsigned char* scratch = nullptr;  // int8_scratch_bytes(), aligned to 64
+};
+
+struct Int8Kernels {
+  bool bytes;                // whether panels of bytes are supported beside nibbles
+  std::int64_t direct_rows;  // up to so many activation rows direct() is faster (measured)
+  // Rounds one row of `cols` floats into row i. A block that holds a NaN or an infinity gets the
+  // scale NaN.
+  void (*quantize)(const float* x, std::int64_t i, const Int8Rows& rows);
+  void (*direct)(const Int8Task& task);   // weights straight from the panels
+  void (*blocked)(const Int8Task& task);  // weights unpacked into scratch first
+};
+
+// Columns that blocked() unpacks at once, and the scratch it needs: the bytes of kPanelRows rows,
+// and three floats a row and block.
+inline constexpr std::int64_t kInt8Depth = 512;
+inline constexpr std::int64_t kInt8ScratchBytes =
+    kPanelRows * kInt8Depth + 3 * 4 * kPanelRows * (kInt8Depth / kInt8Block);
+
+const Int8Kernels& avx2_int8_kernels();
+const Int8Kernels& avx512_vnni_kernels();
+
+}  // namespace nibble::cpu

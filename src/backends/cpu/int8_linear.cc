@@ -1,0 +1,70 @@
+// Linear on byte codes: activations are rounded to bytes by block, weights were repacked at load.
+#include <algorithm>
+
+#include "backends/cpu/drivers.h"
+#include "backends/cpu/int8_kernels.h"
+#include "backends/cpu/panel_weight.h"
+#include "backends/cpu/scratch.h"
+
+namespace nibble::cpu {
+namespace {
+
+constexpr std::int64_t kMaxRows = 512;  // rounded activations at once: they stay in the caches
+
+// Bytes, then three numbers a block.
+Int8Rows allocate_rows(std::int64_t m, std::int64_t cols) {
+  thread_local Scratch bytes;
+  thread_local Scratch numbers;
+  Int8Rows rows;
+  // Rows a power of two apart would compete for the same sets of the caches.
+  rows.stride = cols + 64;
+  rows.blocks = cols / kInt8Block;
+  rows.q = reinterpret_cast<unsigned char*>(bytes.floats(m * rows.stride / 4));
+  rows.scale = numbers.floats(3 * m * rows.blocks);
+  rows.offset = rows.scale + m * rows.blocks;
+  rows.sum = rows.offset + m * rows.blocks;
+  return rows;
+}
+
+const PanelWeight* panels_of(const LinearArgs& args) {
+  return dynamic_cast<const PanelWeight*>(args.w->packed.get());
+}
+
+}  // namespace
+
+Support int8_fits(const Int8Kernels& kernels, const LinearArgs& args) {
+  const PanelWeight* weight = panels_of(args);
+  if (weight == nullptr) return Support::no("the weight is not in panels of integers");
+  if (!weight->view().nibbles && !kernels.bytes) return Support::no("products of bytes overflow");
+  return Support::yes();
+}
+
+void run_int8(const Int8Kernels& kernels, const LinearArgs& args, ExecContext& context) {
+  const PanelWeight& weight = *panels_of(args);
+  const PanelView& view = weight.view();
+  const std::int64_t panels = (view.rows + kPanelRows - 1) / kPanelRows;
+  for (std::int64_t begin = 0; begin < args.m; begin += kMaxRows) {
+    const std::int64_t m = std::min(kMaxRows, args.m - begin);
+    const Int8Rows rows = allocate_rows(m, view.cols);
+    const float* x = args.x + begin * args.x_stride;
+    context.pool.parallel_for(m, 16, [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t i = first; i < last; ++i) kernels.quantize(x + i * args.x_stride, i, rows);
+    });
+    Int8Task whole = {.w = view,
+                      .x = rows,
+                      .m = m,
+                      .bias = args.bias,
+                      .y = args.y + begin * args.y_stride,
+                      .y_stride = args.y_stride,
+                      .add = args.accumulate};
+    const auto run = m <= kernels.direct_rows ? kernels.direct : kernels.blocked;
+    context.pool.parallel_for(panels, 1, [&](std::int64_t first, std::int64_t last) {
+      thread_local Scratch scratch;
+      Int8Task task = whole;
+      task.scratch = reinterpret_cast<unsigned char*>(scratch.floats(kInt8ScratchBytes / 4));
+      for (task.panel = first; task.panel < last; ++task.panel) run(task);
+    });
+  }
+}
+
+}  // namespace nibble::cpu

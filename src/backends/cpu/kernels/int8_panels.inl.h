@@ -1,0 +1,58 @@
+// Panels of integer weights as vectors of bytes: a panel is kParts vectors wide. Included inside an
+// anonymous namespace of an ISA unit.
+
+constexpr int kParts = static_cast<int>(kPanelRows) / kLanes;
+constexpr int kVecBytes = 4 * kLanes;
+constexpr std::int64_t kUnitBytes = 4 * kPanelRows;
+static_assert(kParts % kNv == 0, "tiles cover the panel");
+
+// Scale and zero point of one vector of rows in one group.
+struct GroupNumbers {
+  GroupNumbers() = default;
+  GroupNumbers(const PanelView& w, std::int64_t panel, int part, std::int64_t group) {
+    const std::int64_t at = (panel * w.groups + group) * kPanelRows + part * kLanes;
+    const int size = w.scale_type == Storage::kF32 ? 4 : 2;
+    const unsigned char* p = w.scales + at * size;
+    if (w.scale_type == Storage::kF32) {
+      scale = load_floats<Storage::kF32>(p);
+    } else if (w.scale_type == Storage::kF16) {
+      scale = load_floats<Storage::kF16>(p);
+    } else {
+      scale = load_floats<Storage::kBF16>(p);
+    }
+    if (w.zeros != nullptr) zeros = w.zeros + at;
+  }
+
+  Vec scale;
+  const signed char* zeros = nullptr;
+};
+
+// The columns of a unit.
+template <bool kNibbles>
+constexpr std::int64_t unit_columns() {
+  return kNibbles ? 8 : 4;
+}
+
+struct Halves {
+  Ints low, high;
+};
+inline Halves nibbles(Ints packed, Ints zero) {
+  const Ints mask = iset8(15);
+  return {isub8(iand(packed, mask), zero), isub8(iand(ishift4(packed), mask), zero)};
+}
+
+// Where vector v of the panel begins among the codes.
+inline const unsigned char* vector_of_panel(const Int8Task& t, int v) {
+  return t.w.codes + t.panel * t.w.panel_bytes + v * kVecBytes;
+}
+
+// The place of sums of rows [row, ...) and vectors [v, v + kNv). Biases and the old values of y are
+// added by the first of several calls.
+inline TileOutput output_of(const Int8Task& t, std::int64_t row, int v, bool first_call) {
+  const std::int64_t n = t.panel * kPanelRows + v * kLanes;
+  return {.c = t.y + row * t.y_stride + n,
+          .stride = t.y_stride,
+          .n = t.w.rows - n < kNr ? t.w.rows - n : kNr,
+          .bias = first_call && t.bias != nullptr ? t.bias + n : nullptr,
+          .add = t.add || !first_call};
+}
