@@ -6,6 +6,8 @@ kind `unsupported` until it is written.
 """
 import pathlib
 import re
+import shutil
+import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -55,7 +57,7 @@ TEST({camel}Test, CoversTheRangeOfAGroup) {{
   WeightDescriptor descriptor;
   descriptor.element = {{ElementKind::kInt, 4, DType::kF32}};
   descriptor.scheme = {{Granularity::kGroup, 4, false, DType::kF32}};
-  AffineParams params[1];
+  std::vector<AffineParams> params(1);
   algorithm->solve({{descriptor, w, 1, 4, {{}}}}, {{}}, params);
   EXPECT_NEAR(params[0].scale, 3.0f / 15, 1e-6);
   EXPECT_EQ(params[0].zero, 5);
@@ -202,6 +204,8 @@ def main(arguments: list[str]) -> int:
         return 2
     for path, (_, template) in zip(paths, files):
         path.write_text(template.format(**words), encoding="utf-8")
+        if shutil.which("clang-format"):
+            subprocess.run(["clang-format", "-i", str(path)], check=True)
         print(f"wrote {path.relative_to(ROOT)}")
     add_line(ROOT / registry, line.format(**words), where)
     print(f"added a line to {registry}; next: CONTRIBUTING.md, then ./dev test")
