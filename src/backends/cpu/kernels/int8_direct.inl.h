@@ -7,9 +7,9 @@
 // Bound: memory bandwidth.
 // Included inside an anonymous namespace of an ISA unit.
 
-// Vectors [v0, v0 + kNv) of the panel.
+// Rows [row, row + M) of x times vectors [v0, v0 + kNv) of the panel.
 template <bool kNibbles, int M>
-void int8_direct_vectors(const Int8Task& t, int v0) {
+void int8_direct_vectors(const Int8Task& t, std::int64_t row, int v0) {
   Vec y[M][kNv];
 #pragma GCC unroll 8
   for (int i = 0; i < M; ++i) {
@@ -44,7 +44,7 @@ void int8_direct_vectors(const Int8Task& t, int v0) {
 #pragma GCC unroll 8
         for (int i = 0; i < M; ++i) sum[i][v] = izero();
       }
-      const unsigned char* q = t.x.q + block * kInt8Block;
+      const unsigned char* q = t.x.q + row * t.x.stride + block * kInt8Block;
       constexpr std::int64_t kUnit = unit_columns<kNibbles>();
 #pragma GCC unroll 2
       for (int k = 0; k < kInt8Block; k += kUnit, q += kUnit) {
@@ -58,9 +58,9 @@ void int8_direct_vectors(const Int8Task& t, int v0) {
             sum_w[v] = idot(idot(sum_w[v], ones, w.low), ones, w.high);
 #pragma GCC unroll 8
             for (int i = 0; i < M; ++i) {
-              const unsigned char* row = q + i * t.x.stride;
-              sum[i][v] = idot(sum[i][v], ibroadcast4(row), w.low);
-              sum[i][v] = idot(sum[i][v], ibroadcast4(row + 4), w.high);
+              const unsigned char* qi = q + i * t.x.stride;
+              sum[i][v] = idot(sum[i][v], ibroadcast4(qi), w.low);
+              sum[i][v] = idot(sum[i][v], ibroadcast4(qi + 4), w.high);
             }
           } else {
             sum_w[v] = idot(sum_w[v], ones, packed);
@@ -73,7 +73,7 @@ void int8_direct_vectors(const Int8Task& t, int v0) {
       }
 #pragma GCC unroll 8
       for (int i = 0; i < M; ++i) {
-        const std::int64_t at = i * t.x.blocks + block;
+        const std::int64_t at = (row + i) * t.x.blocks + block;
 #pragma GCC unroll 2
         for (int v = 0; v < kNv; ++v) {
           part[i][v] = vfma(ifloat(sum_w[v]), vset(t.x.offset[at]), part[i][v]);
@@ -90,33 +90,36 @@ void int8_direct_vectors(const Int8Task& t, int v0) {
       for (int v = 0; v < kNv; ++v) y[i][v] = vfma(part[i][v], numbers[v].scale, y[i][v]);
     }
   }
-  store_tile<M>(y, output_of(t, 0, v0, true));
+  store_tile<M>(y, output_of(t, row, v0, true));
 }
 
 template <bool kNibbles, int M>
-void int8_direct_rows(const Int8Task& t) {
+void int8_direct_rows(const Int8Task& t, std::int64_t row) {
   for (int v = 0; v < kParts; v += kNv) {
     if (t.panel * kPanelRows + v * kLanes < t.w.rows) {
-      int8_direct_vectors<kNibbles, M>(t, v);
+      int8_direct_vectors<kNibbles, M>(t, row, v);
     }
   }
 }
 
+// Four rows of x at a time: the panel comes from memory once and then from the caches.
 template <bool kNibbles>
 void int8_direct_any(const Int8Task& t) {
-  switch (t.m) {
-    case 1:
-      return int8_direct_rows<kNibbles, 1>(t);
-    case 2:
-      return int8_direct_rows<kNibbles, 2>(t);
+  std::int64_t row = 0;
+  for (; row + 4 <= t.m; row += 4) int8_direct_rows<kNibbles, 4>(t, row);
+  switch (t.m - row) {
     case 3:
-      return int8_direct_rows<kNibbles, 3>(t);
+      return int8_direct_rows<kNibbles, 3>(t, row);
+    case 2:
+      return int8_direct_rows<kNibbles, 2>(t, row);
+    case 1:
+      return int8_direct_rows<kNibbles, 1>(t, row);
     default:
-      return int8_direct_rows<kNibbles, 4>(t);
+      return;
   }
 }
 
-constexpr std::int64_t kDirectRows = 4;
+constexpr std::int64_t kDirectRows = 24;
 
 void int8_direct(const Int8Task& t) {
   t.w.nibbles ? int8_direct_any<true>(t) : int8_direct_any<false>(t);
