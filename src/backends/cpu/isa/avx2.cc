@@ -12,48 +12,24 @@ namespace {
 #include "backends/cpu/kernels/vec_avx2.inl.h"
 #include "backends/cpu/kernels/unpack8_x86.inl.h"
 #include "backends/cpu/kernels/codes_avx2.inl.h"
-#include "backends/cpu/kernels/floats.inl.h"
-#include "backends/cpu/kernels/weights.inl.h"
-#include "backends/cpu/kernels/gemv.inl.h"
-#include "backends/cpu/kernels/tile_output.inl.h"
-#include "backends/cpu/kernels/gemm.inl.h"
-#include "backends/cpu/kernels/math.inl.h"
-#include "backends/cpu/kernels/rows.inl.h"
+#include "backends/cpu/kernels/level.inl.h"
 #include "backends/cpu/kernels/rope.inl.h"
-#include "backends/cpu/kernels/attention.inl.h"
-#include "backends/cpu/kernels/probe.inl.h"
 #include "backends/cpu/kernels/probe_int8_avx2.inl.h"
 // clang-format on
+
+constexpr KernelTable make_table() {
+  KernelTable table = level_table();
+  table.gemv_rows = 12;
+  table.rope = rope;
+  table.probe_int8_operations = 2.0 * 32 * kChains;
+  table.probe_int8 = probe_int8;
+  return table;
+}
 
 }  // namespace
 
 const KernelTable& avx2_kernels() {
-  static constexpr KernelTable kTable = {
-      .lanes = kLanes,
-      .mr = kMr,
-      .nr = kNr,
-      .gemv_rows = 12,
-      .attention_min_rows = 3,
-      .decode_row = decode_row,
-      .gemv = gemv,
-      .pack_panel = pack_panel,
-      .pack_tile = pack_tile,
-      .gemm = gemm,
-      .norm = norm,
-      .rope = rope,
-      .activate = activate,
-      .add = add,
-      .convert = convert,
-      .attention_tile_rows = kTiles * kMr,
-      .attention_scratch = attention_scratch,
-      .attention_tiles = attention_tiles,
-      .attention_rows = attention_rows,
-      .probe_f32_operations = 2.0 * kLanes * kChains,
-      .probe_multiply_add = probe_multiply_add,
-      .probe_int8_operations = 2.0 * 32 * kChains,
-      .probe_int8 = probe_int8,
-      .probe_read = probe_read,
-  };
+  static constexpr KernelTable kTable = make_table();
   return kTable;
 }
 

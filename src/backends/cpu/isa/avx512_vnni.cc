@@ -10,25 +10,14 @@ namespace {
 // Each file uses the ones before it.
 // clang-format off
 #include "backends/cpu/kernels/vec_avx512.inl.h"
-#include "backends/cpu/kernels/floats.inl.h"
-#include "backends/cpu/kernels/tile_output.inl.h"
 #include "backends/cpu/kernels/bytes_avx512.inl.h"
-#include "backends/cpu/kernels/int8_rows.inl.h"
-#include "backends/cpu/kernels/int8_panels.inl.h"
-#include "backends/cpu/kernels/int8_direct.inl.h"
-#include "backends/cpu/kernels/int8_blocked.inl.h"
+#include "backends/cpu/kernels/int8_level.inl.h"
 // clang-format on
 
 }  // namespace
 
 const Int8Kernels& avx512_vnni_kernels() {
-  static constexpr Int8Kernels kTable = {
-      .bytes = kWholeBytes,
-      .direct_rows = kDirectRows,
-      .quantize = int8_quantize,
-      .direct = int8_direct,
-      .blocked = int8_blocked,
-  };
+  static constexpr Int8Kernels kTable = int8_table();
   return kTable;
 }
 

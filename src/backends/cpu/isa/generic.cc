@@ -9,46 +9,13 @@ namespace {
 // clang-format off
 #include "backends/cpu/kernels/vec_generic.inl.h"
 #include "backends/cpu/kernels/codes_generic.inl.h"
-#include "backends/cpu/kernels/floats.inl.h"
-#include "backends/cpu/kernels/weights.inl.h"
-#include "backends/cpu/kernels/gemv.inl.h"
-#include "backends/cpu/kernels/tile_output.inl.h"
-#include "backends/cpu/kernels/gemm.inl.h"
-#include "backends/cpu/kernels/math.inl.h"
-#include "backends/cpu/kernels/rows.inl.h"
-#include "backends/cpu/kernels/attention.inl.h"
-#include "backends/cpu/kernels/probe.inl.h"
+#include "backends/cpu/kernels/level.inl.h"
 // clang-format on
 
 }  // namespace
 
 const KernelTable& generic_kernels() {
-  static constexpr KernelTable kTable = {
-      .lanes = kLanes,
-      .mr = kMr,
-      .nr = kNr,
-      .gemv_rows = 8,
-      .attention_min_rows = 3,
-      .decode_row = decode_row,
-      .gemv = gemv,
-      .pack_panel = pack_panel,
-      .pack_tile = pack_tile,
-      .gemm = gemm,
-      .norm = norm,
-      .rope = nullptr,
-      .activate = activate,
-      .add = add,
-      .convert = convert,
-      .attention_tile_rows = kTiles * kMr,
-      .attention_scratch = attention_scratch,
-      .attention_tiles = attention_tiles,
-      .attention_rows = attention_rows,
-      .probe_f32_operations = 2.0 * kLanes * kChains,
-      .probe_multiply_add = probe_multiply_add,
-      .probe_int8_operations = 0,
-      .probe_int8 = nullptr,
-      .probe_read = probe_read,
-  };
+  static constexpr KernelTable kTable = level_table();
   return kTable;
 }
 

@@ -1,0 +1,22 @@
+// The byte kernels and their table. Included inside an anonymous namespace of an ISA unit, after
+// the level's vectors of floats and of bytes.
+
+// Each file uses the ones before it.
+// clang-format off
+#include "backends/cpu/kernels/floats.inl.h"
+#include "backends/cpu/kernels/tile_output.inl.h"
+#include "backends/cpu/kernels/int8_rows.inl.h"
+#include "backends/cpu/kernels/int8_panels.inl.h"
+#include "backends/cpu/kernels/int8_direct.inl.h"
+#include "backends/cpu/kernels/int8_blocked.inl.h"
+// clang-format on
+
+constexpr Int8Kernels int8_table() {
+  return {
+      .bytes = kWholeBytes,
+      .direct_rows = kDirectRows,
+      .quantize = int8_quantize,
+      .direct = int8_direct,
+      .blocked = int8_blocked,
+  };
+}

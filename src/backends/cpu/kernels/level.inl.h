@@ -1,0 +1,42 @@
+// The kernels that every level has, and their table. Included inside an anonymous namespace of an
+// ISA unit, after the level's vectors and codes.
+
+// Each file uses the ones before it.
+// clang-format off
+#include "backends/cpu/kernels/floats.inl.h"
+#include "backends/cpu/kernels/weights.inl.h"
+#include "backends/cpu/kernels/gemv.inl.h"
+#include "backends/cpu/kernels/tile_output.inl.h"
+#include "backends/cpu/kernels/gemm.inl.h"
+#include "backends/cpu/kernels/math.inl.h"
+#include "backends/cpu/kernels/rows.inl.h"
+#include "backends/cpu/kernels/attention.inl.h"
+#include "backends/cpu/kernels/probe.inl.h"
+// clang-format on
+
+// What not every level has (rope, byte products) is null.
+constexpr KernelTable level_table() {
+  KernelTable table{};
+  table.lanes = kLanes;
+  table.mr = kMr;
+  table.nr = kNr;
+  table.gemv_rows = 8;
+  table.attention_min_rows = 3;
+  table.decode_row = decode_row;
+  table.gemv = gemv;
+  table.pack_panel = pack_panel;
+  table.pack_tile = pack_tile;
+  table.gemm = gemm;
+  table.norm = norm;
+  table.activate = activate;
+  table.add = add;
+  table.convert = convert;
+  table.attention_tile_rows = kTiles * kMr;
+  table.attention_scratch = attention_scratch;
+  table.attention_tiles = attention_tiles;
+  table.attention_rows = attention_rows;
+  table.probe_f32_operations = 2.0 * kLanes * kChains;
+  table.probe_multiply_add = probe_multiply_add;
+  table.probe_read = probe_read;
+  return table;
+}
