@@ -11,7 +11,6 @@ namespace nibble {
 namespace {
 
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
-constexpr std::int64_t kHugeFrom = std::int64_t{2} << 20;
 
 }  // namespace
 
@@ -29,6 +28,16 @@ std::int64_t element_count(const Shape& shape) {
 std::string to_string(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
 Tensor Tensor::allocate(DType dtype, Shape shape) {
+  return allocate_aligned(dtype, std::move(shape), 64);
+}
+
+Tensor Tensor::allocate_huge(DType dtype, Shape shape) {
+  Tensor t = allocate_aligned(dtype, std::move(shape), kHugePage);
+  (void)::madvise(const_cast<std::byte*>(t.data_), t.byte_size(), MADV_HUGEPAGE);  // advice only
+  return t;
+}
+
+Tensor Tensor::allocate_aligned(DType dtype, Shape shape, std::size_t align) {
   Tensor t;
   t.dtype_ = dtype;
   t.elements_ = element_count(shape);
@@ -37,7 +46,6 @@ Tensor Tensor::allocate(DType dtype, Shape shape) {
   if (__builtin_mul_overflow(t.elements_, static_cast<std::int64_t>(dtype_size(dtype)), &size)) {
     fail(ErrorKind::kMemory, "tensor {} is larger than any memory", to_string(t.shape_));
   }
-  const std::size_t align = size >= kHugeFrom ? kHugePage : std::size_t{64};
   const std::size_t padded =
       (static_cast<std::size_t>(std::max<std::int64_t>(size, 1)) + align - 1) & ~(align - 1);
   auto* data =
@@ -51,8 +59,6 @@ Tensor Tensor::allocate(DType dtype, Shape shape) {
   t.owner_ = std::shared_ptr<const void>(data, [align](const void* p) {
     ::operator delete (const_cast<void*>(p), std::align_val_t{align});
   });
-  // Large weights are read from end to end at every token: fewer pages, fewer misses. Advice only.
-  if (align == kHugePage) (void)::madvise(data, padded, MADV_HUGEPAGE);
   return t;
 }
 

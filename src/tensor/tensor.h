@@ -30,6 +30,9 @@ class Tensor {
 
   // Uninitialised, aligned to 64 bytes. kMemory when it cannot be had.
   static Tensor allocate(DType dtype, Shape shape);
+  // The same on huge pages, where the system has some to give: for weights that are made once and
+  // read from end to end at every token. Takes up to 2 MiB more.
+  static Tensor allocate_huge(DType dtype, Shape shape);
   // kInternal unless `bytes` holds exactly the elements.
   static Tensor view(DType dtype, Shape shape, std::span<const std::byte> bytes,
                      std::shared_ptr<const void> owner);
@@ -60,6 +63,7 @@ class Tensor {
   Tensor rows(std::int64_t begin, std::int64_t end) const;
 
  private:
+  static Tensor allocate_aligned(DType dtype, Shape shape, std::size_t align);
   DType dtype_ = DType::kF32;
   Shape shape_;
   std::int64_t elements_ = 0;

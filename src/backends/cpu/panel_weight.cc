@@ -46,7 +46,7 @@ std::shared_ptr<const PanelWeight> PanelWeight::pack(const QuantTensor& weight, 
 
   const std::int64_t panels = (weight.rows + kPanelRows - 1) / kPanelRows;
   const bool zeros = view.nibbles || (!scheme.symmetric && descriptor.element.bits == 8);
-  result->codes_ = Tensor::allocate(DType::kU8, {panels, view.panel_bytes});
+  result->codes_ = Tensor::allocate_huge(DType::kU8, {panels, view.panel_bytes});
   result->scales_ = Tensor::allocate(scheme.scale_type, {panels, groups, kPanelRows});
   if (zeros) result->zeros_ = Tensor::allocate(DType::kU8, {panels, groups, kPanelRows});
   pool.parallel_for(panels, 1, [&](std::int64_t begin, std::int64_t end) {
