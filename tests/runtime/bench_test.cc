@@ -118,7 +118,8 @@ TEST(Bench, MeasuresBothPhasesAgainstTheLimits) {
   // Each of 2 x 16 tokens: the blocks, and 4 x 2 layers x 64 x 8.5 keys; the head twice.
   const double head = 2.0 * 512 * 64;
   const double flops = 32 * (known.cost.weight_flops - head + 4.0 * 2 * 64 * 8.5) + 2 * head;
-  EXPECT_NEAR(known.arithmetic_fraction / (known.pp_tokens_per_second / 32 * flops / 1e9), 1, 1e-12);
+  EXPECT_NEAR(known.arithmetic_fraction / (known.pp_tokens_per_second / 32 * flops / 1e9), 1,
+              1e-12);
 }
 
 TEST(Bench, OptionsOutsideTheirRangeAreUsageErrors) {
