@@ -47,7 +47,8 @@ class CpuBackend final : public Backend {
 
   LinearWeight prepare(QuantTensor weight) override {
     std::shared_ptr<const cpu::PanelWeight> panels;
-    if (!caps_.exact_activations) panels = cpu::PanelWeight::pack(weight, pool_);
+    const bool bytes = caps_.avx512_vnni || caps_.isa == CpuIsa::kAvx2;
+    if (bytes && !caps_.exact_activations) panels = cpu::PanelWeight::pack(weight, pool_);
     return {std::move(weight), std::move(panels)};
   }
 

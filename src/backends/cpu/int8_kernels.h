@@ -2,8 +2,7 @@
 // bytes. What kernel_table.h says about what may be included here holds too.
 //
 // Activations are rounded by row and block of kInt8Block columns: x = scale * q + offset with q in
-// [0, 255], over the range of the block. Weights are repacked into panels of
-// kPanelRows rows; see panel_weight.h.
+// [0, 255], over the range of the block. Weights are repacked at load; see panel_weight.h.
 #pragma once
 
 #include "backends/cpu/kernel_table.h"
@@ -54,7 +53,7 @@ struct Int8Task {
   float* y = nullptr;           // y[0, 0]
   std::int64_t y_stride = 0;
   bool add = false;
-  unsigned char* scratch = nullptr;  // int8_scratch_bytes(), aligned to 64
+  unsigned char* scratch = nullptr;  // kInt8ScratchBytes, aligned to 64
 };
 
 struct Int8Kernels {

@@ -24,6 +24,42 @@ Recoding recode(bool nibbles, int bits, int zero) {
   return {128, zero - 128};
 }
 
+// Nibbles 0 ... 3 of a word into the low halves of four bytes.
+std::uint32_t spread_nibbles(std::uint32_t word) {
+  word = (word | word << 8) & 0x00ff00ffu;
+  return (word | word << 4) & 0x0f0f0f0fu;
+}
+
+// One row of 4-bit codes: eight codes are a word here and there, in another order.
+void place_nibble_words(const std::byte* stored, std::int64_t cols, unsigned char* codes) {
+  for (std::int64_t u = 0; u < cols / 8; ++u, stored += 4, codes += kUnitBytes) {
+    std::uint32_t word;
+    std::memcpy(&word, stored, 4);
+    word = spread_nibbles(word & 0xffffu) | spread_nibbles(word >> 16) << 4;
+    std::memcpy(codes, &word, 4);
+  }
+}
+
+// One row of 8-bit codes, less 128.
+void place_byte_words(const std::byte* stored, std::int64_t cols, unsigned char* codes) {
+  for (std::int64_t u = 0; u < cols / 4; ++u, stored += 4, codes += kUnitBytes) {
+    std::uint32_t word;
+    std::memcpy(&word, stored, 4);
+    word ^= 0x80808080u;
+    std::memcpy(codes, &word, 4);
+  }
+}
+
+// One value of a row in its place.
+void place_value(bool nibbles, int value, std::int64_t k, unsigned char* codes) {
+  if (nibbles) {
+    unsigned char& byte = codes[k / 8 * kUnitBytes + k % 4];
+    byte = static_cast<unsigned char>(byte | (value << (k % 8 < 4 ? 0 : 4)));
+  } else {
+    codes[k / 4 * kUnitBytes + k % 4] = static_cast<unsigned char>(value);
+  }
+}
+
 }  // namespace
 
 std::shared_ptr<const PanelWeight> PanelWeight::pack(const QuantTensor& weight, ThreadPool& pool) {
@@ -59,52 +95,65 @@ std::shared_ptr<const PanelWeight> PanelWeight::pack(const QuantTensor& weight, 
 }
 
 void PanelWeight::pack_panel(const QuantTensor& weight, std::int64_t panel) {
-  const WeightDescriptor& descriptor = weight.format->descriptor();
-  const int bits = descriptor.element.bits;
-  const bool per_tensor = descriptor.scheme.granularity == Granularity::kTensor;
-  const std::size_t scale_size = dtype_size(descriptor.scheme.scale_type);
-  const std::int64_t row_bytes = weight.planes[0].dim(1) * 4;
-  const std::byte* stored = weight.planes[0].bytes().data();
-  const std::byte* scales = weight.planes[1].bytes().data();
   auto* codes = codes_.mutable_data<unsigned char>() + panel * view_.panel_bytes;
-  auto* panel_scales = const_cast<std::byte*>(scales_.bytes().data());
   std::fill_n(codes, view_.panel_bytes, static_cast<unsigned char>(0));
-  std::vector<std::uint8_t> row_codes(static_cast<std::size_t>(weight.cols));
-
+  std::vector<int> shifts(static_cast<std::size_t>(view_.groups));
   for (std::int64_t r = 0; r < kPanelRows; ++r) {
     const std::int64_t row = panel * kPanelRows + r;
-    const bool exists = row < weight.rows;
-    if (exists) unpack_codes(stored + row * row_bytes, bits, 0, weight.cols, row_codes.data());
     for (std::int64_t g = 0; g < view_.groups; ++g) {
-      const std::int64_t from = per_tensor ? 0 : row * view_.groups + g;
       const std::int64_t to = (panel * view_.groups + g) * kPanelRows + r;
-      std::byte* scale = panel_scales + to * static_cast<std::int64_t>(scale_size);
-      Recoding recoding;
-      if (exists) {
-        std::memcpy(scale, scales + from * static_cast<std::int64_t>(scale_size), scale_size);
-        const int zero =
-            descriptor.scheme.symmetric
-                ? 1 << (bits - 1)
-                : std::to_integer<int>(weight.planes[2].bytes()[static_cast<std::size_t>(from)]);
-        recoding = recode(view_.nibbles, bits, zero);
+      if (row < weight.rows) {
+        shifts[static_cast<std::size_t>(g)] = pack_numbers(weight, row, g, to);
       } else {
-        std::memset(scale, 0, scale_size);
-      }
-      if (!zeros_.empty()) {
-        zeros_.mutable_data<std::uint8_t>()[to] = static_cast<std::uint8_t>(recoding.zero);
-      }
-      if (!exists) continue;
-      for (std::int64_t k = g * view_.group; k < (g + 1) * view_.group; ++k) {
-        const int value = row_codes[static_cast<std::size_t>(k)] - recoding.shift;
-        if (view_.nibbles) {
-          unsigned char& byte = codes[k / 8 * kUnitBytes + r * 4 + k % 4];
-          byte = static_cast<unsigned char>(byte | (value << (k % 8 < 4 ? 0 : 4)));
-        } else {
-          codes[k / 4 * kUnitBytes + r * 4 + k % 4] = static_cast<unsigned char>(value);
-        }
+        clear_numbers(to);
       }
     }
+    if (row < weight.rows) pack_codes_of_row(weight, row, shifts, codes + 4 * r);
   }
+}
+
+void PanelWeight::pack_codes_of_row(const QuantTensor& weight, std::int64_t row,
+                                    std::span<const int> shifts, unsigned char* codes) const {
+  const std::byte* stored = weight.planes[0].bytes().data() + row * weight.planes[0].dim(1) * 4;
+  const int bits = weight.format->descriptor().element.bits;
+  if (bits == 4) return place_nibble_words(stored, weight.cols, codes);
+  if (bits == 8) return place_byte_words(stored, weight.cols, codes);
+  std::vector<std::uint8_t> values(static_cast<std::size_t>(weight.cols));
+  unpack_codes(stored, bits, 0, weight.cols, values.data());
+  for (std::int64_t k = 0; k < weight.cols; ++k) {
+    const int shift = shifts[static_cast<std::size_t>(k / view_.group)];
+    place_value(view_.nibbles, values[static_cast<std::size_t>(k)] - shift, k, codes);
+  }
+}
+
+int PanelWeight::pack_numbers(const QuantTensor& weight, std::int64_t row, std::int64_t group,
+                              std::int64_t to) {
+  const WeightDescriptor& descriptor = weight.format->descriptor();
+  const bool per_tensor = descriptor.scheme.granularity == Granularity::kTensor;
+  const std::int64_t from = per_tensor ? 0 : row * view_.groups + group;
+  const auto size = static_cast<std::int64_t>(dtype_size(descriptor.scheme.scale_type));
+  std::memcpy(scale_at(to), weight.planes[1].bytes().data() + from * size,
+              static_cast<std::size_t>(size));
+  const int bits = descriptor.element.bits;
+  int zero = 1 << (bits - 1);
+  if (!descriptor.scheme.symmetric) {
+    zero = std::to_integer<int>(weight.planes[2].bytes()[static_cast<std::size_t>(from)]);
+  }
+  const Recoding recoding = recode(view_.nibbles, bits, zero);
+  if (!zeros_.empty()) {
+    zeros_.mutable_data<std::uint8_t>()[to] = static_cast<std::uint8_t>(recoding.zero);
+  }
+  return recoding.shift;
+}
+
+void PanelWeight::clear_numbers(std::int64_t to) {
+  std::memset(scale_at(to), 0, dtype_size(scales_.dtype()));
+  if (!zeros_.empty()) zeros_.mutable_data<std::uint8_t>()[to] = 0;
+}
+
+std::byte* PanelWeight::scale_at(std::int64_t index) {
+  return const_cast<std::byte*>(scales_.bytes().data()) +
+         index * static_cast<std::int64_t>(dtype_size(scales_.dtype()));
 }
 
 }  // namespace nibble::cpu

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "backends/cpu/int8_kernels.h"
@@ -22,6 +23,16 @@ class PanelWeight final : public PackedWeight {
  private:
   PanelWeight() = default;
   void pack_panel(const QuantTensor& weight, std::int64_t panel);
+  // Scale and zero point of one row in one group go to place `to`; what is to be subtracted from
+  // its codes is returned.
+  int pack_numbers(const QuantTensor& weight, std::int64_t row, std::int64_t group,
+                   std::int64_t to);
+  void clear_numbers(std::int64_t to);
+  // shifts: what is to be subtracted from the codes of each group; `codes` points at the row's
+  // first byte in the panel.
+  void pack_codes_of_row(const QuantTensor& weight, std::int64_t row, std::span<const int> shifts,
+                         unsigned char* codes) const;
+  std::byte* scale_at(std::int64_t index);
 
   PanelView view_;
   Tensor codes_;   // [panels, panel_bytes]
