@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "quantize/block.h"
+#include "quantize/screening.h"
 #include "quantize/setup.h"
 
 namespace nibble {
@@ -63,22 +64,33 @@ Sizes sizes_of(const Setup& setup) {
   return sizes;
 }
 
-// Candidates a search compares at most: its starts, then every other option of every coordinate in
-// each round.
-std::int64_t count_candidates(const Setup& setup, const QuantizeOptions& options,
-                              Backend& backend) {
+// What a search takes at most: its starts, then every other option of every coordinate in each
+// round.
+struct SearchCost {
+  std::int64_t candidates = 0;
+  std::int64_t tokens = 0;  // over all candidates
+  std::int64_t tokens_at_once = 0;
+};
+
+SearchCost search_cost(const Setup& setup, const QuantizeOptions& options, Backend& backend) {
   const std::vector<SiteKind> kinds = smoothable_kinds(setup.spec(), setup.source(), backend);
-  std::int64_t count = 0;
+  const Screening screening(setup.windows());
+  SearchCost cost;
   for (const RecipeStep& step : options.recipe.steps) {
     if (step.algorithm->space == nullptr) continue;
     const SearchSpace space = step.algorithm->space(step.parameters, kinds);
-    count += static_cast<std::int64_t>(space.starts.size());
+    const auto compare = [&](std::size_t choices, std::size_t fresh, int times) {
+      cost.candidates += times * static_cast<std::int64_t>(fresh);
+      cost.tokens += times * screening.tokens(choices);
+      cost.tokens_at_once = std::max(cost.tokens_at_once, screening.tokens_at_once(choices));
+    };
+    compare(space.starts.size(), space.starts.size(), 1);
+    if (!space.descend) continue;
     for (const auto& choices : space.options) {
-      const auto others = static_cast<std::int64_t>(choices.size()) - 1;
-      count += space.descend ? space.max_rounds * others : 0;
+      compare(choices.size(), choices.size() - 1, space.max_rounds);
     }
   }
-  return count;
+  return cost;
 }
 
 }  // namespace
@@ -96,26 +108,28 @@ QuantizationPlan plan_quantization(const QuantizeOptions& options, Backend& back
     plan.source_bytes += static_cast<std::int64_t>(setup.source().tensor(name).byte_size());
   }
   plan.calibration_tokens = setup.windows().tokens();
-  plan.candidates = count_candidates(setup, options, backend);
+  const SearchCost search = search_cost(setup, options, backend);
+  plan.candidates = search.candidates;
   plan.notes = setup.notes();
 
   const Sizes sizes = sizes_of(setup);
   const auto search_tokens = static_cast<double>(setup.windows().search.size());
   const auto all_tokens = static_cast<double>(plan.calibration_tokens);
-  const auto candidates = static_cast<double>(plan.candidates);
+  const auto searched_tokens = static_cast<double>(search.tokens);
   const auto hidden = static_cast<double>(setup.spec().hidden);
   const double verified = setup.verifies() ? static_cast<double>(options.verify.tokens) : 0.0;
 
   const double states = 4 * hidden * all_tokens;
-  const double searched = std::min(4 * hidden * search_tokens * candidates, 512.0 * (1 << 20));
+  const double searched =
+      std::min(4 * hidden * static_cast<double>(search.tokens_at_once), 512.0 * (1 << 20));
   const double calibrating = states + 4 * hidden * search_tokens;
   const double searching = searched + 2 * 4 * sizes.largest_layer;
   const double writing = 2 * 4 * sizes.largest_layer;
   plan.peak_anon_bytes = static_cast<std::int64_t>(kBaseBytes + kLogitBytes +
                                                    std::max({calibrating, searching, writing}));
   plan.state_bytes = static_cast<std::int64_t>(2 * std::max(states, searched));
-  plan.flops = 2 * sizes.block_weights * (all_tokens + candidates * search_tokens) +
-               2 * sizes.head_weights * (candidates + 1) * search_tokens +
+  plan.flops = 2 * sizes.block_weights * (all_tokens + searched_tokens) +
+               2 * sizes.head_weights * (searched_tokens + search_tokens) +
                2 * 2 * (sizes.block_weights + sizes.head_weights) * verified;
   plan.seconds = plan.flops / measure_flops(backend);
   return plan;

@@ -8,16 +8,13 @@
 #include "base/error.h"
 #include "eval/perplexity.h"
 #include "quantize/passes.h"
+#include "quantize/screening.h"
 
 namespace nibble {
 namespace {
 
 constexpr std::int64_t kMaxHiddenBytes = std::int64_t{512} << 20;  // of all candidates of a batch
 constexpr std::int64_t kMaxLogitBytes = std::int64_t{32} << 20;
-
-// Many candidates are first compared on a few windows, and only the best of them on all.
-constexpr std::int64_t kScreenShare = 8;  // one window in so many
-constexpr std::size_t kFinalists = 6;
 
 // The index of the least loss; the first of equals. A loss that is no number never wins.
 std::size_t least(const std::vector<double>& losses) {
@@ -37,18 +34,18 @@ struct Found {
 class CandidateRunner {
  public:
   CandidateRunner(const Job& job, const Calibration& calibration, const SearchSpace& space)
-      : job_(job), calibration_(calibration), space_(space) {}
+      : job_(job), calibration_(calibration), space_(space), screening_(job.windows) {}
 
   // The best by its loss on all windows, among the first of `choices` and those that do best on
   // the screening windows.
   Found best_of(const std::vector<Choice>& choices) {
     const std::vector<Choice> finalists = screen(choices);
-    const std::vector<double> found = losses(finalists, rows());
+    const std::vector<double> found = losses(finalists, screening_.rows);
     const std::size_t winner = least(found);
     return {finalists[winner], found[winner]};
   }
 
-  double loss(const Choice& choice) { return losses({choice}, rows()).front(); }
+  double loss(const Choice& choice) { return losses({choice}, screening_.rows).front(); }
 
   std::int64_t candidates() const {
     std::set<Choice> distinct;
@@ -57,15 +54,9 @@ class CandidateRunner {
   }
 
  private:
-  std::int64_t rows() const { return static_cast<std::int64_t>(job_.windows.search.size()); }
-  std::int64_t screening_rows() const {
-    const std::int64_t context = job_.windows.context;
-    return std::max<std::int64_t>(1, rows() / context / kScreenShare) * context;
-  }
-
   std::vector<Choice> screen(const std::vector<Choice>& choices) {
-    if (choices.size() <= kFinalists || screening_rows() >= rows()) return choices;
-    const std::vector<double> found = losses(choices, screening_rows());
+    if (!screening_.applies(choices.size())) return choices;
+    const std::vector<double> found = losses(choices, screening_.first_rows);
     std::vector<std::size_t> order(choices.size());
     std::iota(order.begin(), order.end(), 0);
     // The first stays the first whatever its loss; a loss that is no number goes last.
@@ -73,7 +64,7 @@ class CandidateRunner {
       return !std::isnan(found[a]) && (std::isnan(found[b]) || found[a] < found[b]);
     });
     std::vector<Choice> finalists;
-    for (std::size_t i = 0; i < kFinalists; ++i) finalists.push_back(choices[order[i]]);
+    for (std::size_t i = 0; i < Screening::kFinalists; ++i) finalists.push_back(choices[order[i]]);
     return finalists;
   }
 
@@ -233,6 +224,7 @@ class CandidateRunner {
   const Job& job_;
   const Calibration& calibration_;
   const SearchSpace& space_;
+  const Screening screening_;
   std::map<std::pair<std::int64_t, Choice>, double> known_;  // by the tokens of the loss
   int sweeps_ = 0;
 };
