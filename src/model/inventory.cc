@@ -23,10 +23,7 @@ std::int64_t parameters(const Linear& linear) {
 
 std::int64_t parameters(LayerWeights& layer) {
   std::int64_t count = parameters(layer.router);
-  for (const Norm* norm : {&layer.attn_norm, &layer.attn_post_norm, &layer.mlp_norm,
-                           &layer.mlp_post_norm, &layer.q_norm, &layer.k_norm}) {
-    count += parameters(*norm);
-  }
+  for (const Norm* norm : layer.norms()) count += parameters(*norm);
   for (const Linear* linear : layer.linears()) count += parameters(*linear);
   return count;
 }

@@ -254,6 +254,13 @@ std::vector<Linear*> LayerWeights::linears() {
   return all;
 }
 
+std::vector<Norm*> LayerWeights::norms() {
+  std::vector<Norm*> all = {&attn_norm,     &attn_post_norm, &mlp_norm,
+                            &mlp_post_norm, &q_norm,         &k_norm};
+  std::erase_if(all, [](const Norm* norm) { return norm->module.empty(); });
+  return all;
+}
+
 std::string find_prefix(const ModelSpec& spec, const WeightSource& source) {
   for (const std::string& prefix : spec.names.prefixes) {
     if (source.has_linear(prefix + spec.names.embed)) return prefix;

@@ -45,6 +45,8 @@ struct LayerWeights {
 
   // Every linear that exists, in a fixed order, the router left out.
   std::vector<Linear*> linears();
+  // Every norm that exists, in a fixed order.
+  std::vector<Norm*> norms();
 };
 
 // Weights of 16-bit types stay mapped; norms and biases become F32.

@@ -53,7 +53,7 @@ LayerWeights clone_layer(const LayerWeights& weights) {
   LayerWeights copy = weights;
   for (Linear* linear : copy.linears()) clone_in_place(*linear);
   clone_in_place(copy.router);
-  for (Norm* norm : norms_of(copy)) {
+  for (Norm* norm : copy.norms()) {
     norm->weight = clone(norm->weight);
     norm->bias = clone(norm->bias);
   }
@@ -65,7 +65,7 @@ void check_finite(LayerWeights& weights) {
     check_tensor(linear->weight.canonical.planes[0], linear->module + ".weight");
     check_tensor(linear->bias, linear->module + ".bias");
   }
-  for (const Norm* norm : norms_of(weights)) {
+  for (const Norm* norm : weights.norms()) {
     check_tensor(norm->weight, norm->module + ".weight");
     check_tensor(norm->bias, norm->module + ".bias");
   }

@@ -144,7 +144,7 @@ class Planner {
       written_.insert(linear->module + ".weight");
       if (!linear->bias.empty()) add_float(linear->module + ".bias");
     }
-    for (const Norm* norm : norms_of(weights)) {
+    for (const Norm* norm : weights.norms()) {
       for (const std::string& name :
            {stored_norm_weight(source_, norm->module), stored_norm_bias(source_, norm->module)}) {
         if (!name.empty()) add_float(name);
@@ -324,15 +324,6 @@ std::string stored_norm_bias(const WeightSource& source, const std::string& modu
     if (source.has(module + suffix)) return module + suffix;
   }
   return "";
-}
-
-std::vector<Norm*> norms_of(LayerWeights& weights) {
-  std::vector<Norm*> result;
-  for (Norm* norm : {&weights.attn_norm, &weights.attn_post_norm, &weights.mlp_norm,
-                     &weights.mlp_post_norm, &weights.q_norm, &weights.k_norm}) {
-    if (!norm->module.empty()) result.push_back(norm);
-  }
-  return result;
 }
 
 }  // namespace nibble

@@ -51,7 +51,4 @@ DType checkpoint_half_type(const ModelSpec& spec, const Checkpoint& source);
 std::string stored_norm_weight(const WeightSource& source, const std::string& module);
 std::string stored_norm_bias(const WeightSource& source, const std::string& module);
 
-// Every norm of a layer that exists.
-std::vector<Norm*> norms_of(LayerWeights& weights);
-
 }  // namespace nibble

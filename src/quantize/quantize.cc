@@ -91,7 +91,7 @@ void Job::note(const std::string& message) const {
 
 DType Job::norm_type() const {
   LayerWeights weights = load_layer(spec, 0, source, backend);
-  for (const Norm* norm : norms_of(weights)) {
+  for (const Norm* norm : weights.norms()) {
     const std::string name = stored_norm_weight(source, norm->module);
     if (!name.empty()) return source.tensor(name).dtype();
   }

@@ -67,7 +67,7 @@ class LayerWriter {
         report.modules[i] = write_linear(*linears[i], params[i], moments.at(linears[i]));
       }
     });
-    for (const Norm* norm : norms_of(weights)) write_norm(*norm);
+    for (const Norm* norm : weights.norms()) write_norm(*norm);
     if (weights.router.exists()) write_plain(weights.router);
     return report;
   }
