@@ -96,6 +96,7 @@ std::vector<OutlierRow> outliers_on_text(const InspectOptions& options, const Mo
 }
 
 void inspect(const InspectOptions& options, Context& context) {
+  context.exact = true;  // activations as they are, and no weight repacked only to be counted
   const auto checkpoint = open_checkpoint(options.model);
   context.say_notes(*checkpoint);
   const ModelSpec spec = build_spec(checkpoint->config());
