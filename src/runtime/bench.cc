@@ -147,8 +147,7 @@ BenchResult bench(const Model& model, const BenchOptions& options, const Progres
   const double prefill = prefill_seconds(model, options);
   result.pp_tokens_per_second = batch * prompt / prefill;
   result.arithmetic = prefill_arithmetic(model, options);
-  const double limit =
-      result.arithmetic == Arithmetic::kInt8 ? options.int8_per_second : options.float32_per_second;
+  const double limit = options.limit(result.arithmetic);
   if (limit > 0) {
     const double head_flops = 2 * static_cast<double>(spec.vocab * spec.hidden);
     const double flops = batch * (prompt * (result.cost.weight_flops - head_flops +

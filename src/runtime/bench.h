@@ -20,6 +20,10 @@ struct BenchOptions {
   double bytes_per_second = 0;
   double float32_per_second = 0;
   double int8_per_second = 0;
+
+  double limit(Arithmetic arithmetic) const {
+    return arithmetic == Arithmetic::kInt8 ? int8_per_second : float32_per_second;
+  }
 };
 
 // What one step must do at least, whatever the kernels.

@@ -61,14 +61,13 @@ void bench_model(const ModelBenchOptions& options, Context& context) {
                      {"read_bytes_per_second", bench_options.bytes_per_second},
                      {"float32_per_second", bench_options.float32_per_second},
                      {"int8_per_second", bench_options.int8_per_second}};
-  const bool int8 = result.arithmetic == Arithmetic::kInt8;
-  const double peak = int8 ? bench_options.int8_per_second : bench_options.float32_per_second;
   context.emit(
       json, fmt::format("prefill {:.1f} tokens/s, {:.1f} % of the measured {:.0f} GOP/s ({})\n"
                         "decode  {:.1f} tokens/s, {:.1f} % of the measured {:.1f} GB/s\n",
-                        result.pp_tokens_per_second, 100 * result.arithmetic_fraction, peak / 1e9,
-                        to_string(result.arithmetic), result.tg_tokens_per_second,
-                        100 * result.bandwidth_fraction, bench_options.bytes_per_second / 1e9));
+                        result.pp_tokens_per_second, 100 * result.arithmetic_fraction,
+                        bench_options.limit(result.arithmetic) / 1e9, to_string(result.arithmetic),
+                        result.tg_tokens_per_second, 100 * result.bandwidth_fraction,
+                        bench_options.bytes_per_second / 1e9));
 }
 
 LinearBench::Shape parse_shape(const std::string& text) {
