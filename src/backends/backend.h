@@ -56,7 +56,7 @@ class Backend {
   virtual LinearWeight prepare(QuantTensor weight) = 0;
 
   virtual std::vector<ImplRow> impl_rows() const = 0;
-  // Of the implementation that would run these arguments.
+  // Of the implementation that would run these arguments; kUnsupported when there is none.
   virtual Arithmetic arithmetic_of(const LinearArgs& args) const = 0;
 };
 

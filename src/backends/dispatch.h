@@ -45,14 +45,30 @@ class OpDispatcher {
   // new outcome of the walk is logged once.
   void run(const Args& args, ExecContext& context, const LogSink& verbose) {
     std::string refusals;
+    const Impl<Args>& impl = choose(args, context.caps, refusals);
+    if (verbose) log_once(verbose, impl.name + refusals);
+    impl.run(args, context);
+  }
+
+  void append_rows(std::vector<ImplRow>& rows, const DeviceCaps& caps) const {
+    for (const Impl<Args>& impl : impls_) {
+      rows.push_back({op_, impl.name, impl.usable(caps), impl.arithmetic});
+    }
+  }
+
+  // Of the implementation that would run. kUnsupported as run().
+  Arithmetic arithmetic_of(const Args& args, const DeviceCaps& caps) const {
+    std::string refusals;
+    return choose(args, caps, refusals).arithmetic;
+  }
+
+ private:
+  // The first implementation that supports `args`; the reasons of those before it are appended.
+  const Impl<Args>& choose(const Args& args, const DeviceCaps& caps, std::string& refusals) const {
     for (const Impl<Args>& impl : impls_) {
       if (forced_ != nullptr && &impl != forced_) continue;
-      const Support support = impl.supports(args, context.caps);
-      if (support.ok) {
-        if (verbose) log_once(verbose, std::string(impl.name) + refusals);
-        impl.run(args, context);
-        return;
-      }
+      const Support support = impl.supports(args, caps);
+      if (support.ok) return impl;
       refusals +=
           std::string(refusals.empty() ? " (" : "; ") + "not " + impl.name + ": " + support.why;
     }
@@ -60,22 +76,6 @@ class OpDispatcher {
          refusals.empty() ? "" : refusals + ")");
   }
 
-  void append_rows(std::vector<ImplRow>& rows, bool (*usable)(const char* name, const DeviceCaps&),
-                   const DeviceCaps& caps) const {
-    for (const Impl<Args>& impl : impls_) {
-      rows.push_back({op_, impl.name, usable(impl.name, caps), impl.arithmetic});
-    }
-  }
-
-  Arithmetic arithmetic_of(const Args& args, const DeviceCaps& caps) const {
-    for (const Impl<Args>& impl : impls_) {
-      if (forced_ != nullptr && &impl != forced_) continue;
-      if (impl.supports(args, caps).ok) return impl.arithmetic;
-    }
-    return Arithmetic::kFloat32;
-  }
-
- private:
   void log_once(const LogSink& sink, const std::string& outcome) {
     if (!seen_.insert(outcome).second) return;
     const bool refused = outcome.find('(') != std::string::npos;

@@ -51,6 +51,8 @@ struct Impl {
   Support (*supports)(const Args& args, const DeviceCaps& caps);
   void (*run)(const Args& args, ExecContext& context);
   Arithmetic arithmetic = Arithmetic::kFloat32;
+  // Whether the machine has the instructions, whatever the arguments.
+  bool (*usable)(const DeviceCaps& caps) = [](const DeviceCaps&) { return true; };
 };
 
 template <class Args>

@@ -58,10 +58,7 @@ class CpuBackend final : public Backend {
 
   std::vector<ImplRow> impl_rows() const override {
     std::vector<ImplRow> rows;
-    const auto usable = [](const char* name, const DeviceCaps& caps) {
-      return cpu::has_instructions(name, caps);
-    };
-#define NIBBLE_OP(name, Args) name##_.append_rows(rows, usable, caps_);
+#define NIBBLE_OP(name, Args) name##_.append_rows(rows, caps_);
 #include "ops/ops.def"
 #undef NIBBLE_OP
     return rows;

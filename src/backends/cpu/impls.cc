@@ -20,8 +20,9 @@ const KernelTable& kernels() {
 // An implementation from a driver: it needs the level, and what the driver asks of the arguments.
 template <CpuIsa kIsa, auto kFits, auto kRun, class Args>
 struct Level {
+  static bool usable(const DeviceCaps& caps) { return caps.isa >= kIsa; }
   static Support supports(const Args& args, const DeviceCaps& caps) {
-    if (caps.isa < kIsa) return Support::no(std::string("needs ") + std::string(to_string(kIsa)));
+    if (!usable(caps)) return Support::no(std::string("needs ") + std::string(to_string(kIsa)));
     return kFits(kernels<kIsa>(), args);
   }
   static void run(const Args& args, ExecContext& context) { kRun(kernels<kIsa>(), args, context); }
@@ -30,7 +31,7 @@ struct Level {
 template <class Args, CpuIsa kIsa, auto kFits, auto kRun>
 constexpr Impl<Args> level(const char* name) {
   using L = Level<kIsa, kFits, kRun, Args>;
-  return {name, L::supports, L::run};
+  return {name, L::supports, L::run, Arithmetic::kFloat32, L::usable};
 }
 
 template <class Args>
@@ -60,9 +61,14 @@ ImplList<Args> reference_only() {
 // Linear on byte codes. Rounding the activations is left out when results must be exact.
 template <CpuIsa kIsa, const Int8Kernels& (*kKernels)()>
 struct Int8Level {
+  static bool usable(const DeviceCaps& caps) {
+    return caps.isa >= kIsa && (kIsa != kAvx512 || caps.avx512_vnni);
+  }
   static Support supports(const LinearArgs& args, const DeviceCaps& caps) {
-    if (caps.isa < kIsa) return Support::no(std::string("needs ") + std::string(to_string(kIsa)));
-    if (kIsa == kAvx512 && !caps.avx512_vnni) return Support::no("needs VNNI");
+    if (!usable(caps)) {
+      return Support::no(
+          fmt::format("needs {}{}", to_string(kIsa), kIsa == kAvx512 ? " with VNNI" : ""));
+    }
     if (caps.exact_activations) return Support::no("activations are not to be rounded");
     return int8_fits(kKernels(), args);
   }
@@ -74,7 +80,7 @@ struct Int8Level {
 template <CpuIsa kIsa, const Int8Kernels& (*kKernels)()>
 constexpr Impl<LinearArgs> int8_level(const char* name) {
   using L = Int8Level<kIsa, kKernels>;
-  return {name, L::supports, L::run, Arithmetic::kInt8};
+  return {name, L::supports, L::run, Arithmetic::kInt8, L::usable};
 }
 
 }  // namespace
@@ -116,13 +122,6 @@ ImplList<GatherRowsArgs> gather_rows_impls() {
 }
 ImplList<ScatterAddRowsArgs> scatter_add_rows_impls() {
   return reference_only<ScatterAddRowsArgs, reference::scatter_add_rows>();
-}
-
-bool has_instructions(std::string_view impl_name, const DeviceCaps& caps) {
-  if (impl_name == "avx512_vnni" && !caps.avx512_vnni) return false;
-  if (impl_name.starts_with("avx512")) return caps.isa >= CpuIsa::kAvx512;
-  if (impl_name.starts_with("avx2")) return caps.isa >= CpuIsa::kAvx2;
-  return true;
 }
 
 }  // namespace nibble::cpu

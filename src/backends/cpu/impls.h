@@ -11,7 +11,4 @@ namespace nibble::cpu {
 #include "ops/ops.def"
 #undef NIBBLE_OP
 
-// Whether a machine has what an implementation of this name needs ("avx2_blocked": avx2).
-bool has_instructions(std::string_view impl_name, const DeviceCaps& caps);
-
 }  // namespace nibble::cpu
