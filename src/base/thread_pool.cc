@@ -7,43 +7,19 @@
 #include <chrono>
 #include <condition_variable>
 #include <exception>
-#include <fstream>
 #include <mutex>
-#include <set>
-#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 namespace nibble {
-
-// Hyper-threads share one core id.
-int available_cores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof(set), &set) != 0) {
-    return std::max(1u, std::thread::hardware_concurrency());
-  }
-  std::set<std::pair<int, int>> cores;
-  int processors = 0;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &set)) continue;
-    ++processors;
-    const std::string topology = "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/";
-    int package = 0;
-    int core = cpu;  // without the file every processor counts as a core
-    std::ifstream(topology + "physical_package_id") >> package;
-    if (std::ifstream file(topology + "core_id"); file) file >> core;
-    cores.insert({package, core});
-  }
-  return std::max(1, std::min<int>(processors, static_cast<int>(cores.size())));
-}
-
 namespace {
 
 void pause_processor() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("isb");  // `yield` does nothing on most cores
 #else
   std::this_thread::yield();
 #endif
@@ -55,132 +31,254 @@ void pause_processor() {
 template <class Done>
 void spin_until(bool allowed, const Done& done) {
   constexpr auto kLongest = std::chrono::microseconds(50);
+  constexpr int kLooksAtOnce = 16;  // the clock takes as long as a few looks
   if (!allowed) return;
   const auto start = std::chrono::steady_clock::now();
-  while (!done() && std::chrono::steady_clock::now() - start < kLongest) pause_processor();
+  do {
+    for (int i = 0; i < kLooksAtOnce; ++i) {
+      if (done()) return;
+      pause_processor();
+    }
+  } while (std::chrono::steady_clock::now() - start < kLongest);
+}
+
+void bind_to(const NumaNode& node) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (const int cpu : node.processors) CPU_SET(cpu, &set);
+  (void)sched_setaffinity(0, sizeof(set), &set);  // slower without, never wrong
+}
+
+int node_of_caller(const std::vector<NumaNode>& nodes) {
+  const int cpu = sched_getcpu();
+  for (std::size_t n = 0; n < nodes.size(); ++n) {
+    if (std::ranges::count(nodes[n].processors, cpu) > 0) return static_cast<int>(n);
+  }
+  return 0;
+}
+
+// What one thread and the others touch; lines of their own, so that a thread which works through
+// its share disturbs no other.
+struct Slot {
+  // Loop number in the high half, next piece of this thread's share in the low half: a chunk is
+  // taken by a compare-and-swap, which fails once the loop is over. So a thread that the system did
+  // not run in time takes nothing, and nobody waits for it.
+  alignas(64) std::atomic<std::uint64_t> ticket{0};
+  std::atomic<std::uint32_t> end{0};  // of the share
+
+  // Twice the pieces that this thread has run in its life, plus 1 while the caller sleeps.
+  alignas(64) std::atomic<std::uint64_t> done{0};
+
+  alignas(64) std::mutex mutex;
+  std::condition_variable wake;
+  std::atomic<bool> asleep{false};
+  std::vector<std::size_t> order;  // whose shares to work on: the own one, then those near by
+};
+
+struct Pieces {
+  std::uint32_t begin;
+  std::uint32_t end;
+};
+
+std::uint64_t loop_of(std::uint64_t ticket) { return ticket >> 32; }
+
+// A third of what is left of the share, so that chunks get small only at the end, where threads of
+// unequal speed have to meet. Empty when there is none, or another loop is on.
+Pieces take(Slot& slot, std::uint64_t loop) {
+  std::uint64_t ticket = slot.ticket.load(std::memory_order_acquire);
+  while (loop_of(ticket) == loop) {
+    const auto begin = static_cast<std::uint32_t>(ticket);
+    const std::uint32_t end = slot.end.load(std::memory_order_relaxed);
+    if (begin >= end) break;
+    const std::uint32_t some = (end - begin + 2) / 3;
+    if (slot.ticket.compare_exchange_weak(ticket, ticket + some, std::memory_order_acq_rel,
+                                          std::memory_order_acquire)) {
+      return {begin, begin + some};
+    }
+  }
+  return {0, 0};
 }
 
 }  // namespace
 
-// A loop is open from its start until the caller has found no chunk left. Workers join an open
-// loop; one that wakes up late finds it closed and is not waited for, so that a thread which the
-// system does not run cannot hold up the others.
+// The caller deals out shares and works with the others until there is nothing left to take; then
+// it waits for the pieces that were taken, not for the threads.
 struct ThreadPool::State {
+  std::vector<Slot> slots;  // [threads]; the caller's is the first
   std::vector<std::thread> workers;
+  int nodes = 1;
   bool may_spin = false;
-  std::mutex mutex;
-  std::condition_variable wake;
+  std::atomic<bool> stop{false};
+  std::atomic<int> sleepers{0};
+  std::mutex caller_mutex;
   std::condition_variable finished;
-  std::atomic<std::uint64_t> generation{0};  // changed under the mutex, as what follows
-  std::atomic<int> active{0};                // workers inside the loop
-  int sleepers = 0;
-  bool open = false;
-  bool stop = false;
 
-  // The loop in flight.
+  // The loop in flight: written by the caller while no piece is out.
   const std::function<void(std::int64_t, std::int64_t)>* body = nullptr;
   std::int64_t count = 0;
-  std::int64_t chunk = 1;
-  std::atomic<std::int64_t> next{0};
+  std::int64_t piece = 1;
+  std::uint64_t loop = 0;      // 32 bits
+  std::uint64_t expected = 0;  // pieces of all loops so far
+  std::atomic<bool> failed{false};
+  std::mutex error_mutex;
   std::exception_ptr error;
 
-  void work() {
-    for (;;) {
-      const std::int64_t begin = next.fetch_add(chunk);
-      if (begin >= count) return;
+  explicit State(std::size_t threads) : slots(threads) {}
+
+  void run(std::size_t thread, Pieces pieces) {
+    if (!failed.load(std::memory_order_relaxed)) {
       try {
-        (*body)(begin, std::min(begin + chunk, count));
+        (*body)(pieces.begin * piece, std::min(pieces.end * piece, count));
       } catch (...) {
-        const std::lock_guard lock(mutex);
+        const std::lock_guard lock(error_mutex);
         if (!error) error = std::current_exception();
-        next.store(count);
+        failed.store(true, std::memory_order_relaxed);
+      }
+    }
+    const std::uint64_t before =
+        slots[thread].done.fetch_add(2 * (pieces.end - pieces.begin), std::memory_order_acq_rel);
+    if (before % 2 == 1) {
+      { const std::lock_guard lock(caller_mutex); }
+      finished.notify_one();
+    }
+  }
+
+  void work(std::size_t thread, std::uint64_t number) {
+    for (const std::size_t owner : slots[thread].order) {
+      for (;;) {
+        const Pieces pieces = take(slots[owner], number);
+        if (pieces.begin == pieces.end) break;
+        run(thread, pieces);
       }
     }
   }
 
-  void worker_main() {
+  void worker_main(std::size_t thread) {
+    Slot& slot = slots[thread];
     std::uint64_t seen = 0;
+    const auto called = [&] {
+      return loop_of(slot.ticket.load(std::memory_order_acquire)) != seen ||
+             stop.load(std::memory_order_relaxed);
+    };
     for (;;) {
-      spin_until(may_spin, [&] { return generation.load() != seen; });
-      {
-        std::unique_lock lock(mutex);
-        ++sleepers;
-        wake.wait(lock, [&] { return stop || generation.load() != seen; });
-        --sleepers;
-        if (stop) return;
-        seen = generation.load();
-        if (!open) continue;
-        ++active;
-      }
-      work();
-      const std::lock_guard lock(mutex);
-      if (--active == 0) finished.notify_one();
+      spin_until(may_spin, called);
+      if (!called()) sleep(slot, called);
+      if (stop.load(std::memory_order_relaxed)) return;
+      seen = loop_of(slot.ticket.load(std::memory_order_acquire));
+      work(thread, seen);
     }
   }
 
-  void start(std::int64_t items, std::int64_t step,
-             const std::function<void(std::int64_t, std::int64_t)>& loop_body) {
-    bool notify = false;
-    {
-      const std::lock_guard lock(mutex);
-      body = &loop_body;
-      count = items;
-      chunk = step;
-      next.store(0);
-      error = nullptr;
-      open = true;
-      ++generation;
-      notify = sleepers > 0;
+  // Both sides change `sleepers`, so one of them comes second and sees what the other did before.
+  template <class Called>
+  void sleep(Slot& slot, const Called& called) {
+    std::unique_lock lock(slot.mutex);
+    slot.asleep.store(true, std::memory_order_relaxed);
+    sleepers.fetch_add(1, std::memory_order_acq_rel);
+    slot.wake.wait(lock, called);
+    sleepers.fetch_sub(1, std::memory_order_acq_rel);
+    slot.asleep.store(false, std::memory_order_relaxed);
+  }
+
+  void wake_workers(std::size_t up_to) {
+    if (sleepers.fetch_add(0, std::memory_order_acq_rel) == 0) return;
+    for (std::size_t i = 1; i < up_to; ++i) {
+      if (!slots[i].asleep.load(std::memory_order_relaxed)) continue;
+      { const std::lock_guard lock(slots[i].mutex); }
+      slots[i].wake.notify_one();
     }
-    if (notify) wake.notify_all();
+  }
+
+  void start(std::uint32_t pieces) {
+    loop = (loop + 1) & 0xffffffffu;
+    expected += pieces;
+    failed.store(false, std::memory_order_relaxed);
+    error = nullptr;
+    const std::size_t shares = std::min<std::size_t>(slots.size(), pieces);
+    for (std::size_t i = shares; i-- > 0;) {  // the caller's own last: the others can begin
+      const std::uint64_t begin = pieces * i / shares;
+      slots[i].end.store(static_cast<std::uint32_t>(pieces * (i + 1) / shares),
+                         std::memory_order_relaxed);
+      slots[i].ticket.store(loop << 32 | begin, std::memory_order_release);
+    }
+    wake_workers(shares);
+  }
+
+  bool all_done() const {
+    std::uint64_t sum = 0;
+    for (const Slot& slot : slots) sum += slot.done.load(std::memory_order_acquire) / 2;
+    return sum == expected;
   }
 
   void finish() {
+    const auto done = [this] { return all_done(); };
+    spin_until(may_spin, done);
+    if (done()) return;
+    for (Slot& slot : slots) slot.done.fetch_or(1, std::memory_order_acq_rel);
     {
-      const std::lock_guard lock(mutex);
-      open = false;
+      std::unique_lock lock(caller_mutex);
+      finished.wait(lock, done);
     }
-    spin_until(may_spin, [&] { return active.load() == 0; });
-    std::unique_lock lock(mutex);
-    finished.wait(lock, [&] { return active.load() == 0; });
+    for (Slot& slot : slots) slot.done.fetch_and(~std::uint64_t{1}, std::memory_order_relaxed);
   }
 };
 
-ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
-  const int cores = available_cores();
-  const int total = threads > 0 ? threads : cores;
-  state_->may_spin = total <= cores;
-  for (int i = 1; i < total; ++i) {
-    state_->workers.emplace_back([state = state_.get()] { state->worker_main(); });
+ThreadPool::ThreadPool(int threads, const Topology& topology)
+    : state_(std::make_unique<State>(
+          static_cast<std::size_t>(threads > 0 ? threads : topology.cores))) {
+  State& s = *state_;
+  const int total = this->threads();
+  s.may_spin = total <= topology.cores;
+  const std::vector<int> node_of =
+      spread_threads(topology.nodes, total, node_of_caller(topology.nodes));
+  s.nodes =
+      1 + static_cast<int>(std::ranges::count_if(node_of, [&, last = node_of[0]](int n) mutable {
+        return std::exchange(last, n) != n;
+      }));
+  for (std::size_t i = 0; i < s.slots.size(); ++i) {
+    std::vector<std::size_t>& order = s.slots[i].order;
+    for (std::size_t k = 0; k < s.slots.size(); ++k) order.push_back((i + k) % s.slots.size());
+    std::ranges::stable_partition(order, [&](std::size_t k) { return node_of[k] == node_of[i]; });
+  }
+  for (std::size_t i = 1; i < s.slots.size(); ++i) {
+    const NumaNode* home = nullptr;
+    if (s.nodes > 1) home = &topology.nodes[static_cast<std::size_t>(node_of[i])];
+    s.workers.emplace_back([&s, i, node = home != nullptr ? *home : NumaNode{}] {
+      if (!node.processors.empty()) bind_to(node);
+      s.worker_main(i);
+    });
   }
 }
 
 ThreadPool::~ThreadPool() {
-  {
-    const std::lock_guard lock(state_->mutex);
-    state_->stop = true;
-  }
-  state_->wake.notify_all();
-  for (auto& worker : state_->workers) worker.join();
+  State& s = *state_;
+  s.stop.store(true);
+  s.wake_workers(s.slots.size());
+  for (auto& worker : s.workers) worker.join();
 }
 
-int ThreadPool::threads() const { return static_cast<int>(state_->workers.size()) + 1; }
+int ThreadPool::threads() const { return static_cast<int>(state_->slots.size()); }
+
+int ThreadPool::nodes() const { return state_->nodes; }
 
 void ThreadPool::parallel_for(std::int64_t count, std::int64_t grain,
                               const std::function<void(std::int64_t, std::int64_t)>& body) {
   if (count <= 0) return;
-  grain = std::max<std::int64_t>(1, grain);
-  // A few chunks a thread even out cores of unequal speed.
-  const std::int64_t chunk = std::max(grain, count / (4 * threads()));
-  if (threads() == 1 || count <= chunk) {
+  constexpr std::int64_t kPiecesOfThread = 32;
+  State& s = *state_;
+  const std::int64_t most = kPiecesOfThread * threads();
+  s.piece = std::max({std::int64_t{1}, grain, (count + most - 1) / most});
+  const std::int64_t pieces = (count + s.piece - 1) / s.piece;
+  if (threads() == 1 || pieces == 1) {
     body(0, count);
     return;
   }
-  State& s = *state_;
-  s.start(count, chunk, body);
-  s.work();
+  s.body = &body;
+  s.count = count;
+  s.start(static_cast<std::uint32_t>(pieces));
+  s.work(0, s.loop);
   s.finish();
-  if (s.error) std::rethrow_exception(s.error);
+  if (s.failed.load(std::memory_order_relaxed)) std::rethrow_exception(s.error);
 }
 
 }  // namespace nibble

@@ -8,6 +8,7 @@
 #include "backends/cpu/cpu_features.h"
 #include "backends/cpu/probe.h"
 #include "base/memory.h"
+#include "base/topology.h"
 
 namespace nibble::cpu {
 namespace {
@@ -43,19 +44,6 @@ std::vector<std::string> isa_flags() {
   return flags;
 }
 
-int numa_nodes() {
-  int nodes = 0;
-  std::error_code missing;
-  for (const auto& entry : fs::directory_iterator("/sys/devices/system/node", missing)) {
-    const std::string name = entry.path().filename();
-    if (name.size() > 4 && name.starts_with("node") &&
-        name.find_first_not_of("0123456789", 4) == std::string::npos) {
-      ++nodes;
-    }
-  }
-  return std::max(1, nodes);
-}
-
 std::vector<std::string> nvidia_gpus() {
   std::vector<std::string> models;
   std::error_code missing;
@@ -73,8 +61,9 @@ MachineInfo machine_info() {
   info.cpu_model = field("/proc/cpuinfo", "model name");
   info.flags = isa_flags();
   info.processors = static_cast<int>(std::thread::hardware_concurrency());
-  info.cores = available_cores();
-  info.numa_nodes = numa_nodes();
+  const Topology topology = read_topology();
+  info.cores = topology.cores;
+  info.numa_nodes = static_cast<int>(topology.nodes.size());
   std::istringstream(field("/proc/meminfo", "MemTotal")) >> info.memory_bytes;  // in KiB
   info.memory_bytes *= 1024;
   info.available_bytes = available_memory_bytes();

@@ -40,7 +40,7 @@ struct MachineInfo {
   std::string cpu_model;           // as /proc/cpuinfo names it; empty when it does not
   std::vector<std::string> flags;  // of the instruction sets that nibble knows: "avx2", ...
   int processors = 0;              // that this process may use
-  int cores = 0;                   // physical ones among them
+  int cores = 0;                   // as available_cores() counts
   int numa_nodes = 1;
   std::int64_t memory_bytes = 0;
   std::int64_t available_bytes = 0;
