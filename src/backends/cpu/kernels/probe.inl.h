@@ -10,13 +10,15 @@ float probe_multiply_add(std::int64_t rounds) {
   Vec acc[kChains];
 #pragma GCC unroll 12
   for (int i = 0; i < kChains; ++i) acc[i] = vset(static_cast<float>(i));
-  const Vec a = vset(0.999f);
-  const Vec b = vset(0.001f);
+  // Too small to change a sum, which no compiler can know. The sum is multiplied, so that no
+  // product can be made beforehand, and added to, because NEON adds in place.
+  const Vec a = vset(1e-18f * static_cast<float>(rounds));
   for (; rounds > 0; --rounds) {
 #pragma GCC unroll 12
-    for (int i = 0; i < kChains; ++i) acc[i] = vfma(acc[i], a, b);
+    for (int i = 0; i < kChains; ++i) acc[i] = vfma(a, acc[i], acc[i]);
   }
   float sum = 0;
+#pragma GCC unroll 12
   for (int i = 0; i < kChains; ++i) sum += vsum(acc[i]);
   return sum;
 }
