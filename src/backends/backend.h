@@ -2,7 +2,8 @@
 //
 //   NIBBLE_VERBOSE=dispatch           log which implementation was taken, and why others were
 //                                     not (once each)
-//   NIBBLE_ISA=generic|avx2|avx512    use at most this level
+//   NIBBLE_ISA=generic|avx2|avx512|neon
+//                                     use at most this level
 //   NIBBLE_FORCE=linear:reference,attention:avx2
 //                                     take exactly this implementation or fail
 #pragma once

@@ -10,6 +10,8 @@ std::string_view to_string(CpuIsa isa) {
       return "avx2";
     case CpuIsa::kAvx512:
       return "avx512";
+    case CpuIsa::kNeon:
+      return "neon";
   }
   return "unknown";
 }

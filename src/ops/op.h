@@ -11,8 +11,9 @@
 
 namespace nibble {
 
-// Instruction-set levels of CPU kernels, in rising order of preference.
-enum class CpuIsa { kGeneric, kAvx2, kAvx512 };
+// Instruction-set levels of CPU kernels. Those that one machine can have stand in rising order of
+// preference: kNeon is never on a machine with the others above kGeneric.
+enum class CpuIsa { kGeneric, kAvx2, kAvx512, kNeon };
 std::string_view to_string(CpuIsa isa);
 
 // What the machine that runs the ops can do.
@@ -21,6 +22,9 @@ struct DeviceCaps {
   bool avx512_vnni = false;
   bool avx512_bf16 = false;
   bool amx = false;
+  bool neon_dotprod = false;
+  bool neon_i8mm = false;
+  bool neon_bf16 = false;
   bool exact_activations = false;  // kernels may not round activations below 16 bits
 };
 

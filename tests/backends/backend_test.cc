@@ -1,6 +1,7 @@
 #include "backends/backend.h"
 
 #include "backends/cpu/cpu_features.h"
+#include "backends/cpu/levels.h"
 #include "support/test_data.h"
 
 namespace nibble {
@@ -27,15 +28,20 @@ TEST(CpuBackend, IsaLowersTheLevel) {
   EXPECT_EQ(backend("generic", "")->caps().isa, CpuIsa::kGeneric);
   EXPECT_EQ(backend("", "")->caps().isa, cpu::detect_caps().isa);
   EXPECT_ERROR(backend("sse9", ""), ErrorKind::kUsage, "'sse9' is unknown");
-  for (const CpuIsa level : {CpuIsa::kAvx2, CpuIsa::kAvx512}) {
-    const std::string name(to_string(level));
-    if (level <= cpu::detect_caps().isa) {
-      EXPECT_EQ(backend(name, "")->caps().isa, level);
+  for (const cpu::Level* level : cpu::kLevels) {
+    const std::string name(to_string(level->isa));
+    if (level->isa <= cpu::detect_caps().isa) {
+      EXPECT_EQ(backend(name, "")->caps().isa, level->isa);
     } else {
       EXPECT_ERROR(backend(name, ""), ErrorKind::kUnsupported, "this machine has no " + name);
     }
   }
 }
+
+#if defined(__aarch64__)
+// All processors of this family have the level: that only generic kernels ran would go unnoticed.
+TEST(CpuBackend, NeonIsTheLevelOfArm) { EXPECT_EQ(backend("", "")->caps().isa, CpuIsa::kNeon); }
+#endif
 
 TEST(CpuBackend, ForceIsStrict) {
   EXPECT_ERROR(backend("", "linaer:reference"), ErrorKind::kUsage, "there is no op 'linaer'");

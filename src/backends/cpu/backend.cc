@@ -2,6 +2,7 @@
 
 #include "backends/cpu/cpu_features.h"
 #include "backends/cpu/impls.h"
+#include "backends/cpu/levels.h"
 #include "backends/cpu/panel_weight.h"
 #include "backends/dispatch.h"
 
@@ -11,16 +12,18 @@ namespace {
 DeviceCaps choose_level(const std::string& isa) {
   const DeviceCaps machine = cpu::detect_caps();
   if (isa.empty()) return machine;
-  for (const CpuIsa level : {CpuIsa::kGeneric, CpuIsa::kAvx2, CpuIsa::kAvx512}) {
-    if (isa != to_string(level)) continue;
-    if (level > machine.isa) {
+  std::string names;
+  for (const cpu::Level* level : cpu::kLevels) {
+    if (isa == to_string(level->isa)) {
+      if (level->isa == machine.isa) return machine;
+      if (level->isa < machine.isa) return {.isa = level->isa};
       fail(ErrorKind::kUnsupported, "NIBBLE_ISA: this machine has no {}; its best is {}", isa,
            to_string(machine.isa));
     }
-    if (level == machine.isa) return machine;
-    return {.isa = level};
+    names += (names.empty() ? "" : ", ") + std::string(to_string(level->isa));
   }
-  fail(ErrorKind::kUsage, "NIBBLE_ISA: '{}' is unknown; use generic, avx2 or avx512", isa);
+  fail(ErrorKind::kUsage, "NIBBLE_ISA: '{}' is unknown on this processor; use one of {}", isa,
+       names);
 }
 
 DeviceCaps choose_caps(const BackendOptions& options) {
@@ -47,7 +50,7 @@ class CpuBackend final : public Backend {
 
   LinearWeight prepare(QuantTensor weight) override {
     std::shared_ptr<const cpu::PanelWeight> panels;
-    const bool bytes = caps_.avx512_vnni || caps_.isa == CpuIsa::kAvx2;
+    const bool bytes = caps_.avx512_vnni || caps_.isa == CpuIsa::kAvx2 || caps_.neon_dotprod;
     if (bytes && !caps_.exact_activations) panels = cpu::PanelWeight::pack(weight, pool_);
     return {std::move(weight), std::move(panels)};
   }

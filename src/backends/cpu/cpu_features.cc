@@ -2,6 +2,9 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 #include <cstdint>
@@ -58,9 +61,19 @@ DeviceCaps detect_caps() {
   return caps;
 }
 
-#else
+#elif defined(__aarch64__)
 
-DeviceCaps detect_caps() { return {}; }
+DeviceCaps detect_caps() {
+  const unsigned long first = getauxval(AT_HWCAP);
+  const unsigned long second = getauxval(AT_HWCAP2);
+  DeviceCaps caps;
+  if ((first & HWCAP_ASIMD) == 0) return caps;
+  caps.isa = CpuIsa::kNeon;
+  caps.neon_dotprod = (first & HWCAP_ASIMDDP) != 0;
+  caps.neon_i8mm = caps.neon_dotprod && (second & HWCAP2_I8MM) != 0;
+  caps.neon_bf16 = (second & HWCAP2_BF16) != 0;
+  return caps;
+}
 
 #endif
 

@@ -5,8 +5,9 @@
 
 namespace nibble::cpu {
 
-// Highest level whose instructions exist (cpuid) and whose registers the system saves (XCR0):
-// avx2 needs AVX2, FMA and F16C; avx512 needs F, BW, CD, DQ and VL on top. Thread-safe.
+// Highest level whose instructions exist and whose registers the system saves. x86 (cpuid and
+// XCR0): avx2 needs AVX2, FMA and F16C; avx512 needs F, BW, CD, DQ and VL on top. ARM (what the
+// kernel says in the auxiliary vector): neon is Advanced SIMD. Thread-safe.
 DeviceCaps detect_caps();
 
 }  // namespace nibble::cpu

@@ -2,7 +2,8 @@
 // bytes. What kernel_table.h says about what may be included here holds too.
 //
 // Activations are rounded by row and block of kInt8Block columns: x = scale * q + offset with q in
-// [0, 255], over the range of the block. Weights are repacked at load; see panel_weight.h.
+// [0, 255], over the range of the block; or in [-128, 127] and the offset to match, where a level
+// multiplies signed bytes only. Weights are repacked at load; see panel_weight.h.
 #pragma once
 
 #include "backends/cpu/kernel_table.h"
@@ -74,5 +75,7 @@ inline constexpr std::int64_t kInt8ScratchBytes =
 
 const Int8Kernels& avx2_int8_kernels();
 const Int8Kernels& avx512_vnni_kernels();
+const Int8Kernels& neon_dotprod_kernels();
+const Int8Kernels& neon_i8mm_kernels();
 
 }  // namespace nibble::cpu

@@ -164,5 +164,6 @@ struct KernelTable {
 const KernelTable& generic_kernels();
 const KernelTable& avx2_kernels();
 const KernelTable& avx512_kernels();
+const KernelTable& neon_kernels();
 
 }  // namespace nibble::cpu

@@ -2,10 +2,12 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <ranges>
 #include <sstream>
 #include <thread>
 
 #include "backends/cpu/cpu_features.h"
+#include "backends/cpu/levels.h"
 #include "backends/cpu/probe.h"
 #include "base/memory.h"
 #include "base/topology.h"
@@ -36,11 +38,17 @@ std::string field(const fs::path& path, const std::string& key) {
 std::vector<std::string> isa_flags() {
   const DeviceCaps caps = detect_caps();
   std::vector<std::string> flags;
-  if (caps.isa >= CpuIsa::kAvx2) flags.emplace_back("avx2");
-  if (caps.isa >= CpuIsa::kAvx512) flags.emplace_back("avx512");
+  for (const Level* level : std::views::reverse(kLevels)) {
+    if (level->isa > CpuIsa::kGeneric && level->isa <= caps.isa) {
+      flags.emplace_back(to_string(level->isa));
+    }
+  }
   if (caps.avx512_vnni) flags.emplace_back("avx512_vnni");
   if (caps.avx512_bf16) flags.emplace_back("avx512_bf16");
   if (caps.amx) flags.emplace_back("amx");
+  if (caps.neon_dotprod) flags.emplace_back("dotprod");
+  if (caps.neon_i8mm) flags.emplace_back("i8mm");
+  if (caps.neon_bf16) flags.emplace_back("bf16");
   return flags;
 }
 

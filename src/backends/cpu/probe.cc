@@ -4,8 +4,9 @@
 #include <atomic>
 #include <chrono>
 #include <functional>
+#include <ranges>
 
-#include "backends/cpu/kernel_table.h"
+#include "backends/cpu/levels.h"
 #include "tensor/tensor.h"
 
 namespace nibble::cpu {
@@ -71,19 +72,31 @@ ArithmeticPeak measure_peak(ThreadPool& pool, CpuIsa isa, const KernelTable& ker
   return peak;
 }
 
+// The instruction that probe_int8 of the level measures is not on every machine that has the level.
+bool has_byte_products(CpuIsa isa, const DeviceCaps& caps) {
+  switch (isa) {
+    case CpuIsa::kGeneric:
+      return false;
+    case CpuIsa::kAvx2:
+      return true;
+    case CpuIsa::kAvx512:
+      return caps.avx512_vnni;
+    case CpuIsa::kNeon:
+      return caps.neon_dotprod;
+  }
+  return false;
+}
+
 }  // namespace
 
 MachineLimits measure_machine(ThreadPool& pool, const DeviceCaps& caps) {
   MachineLimits limits;
-  const KernelTable* widest = &generic_kernels();
-  limits.peaks.push_back(measure_peak(pool, CpuIsa::kGeneric, *widest, false));
-  if (caps.isa >= CpuIsa::kAvx2) {
-    widest = &avx2_kernels();
-    limits.peaks.push_back(measure_peak(pool, CpuIsa::kAvx2, *widest, true));
-  }
-  if (caps.isa >= CpuIsa::kAvx512) {
-    widest = &avx512_kernels();
-    limits.peaks.push_back(measure_peak(pool, CpuIsa::kAvx512, *widest, caps.avx512_vnni));
+  const KernelTable* widest = nullptr;
+  for (const Level* level : std::views::reverse(kLevels)) {
+    if (level->isa > caps.isa) break;
+    widest = &level->kernels();
+    limits.peaks.push_back(
+        measure_peak(pool, level->isa, *widest, has_byte_products(level->isa, caps)));
   }
   limits.read_bandwidth = measure_bandwidth(pool, *widest);
   return limits;

@@ -20,7 +20,8 @@ Json rate_json(const cpu::Rate& rate) {
 // What would make this machine faster or is not there, in words.
 std::vector<std::string> missing(const cpu::MachineInfo& info, const DeviceCaps& caps) {
   std::vector<std::string> lines;
-  if (caps.isa == CpuIsa::kGeneric) lines.push_back("no AVX2: kernels run on the generic path");
+  if (caps.isa == CpuIsa::kGeneric)
+    lines.push_back("neither AVX2 nor NEON: kernels run on the generic path");
   if (caps.isa == CpuIsa::kAvx2) lines.push_back("no AVX-512: kernels run on the AVX2 path");
   if (info.gpus.empty()) {
     lines.push_back("no NVIDIA GPU visible");

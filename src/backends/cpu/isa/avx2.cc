@@ -10,6 +10,7 @@ namespace {
 // Each file uses the ones before it.
 // clang-format off
 #include "backends/cpu/kernels/vec_avx2.inl.h"
+#include "backends/cpu/kernels/windows.inl.h"
 #include "backends/cpu/kernels/unpack8_x86.inl.h"
 #include "backends/cpu/kernels/codes_avx2.inl.h"
 #include "backends/cpu/kernels/level.inl.h"

@@ -5,6 +5,7 @@
 using Ints = __m256i;
 constexpr int kTileRows = 2;  // with kNv vectors of sums and of results in registers
 constexpr std::int64_t kPrefetch = 4096;
+constexpr unsigned char kByteShift = 0;  // what store_bytes subtracts
 constexpr bool kWholeBytes = false;
 
 inline Ints izero() { return _mm256_setzero_si256(); }

@@ -4,7 +4,8 @@
 using Ints = __m512i;
 constexpr int kTileRows = 6;  // with kNv vectors of sums and of results in registers
 constexpr std::int64_t kPrefetch = 4096;
-constexpr bool kWholeBytes = true;  // products of all bytes fit
+constexpr unsigned char kByteShift = 0;  // what store_bytes subtracts
+constexpr bool kWholeBytes = true;       // products of all bytes fit
 
 inline Ints izero() { return _mm512_setzero_si512(); }
 inline Ints iload(const void* p) { return _mm512_loadu_si512(p); }

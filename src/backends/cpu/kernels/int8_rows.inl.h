@@ -27,7 +27,7 @@ void int8_quantize(const float* x, std::int64_t i, const Int8Rows& rows) {
     }
     const float scale = (inverse > 0 ? range / 255.0f : 0.0f) + vsum(poison);
     rows.scale[at] = scale;
-    rows.offset[at] = offset;
+    rows.offset[at] = offset + static_cast<float>(kByteShift) * scale;
     rows.sum[at] = scale * vsum(total) + static_cast<float>(kInt8Block) * offset;
   }
 }

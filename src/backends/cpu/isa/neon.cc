@@ -1,0 +1,34 @@
+// The kernels of the neon level. See kernel_table.h for what must not be included here.
+#include <arm_neon.h>
+
+#include "backends/cpu/kernel_table.h"
+
+namespace nibble::cpu {
+namespace {
+
+// Each file uses the ones before it.
+// clang-format off
+#include "backends/cpu/kernels/vec_neon.inl.h"
+#include "backends/cpu/kernels/windows.inl.h"
+#include "backends/cpu/kernels/codes_neon.inl.h"
+#include "backends/cpu/kernels/level.inl.h"
+#include "backends/cpu/kernels/rope.inl.h"
+#include "backends/cpu/kernels/probe_int8_neon.inl.h"
+// clang-format on
+
+constexpr KernelTable make_table() {
+  KernelTable table = level_table();
+  table.rope = rope;
+  table.probe_int8_operations = 2.0 * 32 * kChains;
+  table.probe_int8 = probe_int8;
+  return table;
+}
+
+}  // namespace
+
+const KernelTable& neon_kernels() {
+  static constexpr KernelTable kTable = make_table();
+  return kTable;
+}
+
+}  // namespace nibble::cpu
