@@ -7,52 +7,84 @@
 The units of src/backends/cpu/isa/ are compiled for their own level. If one of them instantiated a
 template of the standard library, the linker might take that copy for the whole program, and an older
 machine would fault. So for every object of BUILD_DIR/src:
-  - isa/avx512*: anything; isa/avx2*: no EVEX (zmm, masks, registers above 15); all others: no VEX at all;
+  - x86-64: isa/avx512*: anything; isa/avx2*: no EVEX (zmm, masks, registers above 15); all others: no VEX at all;
+  - 64-bit ARM: isa/neon_i8mm: no SVE and no arithmetic in half precision or bf16; isa/neon_dotprod: no products of
+    matrices or of mixed signs either; all others: no byte products at all, but in probe_int8 of isa/neon, which is only
+    called where they are;
   - isa units define no weak symbol and export only <unit>_kernels().
-Needs nm and objdump. Exits 1 and lists the offenders when there are any.
+Needs nm and objdump, those of the cross compiler for objects of another processor. Exits 1 and lists the offenders when
+there are any.
 """
 import argparse
+import functools
 import pathlib
+import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 
 EVEX = re.compile(r"%zmm|%[xy]mm(1[6-9]|2\d|3[01])|%k[0-7]|\{1to\d+\}")
 VEX = re.compile(r"^v[a-z0-9]+\s.*%[xyz]mm|^vzero(upper|all)\b|%ymm")
-UNITS = ("generic", "avx2", "avx2_int8", "avx512", "avx512_vnni")
+SVE_HALF = (r"\b[zp]\d+[./]|^(bfdot|bfmmla|bfmlal|bfcvt|fmlal|fmlsl)|"
+            r"^f(add|sub|mul|mla|mls|div|max|min|sqrt|neg|abs|rint)\w*\s.*(\bh\d|\.[48]h)")
+MATRIX = SVE_HALF + r"|^(us|su)dot\b|^[su]*mmla\b"
+DOT = MATRIX + r"|^[su]dot\b"
+
+# Processor family -> the units that its build must have.
+UNITS = {
+    "x86_64": ("generic", "avx2", "avx2_int8", "avx512", "avx512_vnni"),
+    "aarch64": ("generic", "neon", "neon_dotprod", "neon_i8mm"),
+}
+# Unit -> what it must not hold; others: of OTHERS.
+FORBIDDEN = {
+    "avx2": EVEX, "avx2_int8": EVEX, "avx512": None, "avx512_vnni": None,
+    "neon_dotprod": re.compile(MATRIX), "neon_i8mm": re.compile(SVE_HALF),
+}
+OTHERS = {"x86_64": VEX, "aarch64": re.compile(DOT)}
+ELF_MACHINES = {62: "x86_64", 183: "aarch64"}
 
 
 def unit_of(path):
     """The name of an isa unit's object, or None for other objects."""
-    for unit in UNITS:
-        if path.as_posix().endswith(f"/isa/{unit}.cc.o"):
-            return unit
+    if path.parent.name == "isa" and path.name.endswith(".cc.o"):
+        return path.name.removesuffix(".cc.o")
     return None
 
 
-def run(*command):
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+@functools.cache
+def family_of(path):
+    with path.open("rb") as file:
+        return ELF_MACHINES[int.from_bytes(file.read(20)[18:], "little")]
+
+
+def run(tool, *arguments):
+    path = arguments[-1]
+    if family_of(path) != platform.machine():
+        tool = f"{family_of(path)}-linux-gnu-{tool}"
+    return subprocess.run([tool, *map(str, arguments)], check=True, capture_output=True, text=True).stdout
 
 
 def instruction_offenders(path, pattern):
     """Functions that hold a forbidden instruction, each with its first one."""
     function, found = "?", {}
-    for line in run("objdump", "-d", "--no-show-raw-insn", "-C", str(path)).splitlines():
+    for line in run("objdump", "-d", "--no-show-raw-insn", "-C", path).splitlines():
         header = re.match(r"[0-9a-f]+ <(.*)>:$", line)
         if header:
             function = header.group(1)
             continue
         parts = line.split("\t")
-        if len(parts) > 1 and pattern.search(parts[1].strip()):
-            found.setdefault(function, parts[1].strip())
+        instruction = " ".join(parts[1:]).strip()
+        if pattern.search(instruction) and not (unit_of(path) == "neon" and "::probe_int8(" in function):
+            found.setdefault(function, instruction)
     return [f"{path.name}: {name}: {instruction}" for name, instruction in found.items()]
 
 
 def symbol_offenders(path, unit):
     """Weak definitions, and exports other than the table of the unit."""
     offenders = []
-    for line in run("nm", "-C", "--defined-only", str(path)).splitlines():
+    for line in run("nm", "-C", "--defined-only", path).splitlines():
         kind, name = line[17:18], line[19:]
         if kind in "WVu" and not name.startswith("DW.ref."):
             offenders.append(f"{path.name}: weak symbol {name}")
@@ -64,25 +96,35 @@ def symbol_offenders(path, unit):
 def check_object(path):
     unit = unit_of(path)
     offenders = symbol_offenders(path, unit) if unit else []
-    if unit and unit.startswith("avx512"):
-        return offenders
-    return offenders + instruction_offenders(path, EVEX if unit and unit.startswith("avx2") else VEX)
+    pattern = FORBIDDEN.get(unit, OTHERS[family_of(path)])
+    return offenders + (instruction_offenders(path, pattern) if pattern else [])
 
 
 def check_build(build):
     objects = sorted((build / "src").rglob("*.cc.o"))
     units = {unit_of(path) for path in objects} - {None}
-    if units != set(UNITS):
-        return [f"{build}: the units {sorted(set(UNITS) - units)} are not built"]
+    expected = set(UNITS[family_of(objects[0])]) if objects else set()
+    if units != expected or not units:
+        return [f"{build}: the units are {sorted(units)} instead of {sorted(expected)}"]
     return [offender for path in objects for offender in check_object(path)]
 
 
 def self_test():
-    """Compiles leaking units and an innocent one."""
+    """Compiles leaking units and innocent ones, for every processor that a compiler is there for."""
     sort = ("#include <algorithm>\nnamespace nibble { static void f(float* p, int n) "
             "{ std::sort(p, p + n); }\nvoid avx512_kernels(float* p, int n) { f(p, n); } }\n")
     square = "void f(float* x) { for (int i = 0; i < 1024; ++i) x[i] = x[i] * x[i]; }\n"
-    cases = [
+    dot = ("int f(const X* x, const signed char* w) "
+           "{ int s = 0; for (int i = 0; i < 1024; ++i) s += x[i] * w[i]; return s; }\n")
+    half = "typedef __fp16 H __attribute__((vector_size(16)));\nH f(H x) { return x * x; }\n"
+    arm = [
+        ("isa/generic.cc.o", dot, ["-DX=signed char", "-march=armv8.2-a+dotprod"], "sdot"),
+        ("isa/neon_dotprod.cc.o", dot, ["-DX=unsigned char", "-march=armv8.2-a+i8mm"], "usdot"),
+        ("linear.cc.o", square, ["-march=armv8.2-a+sve"], "p0.s"),
+        ("linear.cc.o", half, ["-march=armv8.2-a+fp16"], ".8h"),
+        ("linear.cc.o", dot, ["-DX=signed char"], None),
+    ]
+    x86 = [
         ("isa/avx512.cc.o", sort, ["-mavx512f", "-O1"], "weak symbol"),
         ("isa/avx512.cc.o", "int leaked() { return 1; }\n", ["-mavx512f"], "exports"),
         ("isa/avx2.cc.o", "static " + square.replace("f(", "nibble_f(") +
@@ -91,13 +133,16 @@ def self_test():
         ("linear.cc.o", square, ["-mavx2"], "ymm"),
         ("linear.cc.o", square, [], None),
     ]
+    arm_compiler = "c++" if platform.machine() == "aarch64" else "aarch64-linux-gnu-g++"
+    x86_compiler = "c++" if platform.machine() == "x86_64" else "x86_64-linux-gnu-g++"
+    cases = [(compiler, *case) for compiler, group in ((arm_compiler, arm), (x86_compiler, x86))
+             if shutil.which(compiler) for case in group]
     failures = 0
     with tempfile.TemporaryDirectory() as folder:
-        for index, (name, source, flags, expected) in enumerate(cases):
+        for index, (compiler, name, source, flags, expected) in enumerate(cases):
             path = pathlib.Path(folder, str(index), name)
             path.parent.mkdir(parents=True)
-            subprocess.run(["c++", "-x", "c++", "-", "-c", "-O3", "-std=c++20",
-                            *flags, "-o", str(path)],
+            subprocess.run([compiler, "-x", "c++", "-", "-c", "-O3", "-std=c++20", *flags, "-o", str(path)],
                            input=source, text=True, check=True)
             offenders = check_object(path)
             good = any(expected in o for o in offenders) if expected else not offenders

@@ -10,7 +10,7 @@ say() { printf '\n== %s\n' "$*"; }
 
 missing_packages() {
   local package
-  for package in "${PACKAGES[@]}"; do
+  for package in "$@"; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || echo "$package"
   done
 }
@@ -19,20 +19,20 @@ install_packages() {
   local sudo=()
   [[ $(id -u) == 0 ]] || sudo=(sudo)
   "${sudo[@]}" apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq "${PACKAGES[@]}"
+  DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq "$@"
 }
 
 # Installs only when something is missing, so that a build needs neither root nor network afterwards.
 ensure_packages() {
   if ! command -v dpkg-query >/dev/null; then
-    say "Not a Debian-like system: install these (or their equivalents) yourself: ${PACKAGES[*]}"
+    say "Not a Debian-like system: install these (or their equivalents) yourself: $*"
     return
   fi
   local missing
-  missing=$(missing_packages | tr '\n' ' ')
+  missing=$(missing_packages "$@" | tr '\n' ' ')
   if [[ -n "$missing" ]]; then
     say "Installing: $missing"
-    install_packages
+    install_packages "$@"
   fi
 }
 

@@ -2,6 +2,7 @@
 # Commands of ./dev; run from the repository root.
 set -euo pipefail
 source tools/dev/lib.sh
+source tools/dev/cross.sh
 
 usage() {
   cat <<'TEXT'
@@ -9,6 +10,7 @@ usage() {
   demo            install what is missing, build, quantize the bundled model, verify, generate
   test [PRESET]   build and run all tests (PRESET: release, dev, asan, ubsan, tsan; default release)
   build [PRESET]  build; the release program is build/nibble
+  cross           build for 64-bit ARM and test its kernels under emulation
   check           formatting, layers, file sizes, type names, instruction sets, hygiene of the tree
   fmt             format all sources in place
   bench [ARGS]    kernel benchmarks; ARGS go to `nibble bench linear`
@@ -19,11 +21,11 @@ usage() {
 TEXT
 }
 
-cmd_build() { ensure_packages && build_preset "${1:-release}"; }
+cmd_build() { ensure_packages "${PACKAGES[@]}" && build_preset "${1:-release}"; }
 
 cmd_test() {
   local preset="${1:-release}"
-  ensure_packages
+  ensure_packages "${PACKAGES[@]}"
   build_preset "$preset"
   run_tests "$(build_dir "$preset")"
 }
@@ -39,7 +41,7 @@ cmd_demo() {
 }
 
 cmd_check() {
-  ensure_packages
+  ensure_packages "${PACKAGES[@]}"
   local failed=0
   check_format || failed=1
   python3 tools/check_layers.py || failed=1
@@ -53,12 +55,23 @@ cmd_check() {
   return $failed
 }
 
+cmd_cross() {
+  ensure_packages "${PACKAGES[@]}" "${CROSS_PACKAGES[@]}"
+  ensure_sysroot
+  [[ -f $CROSS_DIR/build.ninja ]] || cmake --preset aarch64 >/dev/null
+  ninja -C $CROSS_DIR --quiet "${CROSS_TESTS[@]}"
+  python3 tools/check_isa_symbols.py --self-test
+  python3 tools/check_isa_symbols.py $CROSS_DIR
+  rm -rf $CROSS_DIR/test-results
+  run_cross_tests
+}
+
 cmd_fmt() { cpp_files | xargs -0 clang-format -i; }
 
 cmd_bench() { cmd_build release && build/nibble bench linear "$@"; }
 
 cmd_fuzz() {
-  ensure_packages
+  ensure_packages "${PACKAGES[@]}"
   build_preset fuzz
   run_fuzz "${1:-60}"
 }
@@ -66,9 +79,9 @@ cmd_fuzz() {
 command="${1:-help}"
 shift || true
 case "$command" in
-  demo | test | build | check | fmt | bench | fuzz) "cmd_$command" "$@" ;;
+  demo | test | build | cross | check | fmt | bench | fuzz) "cmd_$command" "$@" ;;
   new) exec python3 tools/new.py "$@" ;;
-  setup) install_packages ;;
+  setup) install_packages "${PACKAGES[@]}" ;;
   help | -h | --help) usage ;;
   *)
     usage >&2
