@@ -101,6 +101,31 @@ inline void vstore_bf16(void* p, Vec v) {
   store_halves(p, vcombine_u16(quad_to_bf16(v.low), quad_to_bf16(v.high)));
 }
 
+inline Vec floats_of(uint16x8_t v) {
+  return {vcvtq_f32_u32(vmovl_u16(vget_low_u16(v))), vcvtq_f32_u32(vmovl_high_u16(v))};
+}
+inline Vec vload_u8(const void* p) {
+  return floats_of(vmovl_u8(vld1_u8(static_cast<const unsigned char*>(p))));
+}
+inline Vec vload_u4(const void* p) {
+  std::uint32_t word;
+  __builtin_memcpy(&word, p, 4);
+  const uint8x8_t bytes = vcreate_u8(word);
+  return floats_of(vmovl_u8(vzip1_u8(vand_u8(bytes, vdup_n_u8(15)), vshr_n_u8(bytes, 4))));
+}
+inline void vstore_u8(void* p, Vec v) {
+  const uint16x8_t halves =
+      vmovn_high_u32(vmovn_u32(vcvtnq_u32_f32(v.low)), vcvtnq_u32_f32(v.high));
+  vst1_u8(static_cast<unsigned char*>(p), vmovn_u16(halves));
+}
+
+// Sums of four vectors.
+inline float32x4_t quad_sum_each(const Vec* a) {
+  const auto sum = [](Vec v) { return vaddq_f32(v.low, v.high); };
+  return vpaddq_f32(vpaddq_f32(sum(a[0]), sum(a[1])), vpaddq_f32(sum(a[2]), sum(a[3])));
+}
+inline Vec vsum_each(const Vec (&a)[kLanes]) { return {quad_sum_each(a), quad_sum_each(a + 4)}; }
+
 struct Quads {
   float32x4_t q[4];
 };
