@@ -35,7 +35,7 @@ class Context {
 
   // open_session(), with the notes of the checkpoint going to log().
   Session open(const std::filesystem::path& path, Backend& backend,
-               std::optional<DType> kv_dtype = std::nullopt) const;
+               std::optional<KvType> kv_type = std::nullopt) const;
   void say_notes(const Checkpoint& checkpoint) const;
 
   LogSink log() const;            // lines on stderr; info is dropped by --quiet, warnings are not
@@ -63,6 +63,10 @@ std::shared_ptr<Options> add_command(CLI::App* command, Context& context, Body b
   });
   return options;
 }
+
+// --kv-cache-dtype, and what it says: nothing for "auto", which stands for `automatic` in the help.
+void add_kv_option(CLI::App* command, std::string& value, const std::string& automatic);
+std::optional<KvType> parse_kv_option(const std::string& value);
 
 #define NIBBLE_COMMAND(name) void add_##name(CLI::App& app, Context& context);
 #include "cli/commands.def"

@@ -16,8 +16,8 @@ std::unique_ptr<Backend> Context::make_backend() const {
 }
 
 Session Context::open(const std::filesystem::path& path, Backend& backend,
-                      std::optional<DType> kv_dtype) const {
-  Session session = open_session(path, backend, kv_dtype);
+                      std::optional<KvType> kv_type) const {
+  Session session = open_session(path, backend, kv_type);
   say_notes(*session.checkpoint);
   return session;
 }
@@ -40,6 +40,19 @@ ProgressSink Context::progress() const {
     display->update(step, done, total);
   };
 }
+
+void add_kv_option(CLI::App* command, std::string& value, const std::string& automatic) {
+  std::vector<std::string> names = {"auto"};
+  for (const KvType type : kKvTypes) names.emplace_back(to_string(type));
+  value = names.front();
+  command
+      ->add_option("--kv-cache-dtype,--kv", value,
+                   "How keys and values are stored (auto: " + automatic + ")")
+      ->check(CLI::IsMember(names))
+      ->capture_default_str();
+}
+
+std::optional<KvType> parse_kv_option(const std::string& value) { return parse_kv_type(value); }
 
 void Context::emit(const Json& result, const std::string& text) const {
   if (json) {

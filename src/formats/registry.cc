@@ -113,6 +113,17 @@ ParsedWeight require_weight(std::string_view text) {
   return *parsed;
 }
 
+KvType parse_kv_part(std::string_view value) {
+  constexpr std::string_view kHead = "_head";  // the only scheme: a scale and an offset a head
+  const bool scheme = value.ends_with(kHead);
+  const auto type = parse_kv_type(scheme ? value.substr(0, value.size() - kHead.size()) : value);
+  if (!type || is_quantized(*type) != scheme) {
+    fail(ErrorKind::kUnsupported, "format part 'kv={}': only f32, f16, bf16, int8_head, int4_head",
+         value);
+  }
+  return *type;
+}
+
 void set_part(ModelFormat& format, std::string_view key, std::string_view value) {
   if (key == "w" || key == "e") {
     const ParsedWeight parsed = require_weight(value);
@@ -120,12 +131,11 @@ void set_part(ModelFormat& format, std::string_view key, std::string_view value)
     if (parsed.scale_type_named) format.scale_type_from_checkpoint = false;
     return;
   }
-  const auto type = parse_float_name(value);
   if (key == "kv") {
-    if (!type) fail(ErrorKind::kUnsupported, "format part 'kv={}': only f32, f16, bf16", value);
-    format.kv = type;
+    format.kv = parse_kv_part(value);
     return;
   }
+  const auto type = parse_float_name(value);
   // Activations are float32 inside; the float names all say "not quantized".
   if (!type) fail(ErrorKind::kUnsupported, "format part 'a={}': activations stay float", value);
 }

@@ -4,8 +4,8 @@
 //
 // Each part is element[_scheme...]; parts left out are 16-bit. A weight format is f32 | f16 | bf16
 // | int<2..8>[_tensor|_channel|_g<size>][_sym|_asym][_sf16|_sbf16|_sf32] (default: channel, asym;
-// scales in the 16-bit type of the checkpoint). Short names (`w4a16_g128`) are lines of
-// registry.def.
+// scales in the 16-bit type of the checkpoint). A cache format (kv=) is f32 | f16 | bf16 |
+// int8_head | int4_head (formats/kv_type.h). Short names (`w4a16_g128`) are lines of registry.def.
 #pragma once
 
 #include <optional>
@@ -14,15 +14,16 @@
 #include <vector>
 
 #include "formats/format.h"
+#include "formats/kv_type.h"
 
 namespace nibble {
 
 // The format of a whole model: what is stored for each kind of tensor. A null part is left as the
 // checkpoint has it (16-bit).
 struct ModelFormat {
-  FormatPtr weights;        // w=  linear layers of the blocks
-  FormatPtr embeddings;     // e=  input embedding and head
-  std::optional<DType> kv;  // kv= F32, F16 or BF16
+  FormatPtr weights;         // w=  linear layers of the blocks
+  FormatPtr embeddings;      // e=  input embedding and head
+  std::optional<KvType> kv;  // kv=
   // True when the name leaves the type of scales open: the 16-bit type of the checkpoint is taken.
   bool scale_type_from_checkpoint = true;
 };

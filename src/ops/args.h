@@ -8,6 +8,7 @@
 #include <span>
 
 #include "formats/format.h"
+#include "formats/kv_type.h"
 
 namespace nibble {
 
@@ -83,14 +84,15 @@ struct RopeArgs {
   float scale = 1;
 };
 
-// Stores rows of keys or values into a cache of type F32, F16 or BF16.
+// Stores rows of keys or values into a cache, each head of a token as a row of `type`
+// (formats/kv_type.h).
 struct KvWriteArgs {
   HeadView<const float> x;
   std::int64_t rows = 0;
   std::int64_t heads = 0;
   std::int64_t head_dim = 0;
-  DType dtype = DType::kF32;
-  HeadView<void> cache;  // strides in elements; points at the row where x's row 0 goes
+  KvType type = KvType::kF32;
+  HeadView<void> cache;  // strides in bytes; points at the row where x's row 0 goes
 };
 
 // One sequence of an attention call.
@@ -100,7 +102,7 @@ struct AttentionSequence {
   std::int64_t kv_rows = 0;  // keys and values that exist, the rows of this call included
   std::int64_t q_offset =
       0;  // position of row q_begin among the keys: row t sees keys up to q_offset + t
-  HeadView<const void> k;  // strides in elements of kv_dtype
+  HeadView<const void> k;  // strides in bytes, at least kv_row_bytes(kv_type, head_dim)
   HeadView<const void> v;
 };
 
@@ -114,7 +116,7 @@ struct AttentionArgs {
   std::int64_t heads = 0;
   std::int64_t kv_heads = 0;
   std::int64_t head_dim = 0;
-  DType kv_dtype = DType::kF32;  // F32, F16, BF16
+  KvType kv_type = KvType::kF32;
   bool causal = true;
   std::int64_t window = 0;
   float scale = 1;

@@ -26,10 +26,12 @@ void require_sane(const ModelSpec& spec, const BenchOptions& options) {
       options.repetitions < 1) {
     fail(ErrorKind::kUsage, "bench: counts may not be negative, prompt and batch not zero");
   }
+  // Only a table of positions ends; beyond what a rotary model was trained for, its speed can be
+  // measured all the same.
   const std::int64_t most = std::max(options.prompt, options.context + options.generated);
-  if (spec.max_positions > 0 && most > spec.max_positions) {
-    fail(ErrorKind::kUsage, "bench: {} tokens a sequence, the model takes {}", most,
-         spec.max_positions);
+  const std::int64_t limit = spec.learned_positions - spec.position_offset;
+  if (spec.learned_positions > 0 && most > limit) {
+    fail(ErrorKind::kUsage, "bench: {} tokens a sequence, the model takes {}", most, limit);
   }
 }
 
@@ -54,7 +56,7 @@ std::vector<KvCache> make_caches(const Model& model, const BenchOptions& options
                                  std::int64_t capacity) {
   std::vector<KvCache> caches;
   for (std::int64_t i = 0; i < options.batch; ++i) {
-    caches.emplace_back(model.spec(), capacity, options.kv_dtype);
+    caches.emplace_back(model.spec(), capacity, options.kv_type);
   }
   return caches;
 }
@@ -69,9 +71,35 @@ double prefill_seconds(const Model& model, const BenchOptions& options) {
   return best;
 }
 
+// Appends `count` tokens of random keys and values.
+void fill(const Model& model, KvCache& cache, std::int64_t count) {
+  constexpr std::int64_t kRows = 256;  // written again and again
+  const AttentionSpec& spec = model.spec().attention;
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(static_cast<std::size_t>(kRows * spec.kv_heads * spec.head_dim));
+  for (float& value : values) value = normal(random);
+  KvWriteArgs args;
+  args.x = {values.data(), spec.kv_heads * spec.head_dim, spec.head_dim};
+  args.heads = spec.kv_heads;
+  args.head_dim = spec.head_dim;
+  args.type = cache.type();
+  for (std::int64_t layer = 0; layer < model.spec().layers; ++layer) {
+    for (const HeadView<void>& rows : {cache.k(layer), cache.v(layer)}) {
+      for (std::int64_t at = 0; at < count; at += kRows) {
+        args.rows = std::min(kRows, count - at);
+        args.cache = {static_cast<std::byte*>(rows.data) + (cache.size() + at) * rows.row_stride,
+                      rows.row_stride, rows.head_stride};
+        model.backend().run(args);
+      }
+    }
+  }
+  cache.advance(count);
+}
+
 double decode_seconds(const Model& model, const BenchOptions& options) {
   std::vector<KvCache> caches = make_caches(model, options, options.context + options.generated);
-  if (options.context > 0) run_step(model, caches, options.context);
+  for (KvCache& cache : caches) fill(model, cache, options.context);
   double best = std::numeric_limits<double>::infinity();
   for (std::int64_t r = 0; r < options.repetitions; ++r) {
     for (KvCache& cache : caches) cache.truncate(options.context);
@@ -100,8 +128,8 @@ double kv_bytes(const ModelSpec& spec, const BenchOptions& options) {
   const double keys =
       static_cast<double>(options.context) + static_cast<double>(options.generated + 1) / 2;
   const AttentionSpec& attention = spec.attention;
-  return 2 * static_cast<double>(spec.layers * attention.kv_heads * attention.head_dim) * keys *
-         static_cast<double>(dtype_size(options.kv_dtype));
+  return 2 * static_cast<double>(spec.layers * attention.kv_heads) * keys *
+         static_cast<double>(kv_row_bytes(options.kv_type, attention.head_dim));
 }
 
 // Of the linear layers: the first stands for all.
@@ -160,8 +188,9 @@ BenchResult bench(const Model& model, const BenchOptions& options, const Progres
     const double decode = decode_seconds(model, options);
     const auto steps = static_cast<double>(options.generated);
     result.tg_tokens_per_second = batch * steps / decode;
+    result.kv_bytes = batch * kv_bytes(spec, options);
     if (options.bytes_per_second > 0) {
-      const double bytes = result.cost.weight_bytes + batch * kv_bytes(spec, options);
+      const double bytes = result.cost.weight_bytes + result.kv_bytes;
       result.bandwidth_fraction = steps * bytes / decode / options.bytes_per_second;
     }
   }

@@ -12,9 +12,11 @@ struct BenchOptions {
   std::int64_t prompt = 512;     // tokens of each sequence in the prefill; >= 1
   std::int64_t generated = 128;  // tokens of each sequence that are decoded; >= 0
   std::int64_t batch = 1;        // sequences that run together; >= 1
-  std::int64_t context = 0;      // tokens of each sequence already in the cache before decoding
+  // Tokens of each sequence already in the cache before decoding. They are rows of random numbers:
+  // the speed of a step does not depend on what they say.
+  std::int64_t context = 0;
   std::int64_t repetitions = 3;  // each measurement is the best of these; >= 1
-  DType kv_dtype = DType::kBF16;
+  KvType kv_type = KvType::kBF16;
   // What the machine was measured to do, 0 = not known: bytes read from memory, and operations of
   // either kind a second (a multiply-add is two), all threads together.
   double bytes_per_second = 0;
@@ -44,10 +46,11 @@ struct BenchResult {
   double arithmetic_fraction = 0;
   Arithmetic arithmetic = Arithmetic::kFloat32;  // of the prefill: which peak the fraction is of
   StepCost cost;
+  double kv_bytes = 0;  // keys and values that a decode step reads, all sequences
 };
 
-// Random ids. kUsage for options outside their ranges, encoders, or more tokens than the model's
-// max_positions.
+// Random ids. kUsage for options outside their ranges, encoders, or more tokens than a learned
+// table of positions has.
 BenchResult bench(const Model& model, const BenchOptions& options,
                   const ProgressSink& progress = {});
 

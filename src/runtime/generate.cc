@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 #include <optional>
 #include <utility>
 
@@ -25,14 +24,14 @@ constexpr std::int64_t kMinCapacity = 256;
 // The cache of one sequence: grown by doubling up to the context, and checked for overflow.
 class GrowingCache {
  public:
-  GrowingCache(const ModelSpec& spec, DType dtype, std::int64_t first, std::int64_t limit)
-      : spec_(spec), limit_(limit), cache_(spec, std::min(limit, round_up(first)), dtype) {}
+  GrowingCache(const ModelSpec& spec, KvType type, std::int64_t first, std::int64_t limit)
+      : spec_(spec), limit_(limit), cache_(spec, std::min(limit, round_up(first)), type) {}
 
   // Room for `rows` more.
   KvCache& reserve(std::int64_t rows) {
     const std::int64_t needed = cache_.size() + rows;
     if (needed > cache_.capacity()) {
-      grow(std::min(limit_, std::max(round_up(needed), 2 * cache_.capacity())));
+      cache_.grow(std::min(limit_, std::max(round_up(needed), 2 * cache_.capacity())));
     }
     return cache_;
   }
@@ -40,22 +39,8 @@ class GrowingCache {
   // Rows from `begin` on. A value beyond the range of F16 became infinity when it was stored; it
   // would distort the attention without a trace.
   void require_finite(std::int64_t begin) {
-    if (cache_.dtype() != DType::kF16) return;
     for (std::int64_t layer = 0; layer < spec_.layers; ++layer) {
-      for (const Tensor* rows : {&cache_.k(layer), &cache_.v(layer)}) {
-        require_finite(rows->rows(begin, cache_.size()), layer);
-      }
-    }
-  }
-
- private:
-  static std::int64_t round_up(std::int64_t rows) { return std::max(rows, kMinCapacity); }
-
-  static void require_finite(const Tensor& rows, std::int64_t layer) {
-    const auto* bits = rows.data<std::uint16_t>();
-    constexpr std::uint16_t kExponent = 0x7c00;
-    for (std::int64_t i = 0; i < rows.elements(); ++i) {
-      if ((bits[i] & kExponent) == kExponent) {
+      if (cache_.overflowed(layer, begin)) {
         fail(ErrorKind::kUnsupported,
              "generate: keys or values of layer {} are beyond the range of an F16 KV cache; use a "
              "BF16 or F32 one",
@@ -64,20 +49,8 @@ class GrowingCache {
     }
   }
 
-  void grow(std::int64_t capacity) {
-    KvCache bigger(spec_, capacity, cache_.dtype());
-    for (std::int64_t layer = 0; layer < spec_.layers; ++layer) {
-      copy(cache_.k(layer), bigger.k(layer));
-      copy(cache_.v(layer), bigger.v(layer));
-    }
-    bigger.advance(cache_.size());
-    cache_ = std::move(bigger);
-  }
-
-  void copy(const Tensor& from, Tensor& to) const {
-    const Tensor used = from.rows(0, cache_.size());
-    std::memcpy(const_cast<std::byte*>(to.bytes().data()), used.bytes().data(), used.byte_size());
-  }
+ private:
+  static std::int64_t round_up(std::int64_t rows) { return std::max(rows, kMinCapacity); }
 
   const ModelSpec& spec_;
   std::int64_t limit_;
@@ -225,7 +198,7 @@ GenerateResult generate(const Session& session, const std::vector<std::int32_t>&
   const std::int64_t most = std::min(options.max_new_tokens, limit - prompt_size);
   if (most == 0) return result;
 
-  GrowingCache cache(model.spec(), session.kv_dtype, prompt_size, limit);
+  GrowingCache cache(model.spec(), session.kv_type, prompt_size, limit);
   auto start = Clock::now();
   Tensor logits = prefill(model, cache, prompt, options.prefill_chunk);
   result.prefill_seconds = seconds_since(start);

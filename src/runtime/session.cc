@@ -39,21 +39,18 @@ const Tokenizer& Session::require_tokenizer() const {
   return *tokenizer;
 }
 
-DType default_kv_dtype(const WeightSource& source, const ModelSpec& spec) {
+KvType default_kv_type(const WeightSource& source, const ModelSpec& spec) {
   const std::string name = find_prefix(spec, source) + spec.names.embed + ".weight";
-  if (!source.has(name)) return DType::kF32;  // stored in planes
+  if (!source.has(name)) return KvType::kF32;  // stored in planes
   const DType dtype = source.tensor(name).dtype();
-  return is_float_weight(dtype) ? dtype : DType::kF32;
+  return is_float_weight(dtype) ? kv_type_of(dtype) : KvType::kF32;
 }
 
-Session open_session(const fs::path& path, Backend& backend, std::optional<DType> kv_dtype) {
-  if (kv_dtype.has_value() && !is_float_weight(*kv_dtype)) {
-    fail(ErrorKind::kUsage, "a KV cache may be F32, F16 or BF16, not {}", to_string(*kv_dtype));
-  }
+Session open_session(const fs::path& path, Backend& backend, std::optional<KvType> kv_type) {
   Session session;
   session.checkpoint = open_checkpoint(path);
   const ModelSpec spec = build_spec(session.checkpoint->config());
-  session.kv_dtype = kv_dtype.value_or(default_kv_dtype(*session.checkpoint, spec));
+  session.kv_type = kv_type.value_or(default_kv_type(*session.checkpoint, spec));
   session.generation_config = read_generation_config(path);
   session.tokenizer = open_tokenizer(path);
   session.model = std::make_unique<Model>(spec, *session.checkpoint, backend);

@@ -17,7 +17,7 @@ struct Session {
   std::unique_ptr<Model> model;
   std::unique_ptr<Tokenizer> tokenizer;  // null when the checkpoint has none (needed for text only)
   Json generation_config = Json::object();
-  DType kv_dtype = DType::kF32;  // of KV caches: see default_kv_dtype()
+  KvType kv_type = KvType::kF32;  // of KV caches: see default_kv_type()
 
   // kUsage, naming the checkpoint, when there is no tokenizer.
   const Tokenizer& require_tokenizer() const;
@@ -26,12 +26,12 @@ struct Session {
 // The type in which the checkpoint stores its embedding: what the model was trained or served in,
 // so that keys and values fit its range and keep its precision. F32 when the embedding is stored
 // otherwise. F16 caches are checked for overflow while they are used (generate.h).
-DType default_kv_dtype(const WeightSource& source, const ModelSpec& spec);
+KvType default_kv_type(const WeightSource& source, const ModelSpec& spec);
 
-// Opens a checkpoint with everything that is needed to run it. `kv_dtype` F32, F16 or BF16
-// overrides the default. A damaged tokenizer or generation_config.json is an error; a missing one
+// Opens a checkpoint with everything that is needed to run it. `kv_type` overrides the
+// default. A damaged tokenizer or generation_config.json is an error; a missing one
 // is not. The backend must outlive the session.
 Session open_session(const std::filesystem::path& path, Backend& backend,
-                     std::optional<DType> kv_dtype = std::nullopt);
+                     std::optional<KvType> kv_type = std::nullopt);
 
 }  // namespace nibble

@@ -3,8 +3,8 @@
 #include <limits>
 
 #include "contract/op_support.h"
+#include "formats/kv_type.h"
 #include "support/tolerance.h"
-#include "tensor/tensor.h"
 
 namespace nibble::test {
 namespace {
@@ -18,7 +18,7 @@ struct Shape {
 };
 
 struct Options {
-  DType kv = DType::kF32;
+  KvType kv = KvType::kF32;
   bool causal = true;
   std::int64_t window = 0;
   float softcap = 0;
@@ -33,17 +33,12 @@ class AttentionCase {
         options_(options),
         rows_(shape.q_rows + 1),
         q_stride_(shape.heads * shape.head_dim + 4),
-        kv_stride_(shape.kv_heads * shape.head_dim + 6),
+        head_bytes_(kv_row_bytes(options.kv, shape.head_dim) + 3),
+        row_bytes_(shape.kv_heads * head_bytes_ + 6),
         q_(random_floats(rows_ * q_stride_, 11)),
         slopes_(random_floats(shape.heads, 12, 0.05f)) {
-    const std::vector<float> k = random_floats((shape.kv_rows + 1) * kv_stride_, 13);
-    const std::vector<float> v = random_floats((shape.kv_rows + 1) * kv_stride_, 14);
-    k_ = from_float(k.data(), options.kv, {shape.kv_rows + 1, kv_stride_});
-    v_ = from_float(v.data(), options.kv, {shape.kv_rows + 1, kv_stride_});
-    k_values_.resize(k.size());
-    v_values_.resize(v.size());
-    to_float(k_, k_values_.data());
-    to_float(v_, v_values_.data());
+    store(13, k_, k_values_);
+    store(14, v_, v_values_);
     sequences_ = {sequence(0, shape.q_rows, 0, shape.kv_rows),
                   sequence(shape.q_rows, 1, shape.kv_rows, 1)};
   }
@@ -52,21 +47,7 @@ class AttentionCase {
   std::string check(Backend& backend) {
     const std::int64_t out_cols = shape_.heads * shape_.head_dim;
     GuardedOutput out(rows_, out_cols, out_cols + 7);
-    AttentionArgs args;
-    args.q = {q_.data(), q_stride_, shape_.head_dim};
-    args.sequences = sequences_;
-    args.heads = shape_.heads;
-    args.kv_heads = shape_.kv_heads;
-    args.head_dim = shape_.head_dim;
-    args.kv_dtype = options_.kv;
-    args.causal = options_.causal;
-    args.window = options_.window;
-    args.scale = scale_;
-    args.softcap = options_.softcap;
-    args.alibi_slopes = options_.alibi ? slopes_.data() : nullptr;
-    args.out = out.data();
-    args.out_stride = out_cols + 7;
-    if (!try_run(backend, args)) return "";
+    if (!try_run(backend, args(out.data(), out_cols + 7))) return "";
     if (const std::string damage = out.damage(); !damage.empty()) return damage;
     for (const AttentionSequence& s : sequences_) {
       for (std::int64_t t = 0; t < s.q_rows; ++t) {
@@ -79,28 +60,78 @@ class AttentionCase {
     return "";
   }
 
+  // Bits of the outputs.
+  std::vector<float> output(Backend& backend) {
+    const std::int64_t cols = shape_.heads * shape_.head_dim;
+    std::vector<float> out(static_cast<std::size_t>(rows_ * cols));
+    backend.run(args(out.data(), cols));
+    return out;
+  }
+
   // Test of the test: makes the expectation see one key fewer.
   void hide_last_key() { hidden_ = 1; }
 
  private:
+  AttentionArgs args(float* out, std::int64_t out_stride) const {
+    AttentionArgs args;
+    args.q = {q_.data(), q_stride_, shape_.head_dim};
+    args.sequences = sequences_;
+    args.heads = shape_.heads;
+    args.kv_heads = shape_.kv_heads;
+    args.head_dim = shape_.head_dim;
+    args.kv_type = options_.kv;
+    args.causal = options_.causal;
+    args.window = options_.window;
+    args.scale = scale_;
+    args.softcap = options_.softcap;
+    args.alibi_slopes = options_.alibi ? slopes_.data() : nullptr;
+    args.out = out;
+    args.out_stride = out_stride;
+    return args;
+  }
+
   AttentionSequence sequence(std::int64_t q_begin, std::int64_t q_rows, std::int64_t kv_begin,
                              std::int64_t kv_rows) const {
-    const std::size_t at =
-        static_cast<std::size_t>(kv_begin * kv_stride_) * dtype_size(options_.kv);
+    const std::size_t at = static_cast<std::size_t>(kv_begin * row_bytes_);
     AttentionSequence s;
     s.q_begin = q_begin;
     s.q_rows = q_rows;
     s.kv_rows = kv_rows;
     s.q_offset = kv_rows - q_rows;
-    s.k = {k_.bytes().data() + at, kv_stride_, shape_.head_dim};
-    s.v = {v_.bytes().data() + at, kv_stride_, shape_.head_dim};
+    s.k = {k_.data() + at, row_bytes_, head_bytes_};
+    s.v = {v_.data() + at, row_bytes_, head_bytes_};
     return s;
   }
 
   double kv(const std::vector<float>& values, const AttentionSequence& s, std::int64_t j,
             std::int64_t head, std::int64_t d) const {
     const std::int64_t row = (s.q_begin == 0 ? 0 : shape_.kv_rows) + j;
-    return values[static_cast<std::size_t>(row * kv_stride_ + head * shape_.head_dim + d)];
+    return values[static_cast<std::size_t>((row * shape_.kv_heads + head) * shape_.head_dim + d)];
+  }
+
+  // Kernels may work on offset and codes apart: what rounding errors are relative to, beyond the
+  // value itself.
+  double parts(const std::vector<std::byte>& rows, const AttentionSequence& s, std::int64_t j,
+               std::int64_t head) const {
+    if (!is_quantized(options_.kv)) return 0;
+    const std::int64_t row = (s.q_begin == 0 ? 0 : shape_.kv_rows) + j;
+    const KvScale scale = kv_row_scale(rows.data() + row * row_bytes_ + head * head_bytes_);
+    const float top = options_.kv == KvType::kInt8 ? 255.0f : 15.0f;
+    return std::abs(scale.offset) + top * scale.scale;
+  }
+
+  // Random rows with gaps between them, as stored and as they read back.
+  void store(unsigned seed, std::vector<std::byte>& bytes, std::vector<float>& values) const {
+    const std::int64_t rows = shape_.kv_rows + 1;
+    values = random_floats(rows * shape_.kv_heads * shape_.head_dim, seed);
+    bytes.assign(static_cast<std::size_t>(rows * row_bytes_), std::byte{0xff});
+    for (std::int64_t i = 0; i < rows * shape_.kv_heads; ++i) {
+      std::byte* row =
+          bytes.data() + i / shape_.kv_heads * row_bytes_ + i % shape_.kv_heads * head_bytes_;
+      float* value = values.data() + i * shape_.head_dim;
+      encode_kv_row(options_.kv, value, shape_.head_dim, row);
+      decode_kv_row(options_.kv, row, shape_.head_dim, value);
+    }
   }
 
   std::string check_row(const AttentionSequence& s, std::int64_t t, std::int64_t h,
@@ -122,7 +153,8 @@ class AttentionCase {
             q_[static_cast<std::size_t>((s.q_begin + t) * q_stride_ + h * shape_.head_dim + d)];
         const double product = static_cast<double>(scale_) * q * kv(k_values_, s, j, kv_head, d);
         sum += product;
-        magnitude += std::abs(product);
+        magnitude += std::abs(product) +
+                     std::abs(static_cast<double>(scale_) * q) * parts(k_, s, j, kv_head);
       }
       const double cap = options_.softcap;
       if (cap > 0) sum = cap * std::tanh(sum / cap);
@@ -142,10 +174,10 @@ class AttentionCase {
       double sum = 0;
       double magnitude = 0;
       for (std::int64_t j = 0; total > 0 && j < s.kv_rows; ++j) {
-        const double part =
-            scores[static_cast<std::size_t>(j)] / total * kv(v_values_, s, j, kv_head, d);
+        const double weight = scores[static_cast<std::size_t>(j)] / total;
+        const double part = weight * kv(v_values_, s, j, kv_head, d);
         sum += part;
-        magnitude += std::abs(part);
+        magnitude += std::abs(part) + weight * parts(v_, s, j, kv_head);
       }
       // A relative error of each weight (twice that of its score, and the exponential's), and the
       // sums over the keys in numerator and denominator.
@@ -164,13 +196,14 @@ class AttentionCase {
   Options options_;
   std::int64_t rows_;
   std::int64_t q_stride_;
-  std::int64_t kv_stride_;
+  std::int64_t head_bytes_;
+  std::int64_t row_bytes_;
   float scale_ = 0.3f;
   std::int64_t hidden_ = 0;
   std::vector<float> q_;
   std::vector<float> slopes_;
-  Tensor k_;
-  Tensor v_;
+  std::vector<std::byte> k_;
+  std::vector<std::byte> v_;
   std::vector<float> k_values_;  // what the cache holds after rounding
   std::vector<float> v_values_;
   std::vector<AttentionSequence> sequences_;
@@ -183,16 +216,21 @@ constexpr Shape kShapes[] = {
     {.q_rows = 70, .kv_rows = 70, .heads = 4, .kv_heads = 1, .head_dim = 33},
     {.q_rows = 40, .kv_rows = 290, .heads = 6, .kv_heads = 3, .head_dim = 80},
     {.q_rows = 260, .kv_rows = 260, .heads = 2, .kv_heads = 2, .head_dim = 16},
+    {.q_rows = 2, .kv_rows = 130, .heads = 11, .kv_heads = 1, .head_dim = 40},
 };
 
 constexpr Options kOptions[] = {
     {},
-    {.kv = DType::kF16},
-    {.kv = DType::kBF16, .window = 9},
+    {.kv = KvType::kF16},
+    {.kv = KvType::kBF16, .window = 9},
+    {.kv = KvType::kInt8},
+    {.kv = KvType::kInt8, .window = 9, .softcap = 2.0f},
+    {.kv = KvType::kInt4},
+    {.kv = KvType::kInt4, .alibi = true},
     {.causal = false},
     {.causal = false, .window = 130},
     {.softcap = 2.0f},
-    {.kv = DType::kBF16, .alibi = true},
+    {.kv = KvType::kBF16, .alibi = true},
     {.window = 1, .softcap = 5.0f, .alibi = true},
 };
 
@@ -205,6 +243,49 @@ TEST_P(AttentionContract, EveryShapeAndOption) {
       EXPECT_EQ(AttentionCase(kShapes[s], kOptions[o]).check(*backend), "")
           << "shape " << s << ", options " << o;
     }
+  }
+}
+
+// One query: every number of heads that share keys, every type, and sizes that fill no vector.
+TEST_P(AttentionContract, EveryGroupAndType) {
+  const auto backend = forced_backend("attention", GetParam());
+  for (const KvType type : kKvTypes) {
+    for (std::int64_t group = 1; group <= 9; ++group) {
+      const std::int64_t head_dim = group % 2 == 0 ? 64 : 13 + 10 * group;
+      const Shape shape = {.q_rows = 1,
+                           .kv_rows = 20 + group,
+                           .heads = 2 * group,
+                           .kv_heads = 2,
+                           .head_dim = head_dim};
+      EXPECT_EQ(AttentionCase(shape, {.kv = type}).check(*backend), "")
+          << to_string(type) << ", group " << group;
+    }
+  }
+}
+
+// More keys than one task takes: the parts must be put together again.
+TEST_P(AttentionContract, LongContexts) {
+  const auto backend = forced_backend("attention", GetParam());
+  for (const KvType type : kKvTypes) {
+    for (const std::int64_t kv_rows : {512, 513, 2500}) {
+      const Shape shape = {
+          .q_rows = 1, .kv_rows = kv_rows, .heads = 4, .kv_heads = 2, .head_dim = 34};
+      EXPECT_EQ(AttentionCase(shape, {.kv = type}).check(*backend), "")
+          << to_string(type) << ", " << kv_rows << " keys";
+      EXPECT_EQ(AttentionCase(shape, {.kv = type, .window = 600, .alibi = true}).check(*backend),
+                "")
+          << to_string(type) << ", " << kv_rows << " keys, window";
+    }
+  }
+}
+
+TEST_P(AttentionContract, ThreadsDoNotChangeTheResult) {
+  const Shape shape = {.q_rows = 1, .kv_rows = 3000, .heads = 8, .kv_heads = 2, .head_dim = 64};
+  const auto one = forced_backend("attention", GetParam(), 1);
+  const auto three = forced_backend("attention", GetParam(), 3);
+  for (const KvType type : kKvTypes) {
+    AttentionCase single(shape, {.kv = type});
+    EXPECT_EQ(single.output(*one), single.output(*three)) << to_string(type);
   }
 }
 
@@ -231,35 +312,36 @@ INSTANTIATE_TEST_SUITE_P(Impls, AttentionContract, ::testing::ValuesIn(usable_im
 
 class KvWriteContract : public ::testing::TestWithParam<std::string> {};
 
-TEST_P(KvWriteContract, StoresTheRoundedBits) {
+// Rows of three heads, with gaps between them in source and cache.
+TEST_P(KvWriteContract, StoresTheBitsThatTheTypeDefines) {
   const auto backend = forced_backend("kv_write", GetParam());
-  const std::int64_t rows = 5, heads = 3, head_dim = 21, x_stride = 70, cache_stride = 80;
-  std::vector<float> x = random_floats(rows * x_stride, 21, 100);
-  x[3] = std::numeric_limits<float>::infinity();
-  x[4] = -1e30f;
-  x[5] = 1e-42f;
-  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
-    const std::size_t size = dtype_size(dtype);
-    std::vector<unsigned char> cache(static_cast<std::size_t>(rows * cache_stride) * size, 0xcc);
-    KvWriteArgs args;
-    args.x = {x.data(), x_stride, head_dim + 1};
-    args.rows = rows;
-    args.heads = heads;
-    args.head_dim = head_dim;
-    args.dtype = dtype;
-    args.cache = {cache.data(), cache_stride, head_dim + 2};
-    backend->run(args);
-    std::vector<unsigned char> expected(cache.size(), 0xcc);
-    for (std::int64_t i = 0; i < rows * heads; ++i) {
-      const std::int64_t t = i / heads;
-      const std::int64_t h = i % heads;
-      const Tensor row =
-          from_float(x.data() + t * x_stride + h * (head_dim + 1), dtype, {head_dim});
-      std::memcpy(
-          expected.data() + static_cast<std::size_t>(t * cache_stride + h * (head_dim + 2)) * size,
-          row.bytes().data(), row.byte_size());
+  const std::int64_t rows = 5, heads = 3;
+  for (const std::int64_t head_dim : {1, 2, 21, 64, 80}) {
+    const std::int64_t head_stride = head_dim + 1, x_stride = heads * head_stride + 7;
+    std::vector<float> x = random_floats(rows * x_stride, 21, 100);
+    x[0] = std::numeric_limits<float>::infinity();
+    x[static_cast<std::size_t>(head_stride)] = -1e30f;
+    x[static_cast<std::size_t>(2 * head_stride)] = 1e-42f;
+    x[static_cast<std::size_t>(x_stride)] = std::numeric_limits<float>::quiet_NaN();
+    std::fill_n(x.begin() + 2 * x_stride, head_dim, 0.3f);
+    for (const KvType type : kKvTypes) {
+      const std::int64_t bytes = kv_row_bytes(type, head_dim) + 2, row_bytes = heads * bytes + 5;
+      std::vector<std::byte> cache(static_cast<std::size_t>(rows * row_bytes), std::byte{0xcc});
+      std::vector<std::byte> expected = cache;
+      KvWriteArgs args;
+      args.x = {x.data(), x_stride, head_stride};
+      args.rows = rows;
+      args.heads = heads;
+      args.head_dim = head_dim;
+      args.type = type;
+      args.cache = {cache.data(), row_bytes, bytes};
+      backend->run(args);
+      for (std::int64_t i = 0; i < rows * heads; ++i) {
+        encode_kv_row(type, x.data() + i / heads * x_stride + i % heads * head_stride, head_dim,
+                      expected.data() + i / heads * row_bytes + i % heads * bytes);
+      }
+      EXPECT_EQ(cache, expected) << to_string(type) << ", " << head_dim;
     }
-    EXPECT_EQ(cache, expected) << to_string(dtype);
   }
 }
 

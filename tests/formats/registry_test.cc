@@ -53,7 +53,7 @@ TEST(Grammar, ReadsModelFormats) {
   const ModelFormat whole = parse_model_format("w=int4_g128_asym,a=bf16,kv=f16,e=bf16");
   EXPECT_EQ(whole.weights->name(), "int4_g128_asym");
   EXPECT_EQ(whole.embeddings->name(), "bf16");
-  EXPECT_EQ(whole.kv, DType::kF16);
+  EXPECT_EQ(whole.kv, KvType::kF16);
   EXPECT_TRUE(whole.scale_type_from_checkpoint);
 
   const ModelFormat bare = parse_model_format("int8_tensor_sym_sf32");
@@ -75,7 +75,11 @@ TEST(Grammar, RefusesWhatItDoesNotKnow) {
 
 TEST(Grammar, SaysWhatItCannotCompute) {
   EXPECT_ERROR(parse_model_format("w=int4,a=int8_token"), ErrorKind::kUnsupported, "activations");
-  EXPECT_ERROR(parse_model_format("w=int4,kv=int8_head"), ErrorKind::kUnsupported, "kv=");
+  EXPECT_EQ(parse_model_format("w=int4,kv=int8_head").kv, KvType::kInt8);
+  EXPECT_EQ(parse_model_format("w=int4,kv=int4_head").kv, KvType::kInt4);
+  for (const char* unknown : {"int8", "int8_channel", "int2_head", "f16_head", ""}) {
+    EXPECT_ERROR(parse_model_format(std::string("kv=") + unknown), ErrorKind::kUnsupported, "kv=");
+  }
   EXPECT_ERROR(parse_model_format("int9"), ErrorKind::kUnsupported, "2 to 8");
   EXPECT_ERROR(parse_model_format("int1"), ErrorKind::kUnsupported, "2 to 8");
   EXPECT_ERROR(parse_model_format("int4_g0"), ErrorKind::kUnsupported, "group");

@@ -53,7 +53,7 @@ TEST(LongSequence, DoesNotDependOnHowItIsCut) {
       continue;
     }
     EXPECT_LE(shift, 1e-5);
-    KvCache cache(oracle.spec, rows, DType::kF32);
+    KvCache cache(oracle.spec, rows, KvType::kF32);
     const Tensor start = model.logits(Batch::single({ids.begin(), ids.begin() + 1999}, &cache));
     const Tensor rest = model.logits(Batch::single({ids.begin() + 1999, ids.end()}, &cache));
     const auto cut = static_cast<std::size_t>(1999 * oracle.spec.vocab);
@@ -66,7 +66,7 @@ TEST(KvCache, OfSixteenBitsCostsItsRounding) {
   const Oracle oracle = golden("llama_mqa_bias_headdim");
   const Model model(oracle.spec, *oracle.checkpoint, *oracle.backend);
   for (const DType dtype : {DType::kF16, DType::kBF16}) {
-    KvCache cache(oracle.spec, oracle.length(), dtype);
+    KvCache cache(oracle.spec, oracle.length(), kv_type_of(dtype));
     const Tensor logits = model.logits(Batch::single(oracle.row(0), &cache));
     const double error =
         test::relative_error(floats(logits), oracle.expected_rows(0, 0, oracle.length()));
@@ -78,7 +78,7 @@ TEST(KvCache, OfSixteenBitsCostsItsRounding) {
 TEST(KvCache, TruncationForgetsTheRest) {
   const Oracle oracle = golden("qwen3_mqa_old");
   const Model model(oracle.spec, *oracle.checkpoint, *oracle.backend);
-  KvCache cache(oracle.spec, oracle.length(), DType::kF32);
+  KvCache cache(oracle.spec, oracle.length(), KvType::kF32);
   const std::vector<std::int32_t> ids = oracle.row(0);
   model.hidden(Batch::single({ids.begin(), ids.begin() + 10}, &cache));
   model.hidden(Batch::single({ids.rbegin(), ids.rbegin() + 10}, &cache));
@@ -97,7 +97,7 @@ TEST(Misuse, IsAUsageError) {
   usage(Batch::single({1, 64}), "token 64");
   usage(Batch::single({-1}), "token -1");
   usage(Batch::single(std::vector<std::int32_t>(49, 1)), "48 positions");
-  KvCache small(oracle.spec, 4, DType::kF32);
+  KvCache small(oracle.spec, 4, KvType::kF32);
   usage(Batch::single({1, 2, 3, 4, 5}, &small), "do not fit");
   Batch batch = Batch::single({1, 2}, &small);
   batch.sequences[0].first_position = 3;
@@ -108,14 +108,14 @@ TEST(Misuse, IsAUsageError) {
   usage(batch, "2 ids");
   EXPECT_EQ(small.size(), 0);
   EXPECT_ERROR(Batch::windows({1, 2, 3}, 2), ErrorKind::kUsage, "windows of 2");
-  EXPECT_ERROR(KvCache(oracle.spec, 4, DType::kI8), ErrorKind::kUnsupported, "I8");
+  EXPECT_ERROR(KvCache(oracle.spec, -1, KvType::kF32), ErrorKind::kUsage, "-1 tokens");
 }
 
 TEST(EmptyBatch, HasNoLogits) {
   const Oracle oracle = golden("qwen3_mqa_old");
   const Model model(oracle.spec, *oracle.checkpoint, *oracle.backend);
   EXPECT_EQ(model.logits({}).shape(), (Shape{0, oracle.spec.vocab}));
-  KvCache cache(oracle.spec, 4, DType::kF32);
+  KvCache cache(oracle.spec, 4, KvType::kF32);
   EXPECT_EQ(model.logits(Batch::single({}, &cache)).dim(0), 0);
   EXPECT_ERROR(model.last_logits(Batch::single({}, &cache)), ErrorKind::kUsage, "no last one");
 }

@@ -44,7 +44,7 @@ TEST_P(OracleTest, TokenByToken) {
   const Oracle oracle(GetParam());
   if (!steps_agree(oracle)) GTEST_SKIP() << "one pass is the only way to compute this model";
   const Model model(oracle.spec, *oracle.checkpoint, *oracle.backend);
-  KvCache cache(oracle.spec, oracle.length(), DType::kF32);
+  KvCache cache(oracle.spec, oracle.length(), KvType::kF32);
   const std::vector<std::int32_t> ids = oracle.row(0);
   for (std::int64_t t = 0; t < oracle.length(); ++t) {
     const Tensor logits =
@@ -60,8 +60,8 @@ TEST_P(OracleTest, ChunksOfTwoSequencesWithCaches) {
   const Oracle oracle(GetParam());
   if (!steps_agree(oracle)) GTEST_SKIP() << "one pass is the only way to compute this model";
   const Model model(oracle.spec, *oracle.checkpoint, *oracle.backend);
-  KvCache first(oracle.spec, oracle.length(), DType::kF32);
-  KvCache second(oracle.spec, oracle.length(), DType::kF32);
+  KvCache first(oracle.spec, oracle.length(), KvType::kF32);
+  KvCache second(oracle.spec, oracle.length(), KvType::kF32);
   const std::vector<std::int32_t> a = oracle.row(0);
   const std::vector<std::int32_t> b = oracle.row(1);
   const std::int64_t rest = oracle.length() - 7;

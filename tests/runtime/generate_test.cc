@@ -39,8 +39,8 @@ class GenerateTest : public testing::Test {
     return options;
   }
   // The bundled model with its block linears changed.
-  static Session modified(const test::ModifiedSource::Change& change, DType kv_dtype) {
-    Session session = open_session(test::tiny_novel(), *backend_, kv_dtype);
+  static Session modified(const test::ModifiedSource::Change& change, KvType kv_type) {
+    Session session = open_session(test::tiny_novel(), *backend_, kv_type);
     session.model = std::make_unique<Model>(
         session.model->spec(), test::ModifiedSource(*session.checkpoint, change), *backend_);
     return session;
@@ -67,9 +67,9 @@ TEST_F(GenerateTest, GreedyTextIsThatOfTransformers) {
 }
 
 TEST_F(GenerateTest, EveryCacheTypeGivesTheGreedyText) {
-  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
-    const Session session = open_session(test::tiny_novel(), *backend_, dtype);
-    EXPECT_EQ(generate(session, prompt(), greedy()).ids, golden_ids()) << to_string(dtype);
+  for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kBF16}) {
+    const Session session = open_session(test::tiny_novel(), *backend_, type);
+    EXPECT_EQ(generate(session, prompt(), greedy()).ids, golden_ids()) << to_string(type);
   }
 }
 
@@ -179,7 +179,7 @@ TEST_F(GenerateTest, BrokenWeightsAreNotSampledFrom) {
         }
         return dense(from_float(weight.data(), DType::kF32, {rows, cols}));
       },
-      DType::kF32);
+      KvType::kF32);
   EXPECT_ERROR(generate(session, prompt(), greedy()), ErrorKind::kCorrupt, "logit");
 }
 
@@ -193,9 +193,9 @@ TEST_F(GenerateTest, AnF16CacheThatOverflowsIsRefused) {
     }
     return dense(from_float(weight.data(), DType::kF32, {rows, cols}));
   };
-  EXPECT_ERROR(generate(modified(huge_keys, DType::kF16), prompt(), greedy()),
+  EXPECT_ERROR(generate(modified(huge_keys, KvType::kF16), prompt(), greedy()),
                ErrorKind::kUnsupported, "F16 KV cache");
-  EXPECT_NO_THROW(generate(modified(huge_keys, DType::kBF16), prompt(), greedy()));
+  EXPECT_NO_THROW(generate(modified(huge_keys, KvType::kBF16), prompt(), greedy()));
 }
 
 TEST_F(GenerateTest, StopTokensComeFromTheMostSpecificConfiguration) {

@@ -36,9 +36,8 @@ TEST_F(SessionTest, OpensModelTokenizerAndGenerationConfig) {
   EXPECT_EQ(session.model->spec().vocab, 4096);
   EXPECT_EQ(session.require_tokenizer().vocab_size(), 4096);
   EXPECT_EQ(session.generation_config["eos_token_id"], 2);
-  EXPECT_EQ(session.kv_dtype, DType::kBF16);  // as its embedding is stored
-  EXPECT_EQ(open_session(test::tiny_novel(), *backend_, DType::kF32).kv_dtype, DType::kF32);
-  EXPECT_ERROR(open_session(test::tiny_novel(), *backend_, DType::kI8), ErrorKind::kUsage, "I8");
+  EXPECT_EQ(session.kv_type, KvType::kBF16);  // as its embedding is stored
+  EXPECT_EQ(open_session(test::tiny_novel(), *backend_, KvType::kInt4).kv_type, KvType::kInt4);
 }
 
 TEST_F(SessionTest, ATokenizerIsNeededForTextOnly) {

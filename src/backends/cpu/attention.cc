@@ -1,23 +1,22 @@
 #include <algorithm>
+#include <atomic>
 #include <vector>
 
 #include "backends/cpu/drivers.h"
+#include "backends/cpu/kv_storage.h"
 #include "backends/cpu/scratch.h"
-#include "backends/cpu/weight_view.h"
 
 namespace nibble::cpu {
 namespace {
 
-const unsigned char* head_begin(const HeadView<const void>& view, std::int64_t head,
-                                std::int64_t element_bytes) {
-  return static_cast<const unsigned char*>(view.data) + head * view.head_stride * element_bytes;
+const unsigned char* head_begin(const HeadView<const void>& view, std::int64_t head) {
+  return static_cast<const unsigned char*>(view.data) + head * view.head_stride;
 }
 
 // All queries of one sequence that share the keys of one head.
 AttentionTask group_task(const AttentionArgs& args, const AttentionSequence& sequence,
                          std::int64_t kv_head) {
   const std::int64_t group = args.heads / args.kv_heads;
-  const auto bytes = static_cast<std::int64_t>(dtype_size(args.kv_dtype));
   const std::int64_t head = kv_head * group;
   return {.q = args.q.data + sequence.q_begin * args.q.row_stride + head * args.q.head_stride,
           .q_row_stride = args.q.row_stride,
@@ -25,11 +24,11 @@ AttentionTask group_task(const AttentionArgs& args, const AttentionSequence& seq
           .t_count = sequence.q_rows,
           .group = group,
           .head_dim = args.head_dim,
-          .kv_type = storage_of(args.kv_dtype),
-          .k = head_begin(sequence.k, kv_head, bytes),
-          .k_row_bytes = sequence.k.row_stride * bytes,
-          .v = head_begin(sequence.v, kv_head, bytes),
-          .v_row_bytes = sequence.v.row_stride * bytes,
+          .kv_type = kv_storage(args.kv_type),
+          .k = head_begin(sequence.k, kv_head),
+          .k_row_bytes = sequence.k.row_stride,
+          .v = head_begin(sequence.v, kv_head),
+          .v_row_bytes = sequence.v.row_stride,
           .kv_rows = sequence.kv_rows,
           .q_offset = sequence.q_offset,
           .causal = args.causal,
@@ -41,23 +40,119 @@ AttentionTask group_task(const AttentionArgs& args, const AttentionSequence& seq
           .out_row_stride = args.out_stride};
 }
 
-// Cuts a group task into blocks of queries that one call of a kernel takes, the last queries (which
-// see the most keys) first.
-void append_blocks(const AttentionTask& whole, std::int64_t max_rows,
-                   std::vector<AttentionTask>& tasks) {
-  const std::int64_t queries = std::max<std::int64_t>(1, max_rows / whole.group);
-  for (std::int64_t end = whole.t_count; end > 0; end -= std::min(end, queries)) {
-    AttentionTask task = whole;
-    task.t_begin = std::max<std::int64_t>(0, end - queries);
-    task.t_count = end - task.t_begin;
-    tasks.push_back(task);
-  }
-}
+// A query for the row kernel, whose keys are cut into parts that threads take one by one.
+struct RowQuery {
+  AttentionTask task;
+  std::int64_t first_part = 0;
+  std::int64_t parts = 0;
+};
+struct KeyPart {
+  std::size_t query = 0;
+  KeyRange keys = {};
+};
 
-std::int64_t row_scratch(const AttentionTask& task) {
-  constexpr std::int64_t kPad = 16;  // vectors round up
-  return (1 + 2 * task.group) * (task.head_dim + kPad) + task.group * (task.kv_rows + kPad);
-}
+// The tasks of one call. How work is cut depends on the arguments alone, never on the threads, and
+// so do the results.
+class Plan {
+ public:
+  Plan(const KernelTable& kernels, const AttentionArgs& args) : kernels_(kernels) {
+    for (const AttentionSequence& sequence : args.sequences) {
+      for (std::int64_t head = 0; head < args.kv_heads; ++head) {
+        const AttentionTask whole = group_task(args, sequence, head);
+        if (whole.t_count > kernels.attention_row_queries) {
+          append_tiles(whole);
+        } else {
+          append_queries(whole);
+        }
+      }
+    }
+    left_ = std::vector<std::atomic<std::int64_t>>(queries_.size());
+    for (std::size_t i = 0; i < queries_.size(); ++i) left_[i] = queries_[i].parts;
+  }
+
+  void run(ThreadPool& pool) {
+    thread_local Scratch scratch;
+    const auto parts = static_cast<std::int64_t>(parts_.size());
+    const auto tiles = static_cast<std::int64_t>(tiles_.size());
+    if (parts > 0) {
+      const AttentionTask& task = queries_.front().task;
+      part_floats_ = kernels_.attention_part_floats(task.head_dim, task.group);
+      results_ = scratch.floats(parts * part_floats_);
+    }
+    pool.parallel_for(tiles + parts, 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        if (i < tiles) {
+          run_tile(tiles_[static_cast<std::size_t>(i)]);
+        } else {
+          run_part(i - tiles);
+        }
+      }
+    });
+  }
+
+ private:
+  // Blocks of queries that one call of the kernel takes, the last queries (which see the most keys)
+  // first.
+  void append_tiles(const AttentionTask& whole) {
+    const std::int64_t queries =
+        std::max<std::int64_t>(1, kernels_.attention_tile_rows / whole.group);
+    for (std::int64_t end = whole.t_count; end > 0; end -= std::min(end, queries)) {
+      AttentionTask task = whole;
+      task.t_begin = std::max<std::int64_t>(0, end - queries);
+      task.t_count = end - task.t_begin;
+      tiles_.push_back(task);
+    }
+  }
+
+  void append_queries(const AttentionTask& whole) {
+    for (std::int64_t query = 0; query < whole.t_count; ++query) {
+      RowQuery row = {.task = whole, .first_part = static_cast<std::int64_t>(parts_.size())};
+      row.task.t_begin = query;
+      row.task.t_count = 1;
+      const KeyRange keys = visible_keys(whole, query);
+      const std::int64_t most = kernels_.attention_part_keys;
+      const std::int64_t count = std::max<std::int64_t>(0, keys.end - keys.begin);
+      row.parts = (count + most - 1) / most;
+      for (std::int64_t i = 0; i < row.parts; ++i) {  // of equal size but for a block of 16
+        const auto cut = [&](std::int64_t n) {
+          return std::min(keys.end, keys.begin + (count * n / row.parts + 15) / 16 * 16);
+        };
+        parts_.push_back({queries_.size(), {cut(i), cut(i + 1)}});
+      }
+      if (row.parts == 0) {
+        kernels_.attention_merge(row.task, nullptr, 0);
+      } else {
+        queries_.push_back(row);
+      }
+    }
+  }
+
+  void run_tile(AttentionTask task) const {
+    thread_local Scratch scratch;
+    task.scratch = scratch.floats(kernels_.attention_scratch(task.head_dim));
+    kernels_.attention_tiles(task);
+  }
+
+  // The thread that computes the last part of a query puts the parts together.
+  void run_part(std::int64_t index) {
+    thread_local Scratch scratch;
+    const KeyPart& part = parts_[static_cast<std::size_t>(index)];
+    const RowQuery& query = queries_[part.query];
+    AttentionTask task = query.task;
+    task.scratch = scratch.floats(kernels_.attention_row_scratch(task.head_dim, task.group));
+    kernels_.attention_rows(task, part.keys, results_ + index * part_floats_);
+    if (left_[part.query].fetch_sub(1) > 1) return;
+    kernels_.attention_merge(task, results_ + query.first_part * part_floats_, query.parts);
+  }
+
+  const KernelTable& kernels_;
+  std::vector<AttentionTask> tiles_;
+  std::vector<RowQuery> queries_;
+  std::vector<KeyPart> parts_;
+  std::vector<std::atomic<std::int64_t>> left_;  // parts of each query that are not done
+  std::int64_t part_floats_ = 0;
+  float* results_ = nullptr;  // [parts, part_floats_]
+};
 
 }  // namespace
 
@@ -69,28 +164,7 @@ Support attention_fits(const KernelTable& kernels, const AttentionArgs& args) {
 }
 
 void run_attention(const KernelTable& kernels, const AttentionArgs& args, ExecContext& context) {
-  std::vector<AttentionTask> tasks;
-  for (const AttentionSequence& sequence : args.sequences) {
-    for (std::int64_t head = 0; head < args.kv_heads; ++head) {
-      const AttentionTask whole = group_task(args, sequence, head);
-      const bool tiles = whole.t_count * whole.group >= kernels.attention_min_rows;
-      append_blocks(whole, tiles ? kernels.attention_tile_rows : 1, tasks);
-    }
-  }
-  const auto count = static_cast<std::int64_t>(tasks.size());
-  context.pool.parallel_for(count, 1, [&](std::int64_t begin, std::int64_t end) {
-    thread_local Scratch scratch;
-    for (std::int64_t i = begin; i < end; ++i) {
-      AttentionTask task = tasks[static_cast<std::size_t>(i)];
-      if (task.t_count * task.group >= kernels.attention_min_rows) {
-        task.scratch = scratch.floats(kernels.attention_scratch(task.head_dim));
-        kernels.attention_tiles(task);
-      } else {
-        task.scratch = scratch.floats(row_scratch(task));
-        kernels.attention_rows(task);
-      }
-    }
-  });
+  Plan(kernels, args).run(context.pool);
 }
 
 }  // namespace nibble::cpu

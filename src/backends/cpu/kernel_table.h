@@ -86,6 +86,9 @@ struct RopeTask {
 // In the order of nibble::Activation.
 enum class ActivationKind { kIdentity, kRelu, kSilu, kGelu, kGeluTanh, kGeluQuick, kTanh };
 
+// In the order of nibble::KvType; formats/kv_type.h has the bytes of a row.
+enum class KvStorage { kF32, kF16, kBF16, kInt8, kInt4 };
+
 // Queries [t_begin, t_begin + t_count) of one sequence against one head of keys and values; `group`
 // query heads share it. Query t of head g is q + t * q_row_stride + g * q_head_stride; see
 // AttentionArgs for the rest.
@@ -97,7 +100,7 @@ struct AttentionTask {
   std::int64_t t_count = 0;
   std::int64_t group = 1;
   std::int64_t head_dim = 0;
-  Storage kv_type = Storage::kF32;
+  KvStorage kv_type = KvStorage::kF32;
   const unsigned char* k = nullptr;
   std::int64_t k_row_bytes = 0;
   const unsigned char* v = nullptr;
@@ -111,16 +114,31 @@ struct AttentionTask {
   const float* alibi_slopes = nullptr;  // [group] or null
   float* out = nullptr;                 // query t, head g: out + t * out_row_stride + g * head_dim
   std::int64_t out_row_stride = 0;
-  float* scratch = nullptr;  // attention_scratch(...) floats
+  float* scratch = nullptr;  // attention_scratch(...) or attention_row_scratch(...) floats
 };
+
+// The keys that a query sees.
+struct KeyRange {
+  std::int64_t begin;
+  std::int64_t end;
+};
+
+// Internal linkage: every unit has its own copy.
+static inline KeyRange visible_keys(const AttentionTask& t, std::int64_t query) {
+  const std::int64_t position = t.q_offset + query;
+  KeyRange range = {0, t.kv_rows};
+  if (t.causal && position + 1 < range.end) range.end = position + 1;
+  if (t.window > 0 && position - t.window + 1 > 0) range.begin = position - t.window + 1;
+  return range;
+}
 
 struct KernelTable {
   int lanes;
-  int mr;                  // rows of an activation tile
-  int nr;                  // columns of a weight panel
-  int gemv_rows;           // up to so many activation rows gemv is faster than gemm (measured:
-                           // docs/kernels.md)
-  int attention_min_rows;  // from so many query rows (t_count * group) tiles are faster than rows
+  int mr;                     // rows of an activation tile
+  int nr;                     // columns of a weight panel
+  int gemv_rows;              // up to so many activation rows gemv is faster than gemm (measured:
+                              // docs/kernels.md)
+  int attention_row_queries;  // up to so many queries a sequence rows are faster than tiles
 
   // Weights of one row to float32, exactly as Format::decode. `begin` is a multiple of 16.
   void (*decode_row)(const WeightView& w, std::int64_t row, std::int64_t begin, std::int64_t count,
@@ -143,14 +161,23 @@ struct KernelTable {
   void (*activate)(ActivationKind kind, float softcap, const float* x, const float* multiplier,
                    std::int64_t count, float* y);
   void (*add)(const float* x, std::int64_t count, float* y);
-  void (*convert)(const float* x, std::int64_t count, Storage type, void* out);
+  // One row of a cache.
+  void (*kv_encode)(const float* x, std::int64_t head_dim, KvStorage type, unsigned char* row);
 
-  // Most query rows (t_count * group) of one call of attention_tiles, and the floats of scratch
-  // that a head size needs there; attention_rows wants kv_rows more for each of `group`.
+  // Many queries: most query rows (t_count * group) of one call, and the floats of scratch that a
+  // head size needs.
   int attention_tile_rows;
   std::int64_t (*attention_scratch)(std::int64_t head_dim);
   void (*attention_tiles)(const AttentionTask& task);
-  void (*attention_rows)(const AttentionTask& task);
+
+  // Few queries: query t.t_begin against at most attention_part_keys of the keys that it sees. What
+  // they contribute, attention_part_floats(head_dim, group) floats, goes to `part`; attention_merge
+  // makes the output of `count` parts that lie one after the other (none: zeros) and uses them up.
+  std::int64_t attention_part_keys;
+  std::int64_t (*attention_row_scratch)(std::int64_t head_dim, std::int64_t group);
+  std::int64_t (*attention_part_floats)(std::int64_t head_dim, std::int64_t group);
+  void (*attention_rows)(const AttentionTask& task, KeyRange keys, float* part);
+  void (*attention_merge)(const AttentionTask& task, float* parts, std::int64_t count);
 
   // Loops that reach a limit of the machine; see kernels/probe.inl.h. Operations are those of one
   // round. probe_int8 is null where the level has no byte products.

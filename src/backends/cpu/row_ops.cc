@@ -3,8 +3,8 @@
 #include <cmath>
 
 #include "backends/cpu/drivers.h"
+#include "backends/cpu/kv_storage.h"
 #include "backends/cpu/scratch.h"
-#include "backends/cpu/weight_view.h"
 
 namespace nibble::cpu {
 namespace {
@@ -96,16 +96,15 @@ void run_add(const KernelTable& kernels, const AddArgs& args, ExecContext& conte
 Support kv_write_fits(const KernelTable&, const KvWriteArgs&) { return Support::yes(); }
 
 void run_kv_write(const KernelTable& kernels, const KvWriteArgs& args, ExecContext& context) {
-  const Storage type = storage_of(args.dtype);
-  const auto bytes = static_cast<std::int64_t>(dtype_size(args.dtype));
+  const KvStorage type = kv_storage(args.type);
   auto* cache = static_cast<unsigned char*>(args.cache.data);
   const std::int64_t grain = row_grain(args.heads * args.head_dim);
   context.pool.parallel_for(args.rows, grain, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = begin; t < end; ++t) {
       for (std::int64_t h = 0; h < args.heads; ++h) {
-        const std::int64_t at = t * args.cache.row_stride + h * args.cache.head_stride;
-        kernels.convert(args.x.data + t * args.x.row_stride + h * args.x.head_stride, args.head_dim,
-                        type, cache + at * bytes);
+        kernels.kv_encode(args.x.data + t * args.x.row_stride + h * args.x.head_stride,
+                          args.head_dim, type,
+                          cache + t * args.cache.row_stride + h * args.cache.head_stride);
       }
     }
   });

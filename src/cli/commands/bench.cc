@@ -20,6 +20,7 @@ struct ModelBenchOptions {
   std::string model;
   std::string synthetic;
   std::string format = "bf16";
+  std::string kv_type;
   BenchOptions bench;
 };
 
@@ -47,6 +48,8 @@ void bench_model(const ModelBenchOptions& options, Context& context) {
   bench_options.bytes_per_second = limits.read_bandwidth.all_threads;
   bench_options.float32_per_second = cpu::best_peak(limits).f32.all_threads;
   bench_options.int8_per_second = cpu::best_peak(limits).int8.all_threads;
+  if (const auto kv = parse_model_format(options.format).kv) bench_options.kv_type = *kv;
+  if (const auto kv = parse_kv_option(options.kv_type)) bench_options.kv_type = *kv;
   const Model model = load_bench_model(options, *backend);
   const BenchResult result = bench(model, bench_options, context.progress());
   const Json json = {{"model", options.model.empty() ? options.synthetic : options.model},
@@ -57,7 +60,10 @@ void bench_model(const ModelBenchOptions& options, Context& context) {
                      {"bandwidth_fraction", result.bandwidth_fraction},
                      {"arithmetic", to_string(result.arithmetic)},
                      {"arithmetic_fraction", result.arithmetic_fraction},
+                     {"kv_cache_dtype", to_string(bench_options.kv_type)},
+                     {"context", bench_options.context},
                      {"weight_bytes", result.cost.weight_bytes},
+                     {"kv_bytes", result.kv_bytes},
                      {"read_bytes_per_second", bench_options.bytes_per_second},
                      {"float32_per_second", bench_options.float32_per_second},
                      {"int8_per_second", bench_options.int8_per_second}};
@@ -126,7 +132,9 @@ void add_bench(CLI::App& app, Context& context) {
   command->add_option("--pp", bench.prompt, "Tokens of the prompt")->capture_default_str();
   command->add_option("--tg", bench.generated, "Tokens to generate")->capture_default_str();
   command->add_option("--batch", bench.batch, "Sequences at once")->capture_default_str();
-  command->add_option("--context", bench.context, "Tokens in the cache before decoding");
+  command->add_option("--context", bench.context,
+                      "Tokens in the cache before decoding (random rows)");
+  add_kv_option(command, options->kv_type, "kv= of --format, or bf16");
   command->add_option("--repetitions", bench.repetitions, "Best of so many")->capture_default_str();
 
   CLI::App* linear = command->add_subcommand("linear", "One op, every implementation");

@@ -5,7 +5,6 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "cli/command.h"
-#include "formats/registry.h"
 #include "model/tokenizer/chat_template.h"
 #include "runtime/generate.h"
 
@@ -18,7 +17,7 @@ struct RunOptions {
   std::string prompt_file;
   std::string system;
   bool chat = false;
-  std::string kv;
+  std::string kv_type;
   GenerateOptions generate;
 };
 
@@ -58,11 +57,6 @@ std::vector<std::int32_t> prompt_ids(const RunOptions& options, const Session& s
   return tokenizer.encode(chat_text(options, session, context), {.add_special = false});
 }
 
-std::optional<DType> kv_dtype(const RunOptions& options) {
-  if (options.kv.empty()) return std::nullopt;
-  return parse_model_format("kv=" + options.kv).kv;
-}
-
 Json result_json(const GenerateResult& result, const std::vector<std::int32_t>& prompt,
                  const Tokenizer& tokenizer) {
   std::vector<std::int32_t> all = prompt;
@@ -80,7 +74,7 @@ Json result_json(const GenerateResult& result, const std::vector<std::int32_t>& 
 
 void run(const RunOptions& options, Context& context) {
   const auto backend = context.make_backend();
-  const Session session = context.open(options.model, *backend, kv_dtype(options));
+  const Session session = context.open(options.model, *backend, parse_kv_option(options.kv_type));
   const std::vector<std::int32_t> prompt = prompt_ids(options, session, context);
   GenerateOptions generate_options = options.generate;
   if (generate_options.stop_ids.empty()) generate_options.stop_ids = default_stop_ids(session);
@@ -128,8 +122,7 @@ void add_run(CLI::App& app, Context& context) {
       ->check(CLI::NonNegativeNumber);
   command->add_flag("--chat", options->chat, "The prompt is a message: apply the chat template");
   command->add_option("--system", options->system, "System message of --chat");
-  command->add_option("--kv", options->kv, "Type of the KV cache: f32, f16, bf16")
-      ->check(CLI::IsMember({"f32", "f16", "bf16"}));
+  add_kv_option(command, options->kv_type, "the type of the stored embedding");
   add_sampling_options(command, options->generate.sampling);
 }
 

@@ -18,6 +18,8 @@ HeadView<const float> constant(const HeadView<float>& view) {
   return {view.data, view.row_stride, view.head_stride};
 }
 
+constexpr std::int64_t kFloatBytes = sizeof(float);
+
 class AttentionCall {
  public:
   AttentionCall(const LayerContext& context, const Batch& batch, const Piece& piece,
@@ -135,39 +137,41 @@ class AttentionCall {
     context_.backend.run(args);
   }
 
-  // Where the keys (values) of a segment's sequence are stored beyond this call, or null.
-  Tensor* store(const SequencePart& segment, bool keys) {
+  // Where the keys (values) of a segment's sequence are stored beyond this call; no data when they
+  // are not.
+  HeadView<void> store(const SequencePart& segment, bool keys) {
     KvCache* cache = batch_.sequences[segment.sequence].cache;
-    if (cache != nullptr) return keys ? &cache->k(context_.layer) : &cache->v(context_.layer);
-    if (segment.whole) return nullptr;
+    if (cache != nullptr) return keys ? cache->k(context_.layer) : cache->v(context_.layer);
+    if (segment.whole) return {};
     ScratchKv& kv = scratch_[segment.sequence];
     Tensor& tensor = keys ? kv.k : kv.v;
     if (tensor.empty()) {
       tensor = Tensor::allocate(
           DType::kF32, {batch_.sequences[segment.sequence].rows, spec_.kv_heads, spec_.head_dim});
     }
-    return &tensor;
+    return {tensor.mutable_data<float>(), spec_.kv_heads * spec_.head_dim * kFloatBytes,
+            spec_.head_dim * kFloatBytes};
   }
 
   // Writes a segment's rows to its store, if any, and returns all rows of the sequence so far.
   HeadView<const void> stored(const SequencePart& segment, const HeadView<float>& x, bool keys) {
-    Tensor* tensor = store(segment, keys);
-    if (tensor == nullptr) {
-      return {shifted(x, segment.begin).data, x.row_stride, x.head_stride};
+    const HeadView<void> rows = store(segment, keys);
+    if (rows.data == nullptr) {
+      return {shifted(x, segment.begin).data, x.row_stride * kFloatBytes,
+              x.head_stride * kFloatBytes};
     }
-    const std::int64_t row_stride = spec_.kv_heads * spec_.head_dim;
-    const std::int64_t first = batch_.sequences[segment.sequence].first_position + segment.offset;
-    std::byte* base = const_cast<std::byte*>(tensor->bytes().data());
+    const Batch::Sequence& sequence = batch_.sequences[segment.sequence];
+    const std::int64_t first = sequence.first_position + segment.offset;
     KvWriteArgs args;
     args.x = constant(shifted(x, segment.begin));
     args.rows = segment.rows;
     args.heads = spec_.kv_heads;
     args.head_dim = spec_.head_dim;
-    args.dtype = tensor->dtype();
-    args.cache = {base + first * row_stride * static_cast<std::int64_t>(dtype_size(args.dtype)),
-                  row_stride, spec_.head_dim};
+    args.type = sequence.cache == nullptr ? KvType::kF32 : sequence.cache->type();
+    args.cache = {static_cast<std::byte*>(rows.data) + first * rows.row_stride, rows.row_stride,
+                  rows.head_stride};
     context_.backend.run(args);
-    return {base, row_stride, spec_.head_dim};
+    return {rows.data, rows.row_stride, rows.head_stride};
   }
 
   void attend(float* out) {
@@ -193,7 +197,7 @@ class AttentionCall {
     args.heads = spec_.heads;
     args.kv_heads = spec_.kv_heads;
     args.head_dim = spec_.head_dim;
-    args.kv_dtype = cache == nullptr ? DType::kF32 : cache->dtype();
+    args.kv_type = cache == nullptr ? KvType::kF32 : cache->type();
     args.causal = spec_.causal;
     args.window = window();
     args.scale = spec_.inverse_layer_scale ? spec_.scale / static_cast<float>(context_.layer + 1)

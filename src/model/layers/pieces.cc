@@ -8,8 +8,8 @@ namespace nibble {
 namespace {
 
 // The type that a sequence's keys are read in; a cut sequence without a cache has scratch of F32.
-DType kv_dtype(const Batch::Sequence& sequence) {
-  return sequence.cache == nullptr ? DType::kF32 : sequence.cache->dtype();
+KvType kv_type(const Batch::Sequence& sequence) {
+  return sequence.cache == nullptr ? KvType::kF32 : sequence.cache->type();
 }
 
 }  // namespace
@@ -17,16 +17,16 @@ DType kv_dtype(const Batch::Sequence& sequence) {
 std::vector<Piece> cut_into_pieces(const Batch& batch, bool causal) {
   std::vector<Piece> pieces;
   std::int64_t row = 0;
-  DType dtype = DType::kF32;
+  KvType type = KvType::kF32;
   for (std::size_t i = 0; i < batch.sequences.size(); ++i) {
     const Batch::Sequence& sequence = batch.sequences[i];
     const bool cut = causal && sequence.rows > kPieceRows;
     std::int64_t offset = 0;
     while (offset < sequence.rows) {
       const std::int64_t rows = cut ? std::min(kPieceRows, sequence.rows - offset) : sequence.rows;
-      if (pieces.empty() || dtype != kv_dtype(sequence) || pieces.back().rows + rows > kPieceRows) {
+      if (pieces.empty() || type != kv_type(sequence) || pieces.back().rows + rows > kPieceRows) {
         pieces.push_back({row, 0, {}});
-        dtype = kv_dtype(sequence);
+        type = kv_type(sequence);
       }
       Piece& piece = pieces.back();
       piece.segments.push_back({i, offset, rows, piece.rows, !cut});

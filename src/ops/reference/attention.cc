@@ -10,14 +10,11 @@
 namespace nibble::reference {
 namespace {
 
-double score(const AttentionArgs& args, const AttentionSequence& sequence, const float* q,
-             std::int64_t head, std::int64_t j) {
-  const std::int64_t kv_head = head / (args.heads / args.kv_heads);
-  const std::int64_t at = j * sequence.k.row_stride + kv_head * sequence.k.head_stride;
+double score(const AttentionArgs& args, const float* q, const float* k, std::int64_t head,
+             std::int64_t j) {
   double sum = 0;
   for (std::int64_t d = 0; d < args.head_dim; ++d) {
-    sum += static_cast<double>(q[d]) *
-           static_cast<double>(load_kv(sequence.k.data, args.kv_dtype, at + d));
+    sum += static_cast<double>(q[d]) * static_cast<double>(k[d]);
   }
   sum *= static_cast<double>(args.scale);
   const auto cap = static_cast<double>(args.softcap);
@@ -50,22 +47,22 @@ void attend(const AttentionArgs& args, const AttentionSequence& sequence, std::i
       args.causal ? std::min(sequence.kv_rows, position + 1) : sequence.kv_rows;
   if (begin >= end) return;  // a row that sees no key gives zeros
 
+  const std::int64_t kv_head = head / (args.heads / args.kv_heads);
+  std::vector<float> kv(static_cast<std::size_t>(args.head_dim));
   std::vector<double> weights(static_cast<std::size_t>(end - begin));
   for (std::int64_t j = begin; j < end; ++j) {
-    weights[static_cast<std::size_t>(j - begin)] = score(args, sequence, q, head, j);
+    decode_kv_row(args.kv_type, kv_row(sequence.k, j, kv_head), args.head_dim, kv.data());
+    weights[static_cast<std::size_t>(j - begin)] = score(args, q, kv.data(), head, j);
   }
   softmax(weights.data(), end - begin);
 
-  const std::int64_t kv_head = head / (args.heads / args.kv_heads);
-  for (std::int64_t d = 0; d < args.head_dim; ++d) {
-    double sum = 0;
-    for (std::int64_t j = begin; j < end; ++j) {
-      const std::int64_t at = j * sequence.v.row_stride + kv_head * sequence.v.head_stride + d;
-      sum += weights[static_cast<std::size_t>(j - begin)] *
-             static_cast<double>(load_kv(sequence.v.data, args.kv_dtype, at));
-    }
-    out[d] = static_cast<float>(sum);
+  std::vector<double> sums(kv.size());
+  for (std::int64_t j = begin; j < end; ++j) {
+    decode_kv_row(args.kv_type, kv_row(sequence.v, j, kv_head), args.head_dim, kv.data());
+    const double weight = weights[static_cast<std::size_t>(j - begin)];
+    for (std::size_t d = 0; d < kv.size(); ++d) sums[d] += weight * static_cast<double>(kv[d]);
   }
+  for (std::size_t d = 0; d < kv.size(); ++d) out[d] = static_cast<float>(sums[d]);
 }
 
 }  // namespace

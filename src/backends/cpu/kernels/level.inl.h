@@ -10,7 +10,12 @@
 #include "backends/cpu/kernels/gemm.inl.h"
 #include "backends/cpu/kernels/math.inl.h"
 #include "backends/cpu/kernels/rows.inl.h"
-#include "backends/cpu/kernels/attention.inl.h"
+#include "backends/cpu/kernels/kv_rows.inl.h"
+#include "backends/cpu/kernels/attention_softmax.inl.h"
+#include "backends/cpu/kernels/attention_tiles.inl.h"
+#include "backends/cpu/kernels/attention_scores.inl.h"
+#include "backends/cpu/kernels/attention_values.inl.h"
+#include "backends/cpu/kernels/attention_rows.inl.h"
 #include "backends/cpu/kernels/probe.inl.h"
 // clang-format on
 
@@ -21,7 +26,7 @@ constexpr KernelTable level_table() {
   table.mr = kMr;
   table.nr = kNr;
   table.gemv_rows = 8;
-  table.attention_min_rows = 3;
+  table.attention_row_queries = 1;
   table.decode_row = decode_row;
   table.gemv = gemv;
   table.pack_panel = pack_panel;
@@ -30,11 +35,15 @@ constexpr KernelTable level_table() {
   table.norm = norm;
   table.activate = activate;
   table.add = add;
-  table.convert = convert;
+  table.kv_encode = kv_encode;
   table.attention_tile_rows = kTiles * kMr;
   table.attention_scratch = attention_scratch;
   table.attention_tiles = attention_tiles;
+  table.attention_part_keys = kPartKeys;
+  table.attention_row_scratch = attention_row_scratch;
+  table.attention_part_floats = attention_part_floats;
   table.attention_rows = attention_rows;
+  table.attention_merge = attention_merge;
   table.probe_f32_operations = 2.0 * kLanes * kChains;
   table.probe_multiply_add = probe_multiply_add;
   table.probe_read = probe_read;

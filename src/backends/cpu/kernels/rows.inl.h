@@ -110,20 +110,3 @@ void add(const float* x, std::int64_t count, float* y) {
   if (i < count)
     vstore_n(y + i, vadd(vload_n(y + i, count - i), vload_n(x + i, count - i)), count - i);
 }
-
-void convert(const float* x, std::int64_t count, Storage type, void* out) {
-  auto* bytes = static_cast<unsigned char*>(out);
-  const std::int64_t size = type == Storage::kF32 ? 4 : 2;
-  const auto put = [type](unsigned char* to, Vec v) {
-    if (type == Storage::kF16) return vstore_f16(to, v);
-    if (type == Storage::kBF16) return vstore_bf16(to, v);
-    vstore(reinterpret_cast<float*>(to), v);
-  };
-  std::int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) put(bytes + i * size, vload(x + i));
-  if (i < count) {
-    unsigned char copy[4 * kLanes];
-    put(copy, vload_n(x + i, count - i));
-    __builtin_memcpy(bytes + i * size, copy, static_cast<std::size_t>((count - i) * size));
-  }
-}

@@ -76,6 +76,36 @@ inline void vstore_bf16(void* p, Vec v) {
                                                               _mm256_extracti128_si256(bits, 1)));
 }
 
+inline Vec vload_u8(const void* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(p))));
+}
+inline Vec vload_u4(const void* p) {
+  int word = 0;
+  __builtin_memcpy(&word, p, 4);
+  const __m256i shifts = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
+  const __m256i moved = _mm256_srlv_epi32(_mm256_set1_epi32(word), shifts);
+  return _mm256_cvtepi32_ps(_mm256_and_si256(moved, _mm256_set1_epi32(15)));
+}
+inline void vstore_u8(void* p, Vec v) {
+  const __m256i whole = _mm256_cvtps_epi32(v);
+  const __m128i words =
+      _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+  _mm_storel_epi64(static_cast<__m128i*>(p), _mm_packus_epi16(words, words));
+}
+
+inline Vec vsum_each(const Vec (&a)[kLanes]) {
+  Vec half[2];  // lane 4 k + i of half[h] = the sum of half k of a[4 h + i]
+#pragma GCC unroll 2
+  for (int h = 0; h < 2; ++h) {
+    const Vec* v = a + 4 * h;
+    const Vec low = vadd(_mm256_unpacklo_ps(v[0], v[1]), _mm256_unpackhi_ps(v[0], v[1]));
+    const Vec high = vadd(_mm256_unpacklo_ps(v[2], v[3]), _mm256_unpackhi_ps(v[2], v[3]));
+    half[h] = vadd(_mm256_shuffle_ps(low, high, 0x44), _mm256_shuffle_ps(low, high, 0xee));
+  }
+  return vadd(_mm256_permute2f128_ps(half[0], half[1], 0x20),
+              _mm256_permute2f128_ps(half[0], half[1], 0x31));
+}
+
 inline void transpose(const float* src, std::int64_t src_stride, float* dst,
                       std::int64_t dst_stride) {
   __m256 r[8];

@@ -69,6 +69,38 @@ inline void vstore_bf16(void* p, Vec v) {
   _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
 }
 
+// kLanes bytes, or kLanes halves of bytes (the low half first), as floats.
+inline Vec vload_u8(const void* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))));
+}
+inline Vec vload_u4(const void* p) {
+  // Quadword i holds byte i: its low half indexes by the low half of the byte (higher index bits
+  // are ignored), and the copy moved up by 28 puts the other one in its high half.
+  const __m512i bytes = _mm512_cvtepu8_epi64(_mm_loadl_epi64(static_cast<const __m128i*>(p)));
+  return _mm512_permutexvar_ps(_mm512_or_si512(bytes, _mm512_slli_epi64(bytes, 28)), viota());
+}
+// Whole numbers of [0, 255] as kLanes bytes.
+inline void vstore_u8(void* p, Vec v) {
+  _mm_storeu_si128(static_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));
+}
+
+// Lane i = the sum of the lanes of a[i].
+inline Vec vsum_each(const Vec (&a)[kLanes]) {
+  Vec quarter[4];  // lane 4 k + i of quarter[q] = the sum of quarter k of a[4 q + i]
+#pragma GCC unroll 4
+  for (int q = 0; q < 4; ++q) {
+    const Vec* v = a + 4 * q;
+    const Vec low = vadd(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
+    const Vec high = vadd(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
+    quarter[q] = vadd(_mm512_shuffle_ps(low, high, 0x44), _mm512_shuffle_ps(low, high, 0xee));
+  }
+  const Vec low = vadd(_mm512_shuffle_f32x4(quarter[0], quarter[1], 0x44),
+                       _mm512_shuffle_f32x4(quarter[0], quarter[1], 0xee));
+  const Vec high = vadd(_mm512_shuffle_f32x4(quarter[2], quarter[3], 0x44),
+                        _mm512_shuffle_f32x4(quarter[2], quarter[3], 0xee));
+  return vadd(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd));
+}
+
 // dst[j * dst_stride + i] = src[i * src_stride + j], 16 x 16; rows of dst are stored in rising
 // order.
 inline void transpose(const float* src, std::int64_t src_stride, float* dst,

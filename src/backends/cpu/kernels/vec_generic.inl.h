@@ -80,6 +80,25 @@ inline void vstore_bf16(void* p, Vec v) {
   __builtin_memcpy(p, h, sizeof(h));
 }
 
+inline Vec vload_u8(const void* p) {
+  const auto* b = static_cast<const unsigned char*>(p);
+  return Vec{static_cast<float>(b[0]), static_cast<float>(b[1]), static_cast<float>(b[2]),
+             static_cast<float>(b[3])};
+}
+inline Vec vload_u4(const void* p) {
+  const auto* b = static_cast<const unsigned char*>(p);
+  return Vec{static_cast<float>(b[0] & 15), static_cast<float>(b[0] >> 4),
+             static_cast<float>(b[1] & 15), static_cast<float>(b[1] >> 4)};
+}
+inline void vstore_u8(void* p, Vec v) {
+  auto* b = static_cast<unsigned char*>(p);
+  for (int i = 0; i < kLanes; ++i) b[i] = static_cast<unsigned char>(v[i]);
+}
+
+inline Vec vsum_each(const Vec (&a)[kLanes]) {
+  return Vec{vsum(a[0]), vsum(a[1]), vsum(a[2]), vsum(a[3])};
+}
+
 inline void transpose(const float* src, std::int64_t src_stride, float* dst,
                       std::int64_t dst_stride) {
   float copy[kLanes][kLanes];

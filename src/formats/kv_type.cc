@@ -1,0 +1,158 @@
+#include "formats/kv_type.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "base/error.h"
+#include "base/half.h"
+
+namespace nibble {
+namespace {
+
+constexpr std::int64_t kHeader = sizeof(KvScale);
+
+float levels(KvType type) { return type == KvType::kInt8 ? 255.0f : 15.0f; }
+
+// Scale and offset of a row, and the factor that turns values into codes.
+struct RowRange {
+  KvScale stored;
+  float to_code = 0;
+};
+
+RowRange range_of(const float* values, std::int64_t count, float top) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  float low = kInfinity;
+  float high = -kInfinity;
+  bool finite = true;
+  for (std::int64_t i = 0; i < count; ++i) {
+    finite = finite && std::isfinite(values[i]);
+    low = std::min(low, values[i]);
+    high = std::max(high, values[i]);
+  }
+  if (count == 0) return {};
+  const float scale = (high - low) / top;
+  if (!finite || std::isinf(scale)) return {{kNan, kNan}, 0};
+  const float to_code = 1.0f / scale;
+  if (std::isinf(to_code)) return {{0, low}, 0};
+  return {{scale, low}, to_code};
+}
+
+void encode_codes(KvType type, const float* values, std::int64_t head_dim, std::byte* row) {
+  const float top = levels(type);
+  const RowRange range = range_of(values, head_dim, top);
+  std::memcpy(row, &range.stored, kHeader);
+  auto* codes = reinterpret_cast<std::uint8_t*>(row + kHeader);
+  std::fill(codes, codes + kv_row_bytes(type, head_dim) - kHeader, std::uint8_t{0});
+  if (range.to_code == 0) return;
+  for (std::int64_t i = 0; i < head_dim; ++i) {
+    const float steps = (values[i] - range.stored.offset) * range.to_code;
+    const auto code = static_cast<unsigned>(std::min(top, std::nearbyint(steps)));
+    if (type == KvType::kInt8) {
+      codes[i] = static_cast<std::uint8_t>(code);
+    } else {
+      codes[i / 2] = static_cast<std::uint8_t>(codes[i / 2] | code << (i % 2 * 4));
+    }
+  }
+}
+
+void decode_codes(KvType type, const std::byte* row, std::int64_t head_dim, float* values) {
+  const KvScale stored = kv_row_scale(row);
+  const auto* codes = reinterpret_cast<const std::uint8_t*>(row + kHeader);
+  for (std::int64_t i = 0; i < head_dim; ++i) {
+    const int code = type == KvType::kInt8 ? codes[i] : codes[i / 2] >> (i % 2 * 4) & 15;
+    values[i] = stored.offset + stored.scale * static_cast<float>(code);
+  }
+}
+
+}  // namespace
+
+std::string_view to_string(KvType type) {
+  switch (type) {
+    case KvType::kF32:
+      return "f32";
+    case KvType::kF16:
+      return "f16";
+    case KvType::kBF16:
+      return "bf16";
+    case KvType::kInt8:
+      return "int8";
+    case KvType::kInt4:
+      return "int4";
+  }
+  fail(ErrorKind::kInternal, "no type of a KV cache: {}", static_cast<int>(type));
+}
+
+std::optional<KvType> parse_kv_type(std::string_view name) {
+  for (const KvType type : kKvTypes) {
+    if (to_string(type) == name) return type;
+  }
+  return std::nullopt;
+}
+
+bool is_quantized(KvType type) { return type == KvType::kInt8 || type == KvType::kInt4; }
+
+KvType kv_type_of(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return KvType::kF32;
+    case DType::kF16:
+      return KvType::kF16;
+    case DType::kBF16:
+      return KvType::kBF16;
+    default:
+      fail(ErrorKind::kUnsupported, "a KV cache of {}; F32, F16 and BF16 are possible",
+           to_string(dtype));
+  }
+}
+
+std::int64_t kv_row_bytes(KvType type, std::int64_t head_dim) {
+  switch (type) {
+    case KvType::kF32:
+      return 4 * head_dim;
+    case KvType::kF16:
+    case KvType::kBF16:
+      return 2 * head_dim;
+    case KvType::kInt8:
+      return kHeader + head_dim;
+    case KvType::kInt4:
+      return kHeader + (head_dim + 1) / 2;
+  }
+  fail(ErrorKind::kInternal, "no type of a KV cache: {}", static_cast<int>(type));
+}
+
+KvScale kv_row_scale(const std::byte* row) {
+  KvScale stored;
+  std::memcpy(&stored, row, kHeader);
+  return stored;
+}
+
+void encode_kv_row(KvType type, const float* values, std::int64_t head_dim, std::byte* row) {
+  if (is_quantized(type)) return encode_codes(type, values, head_dim, row);
+  for (std::int64_t i = 0; i < head_dim; ++i) {
+    if (type == KvType::kF32) {
+      std::memcpy(row + 4 * i, &values[i], 4);
+    } else {
+      const std::uint16_t bits =
+          type == KvType::kF16 ? to_f16(values[i]).bits : to_bf16(values[i]).bits;
+      std::memcpy(row + 2 * i, &bits, 2);
+    }
+  }
+}
+
+void decode_kv_row(KvType type, const std::byte* row, std::int64_t head_dim, float* values) {
+  if (is_quantized(type)) return decode_codes(type, row, head_dim, values);
+  for (std::int64_t i = 0; i < head_dim; ++i) {
+    if (type == KvType::kF32) {
+      std::memcpy(&values[i], row + 4 * i, 4);
+    } else {
+      std::uint16_t bits;
+      std::memcpy(&bits, row + 2 * i, 2);
+      values[i] = type == KvType::kF16 ? to_float(f16{bits}) : to_float(bf16{bits});
+    }
+  }
+}
+
+}  // namespace nibble

@@ -1,0 +1,57 @@
+// Number formats of a key/value cache: how the `head_dim` values of one head of one token are
+// stored. Such a row is a run of bytes of its own, so that a token can be appended without touching
+// others.
+//
+//   f32, f16, bf16   the values
+//   int8, int4       scale (float32), offset (float32), codes (unsigned; of int4 two a byte, the
+//                    first in the low half, an odd last one alone): value = offset + scale * code
+//
+// Integer rows are quantized asymmetrically over their own range: offset = the smallest value,
+// scale = (largest - smallest) / L, code = round((value - offset) / scale), ties to even, L = 255
+// or 15. So the error is at most half a step (scale), and a constant row is exact. Scale and offset
+// are float32 because then this holds for every finite row, whatever its range (keys of some models
+// leave that of f16), and codes stay aligned; they cost 64 bits a row: half a bit a value at
+// head_dim 128.
+//   A range so small that 1 / scale is no float32 (below 1e-36) counts as constant: scale 0. A row
+// that holds a NaN or an infinity, or whose range is no float32, decodes to NaN everywhere: the
+// damage shows in the output instead of becoming a plausible number.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "tensor/dtype.h"
+
+namespace nibble {
+
+enum class KvType { kF32, kF16, kBF16, kInt8, kInt4 };
+inline constexpr KvType kKvTypes[] = {KvType::kF32, KvType::kF16, KvType::kBF16, KvType::kInt8,
+                                      KvType::kInt4};
+
+// "f32", "f16", "bf16", "int8", "int4".
+std::string_view to_string(KvType type);
+std::optional<KvType> parse_kv_type(std::string_view name);
+
+// True for the types that have codes, a scale and an offset.
+bool is_quantized(KvType type);
+
+// F32, F16 and BF16; kUnsupported for others.
+KvType kv_type_of(DType dtype);
+
+// Bytes of one row; any head_dim >= 0.
+std::int64_t kv_row_bytes(KvType type, std::int64_t head_dim);
+
+// One row, scalar: the definition that kernels are held against. Rows need no alignment.
+void encode_kv_row(KvType type, const float* values, std::int64_t head_dim, std::byte* row);
+void decode_kv_row(KvType type, const std::byte* row, std::int64_t head_dim, float* values);
+
+// The two numbers of an integer row.
+struct KvScale {
+  float scale = 0;
+  float offset = 0;
+};
+KvScale kv_row_scale(const std::byte* row);
+
+}  // namespace nibble

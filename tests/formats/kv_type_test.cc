@@ -1,0 +1,127 @@
+// Rows of a key/value cache against a brute-force search, and bytes written down by hand.
+#include "formats/kv_type.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "base/error.h"
+#include "support/test_data.h"
+
+namespace nibble {
+namespace {
+
+std::vector<std::byte> encoded(KvType type, const std::vector<float>& values) {
+  const auto count = static_cast<std::int64_t>(values.size());
+  std::vector<std::byte> row(static_cast<std::size_t>(kv_row_bytes(type, count)));
+  encode_kv_row(type, values.data(), count, row.data());
+  return row;
+}
+
+std::vector<float> round_trip(KvType type, const std::vector<float>& values) {
+  std::vector<float> back(values.size());
+  decode_kv_row(type, encoded(type, values).data(), static_cast<std::int64_t>(values.size()),
+                back.data());
+  return back;
+}
+
+std::vector<float> random_row(std::int64_t count, unsigned seed, float mean, float spread) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(mean, spread);
+  std::vector<float> values(static_cast<std::size_t>(count));
+  for (float& v : values) v = normal(random);
+  return values;
+}
+
+TEST(KvType, NamesAndSizes) {
+  for (const KvType type : kKvTypes) EXPECT_EQ(parse_kv_type(to_string(type)), type);
+  EXPECT_EQ(parse_kv_type("auto"), std::nullopt);
+  EXPECT_EQ(parse_kv_type("INT8"), std::nullopt);
+  EXPECT_EQ(kv_row_bytes(KvType::kF32, 64), 256);
+  EXPECT_EQ(kv_row_bytes(KvType::kBF16, 3), 6);
+  EXPECT_EQ(kv_row_bytes(KvType::kInt8, 64), 72);
+  EXPECT_EQ(kv_row_bytes(KvType::kInt4, 64), 40);
+  EXPECT_EQ(kv_row_bytes(KvType::kInt4, 5), 11);
+  EXPECT_EQ(kv_type_of(DType::kF16), KvType::kF16);
+  EXPECT_ERROR(kv_type_of(DType::kI8), ErrorKind::kUnsupported, "I8");
+}
+
+// A step of 1: the codes are the values less the smallest one. The first of a pair is the low half.
+TEST(KvType, BytesOfIntegerRows) {
+  const std::vector<float> values = {-2, 13, 3, -1, 0};
+  std::vector<std::byte> expected(11);
+  const float numbers[] = {1, -2};
+  std::memcpy(expected.data(), numbers, 8);
+  expected[8] = std::byte{0xf0};
+  expected[9] = std::byte{0x15};
+  expected[10] = std::byte{0x02};
+  EXPECT_EQ(encoded(KvType::kInt4, values), expected);
+
+  const std::vector<float> wide = {-5, 250, 0};
+  std::vector<std::byte> bytes(11);
+  const float wide_numbers[] = {1, -5};
+  std::memcpy(bytes.data(), wide_numbers, 8);
+  bytes[9] = std::byte{255};
+  bytes[10] = std::byte{5};
+  EXPECT_EQ(encoded(KvType::kInt8, wide), bytes);
+}
+
+// No level of the row's own grid is nearer than the one chosen, and the grid spans the row.
+TEST(KvType, EveryValueGoesToTheNearestLevel) {
+  for (const KvType type : {KvType::kInt8, KvType::kInt4}) {
+    const int top = type == KvType::kInt8 ? 255 : 15;
+    for (unsigned seed = 0; seed < 40; ++seed) {
+      const std::vector<float> values =
+          random_row(1 + seed * 3, seed, seed % 3 == 0 ? 50.0f : 0.0f, std::exp2(float(seed) - 20));
+      const std::vector<float> back = round_trip(type, values);
+      const auto [low, high] = std::minmax_element(values.begin(), values.end());
+      const double step = (double{*high} - double{*low}) / top;
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        double nearest = std::numeric_limits<double>::infinity();
+        for (int code = 0; code <= top; ++code) {
+          nearest = std::min(nearest, std::abs(double{values[i]} - (double{*low} + step * code)));
+        }
+        // Rounding of the scale, over all levels, and of the decoded value.
+        const double slack = top * step * 0x1p-22 + std::abs(double{back[i]}) * 0x1p-22;
+        EXPECT_LE(std::abs(double{values[i]} - double{back[i]}), nearest + slack)
+            << to_string(type) << ", seed " << seed << ", value " << i;
+      }
+    }
+  }
+}
+
+TEST(KvType, ConstantRowsAreExact) {
+  for (const KvType type : {KvType::kInt8, KvType::kInt4}) {
+    for (const float value : {0.0f, 0.1f, -3e38f, 1e-45f, 65504.5f}) {
+      EXPECT_EQ(round_trip(type, std::vector<float>(7, value)), std::vector<float>(7, value));
+    }
+    EXPECT_EQ(round_trip(type, {0.3f}), std::vector<float>{0.3f});
+    // A range too small for a scale.
+    const std::vector<float> tiny = {1e-40f, 2e-40f};
+    EXPECT_LE(std::abs(round_trip(type, tiny)[1] - tiny[1]), 1e-36f);
+  }
+}
+
+TEST(KvType, DamagedRowsDecodeToNan) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  for (const KvType type : {KvType::kInt8, KvType::kInt4}) {
+    for (const float damage : {kInfinity, -kInfinity, kNan}) {
+      for (const float v : round_trip(type, {1, damage, 2})) EXPECT_TRUE(std::isnan(v)) << damage;
+    }
+    for (const float v : round_trip(type, {-3e38f, 3e38f})) EXPECT_TRUE(std::isnan(v));
+  }
+}
+
+TEST(KvType, FloatRowsRound) {
+  const std::vector<float> values = {1.0f, -0.1f, 3e38f};
+  EXPECT_EQ(round_trip(KvType::kF32, values), values);
+  EXPECT_EQ(round_trip(KvType::kF16, {1.0f, 1e6f})[1], std::numeric_limits<float>::infinity());
+  EXPECT_EQ(round_trip(KvType::kBF16, {1.00390625f})[0], 1.0f);  // a tie goes to even
+}
+
+}  // namespace
+}  // namespace nibble
