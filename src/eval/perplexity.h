@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -25,6 +26,9 @@ struct WindowOptions {
   // kLlamaCpp: what replaces each window's first token; -1, for tokenizers without BOS, replaces
   // nothing.
   std::int32_t bos = -1;
+  // Each window's keys and values are read from a cache of this type; none: as they were computed.
+  // Of two models this is for the one that is judged, not for the reference.
+  std::optional<KvType> kv_type = {};
 };
 
 struct PerplexityResult {

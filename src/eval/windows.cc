@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "eval/chunks.h"
+#include "model/kv_cache.h"
 
 namespace nibble {
 namespace {
@@ -45,6 +46,18 @@ void require_comparable(std::span<const Model* const> models) {
   }
 }
 
+// Hidden states of equal windows, each through a cache of its own when there is a type for it.
+Tensor run_windows(const Model& model, Batch batch, const std::optional<KvType>& kv_type) {
+  std::vector<KvCache> caches;
+  if (kv_type) {
+    caches.reserve(batch.sequences.size());
+    for (Batch::Sequence& sequence : batch.sequences) {
+      sequence.cache = &caches.emplace_back(model.spec(), sequence.rows, *kv_type);
+    }
+  }
+  return model.hidden(batch);
+}
+
 }  // namespace
 
 std::vector<std::int32_t> WindowPlan::tokens(std::int64_t begin, std::int64_t end) const {
@@ -71,6 +84,7 @@ WindowPlan plan_windows(std::span<const std::int32_t> ids, const WindowOptions& 
   }
   plan.rows = std::min(options.context, tokens);
   plan.count = tokens / plan.rows;
+  plan.kv_type = options.kv_type;
   if (options.protocol == WindowProtocol::kLlamaCpp) {
     plan.first_counted = plan.rows / 2 - (plan.rows == 2 ? 1 : 0);
     plan.first_token = options.bos;
@@ -93,8 +107,9 @@ void for_each_prediction(std::span<const Model* const> models, const WindowPlan&
     const std::int64_t end = std::min(plan.count, begin + step_windows);
     const Batch batch = Batch::windows(plan.tokens(begin, end), plan.rows);
     std::vector<Tensor> hidden;
-    for (const Model* model : models) {
-      hidden.push_back(counted_rows(plan, end - begin, model->hidden(batch)));
+    for (std::size_t m = 0; m < models.size(); ++m) {
+      const auto kv_type = m == 0 ? plan.kv_type : std::nullopt;
+      hidden.push_back(counted_rows(plan, end - begin, run_windows(*models[m], batch, kv_type)));
     }
     const std::vector<std::int32_t> targets = counted_targets(plan, begin, end);
     for (std::size_t at = 0; at < targets.size(); at += static_cast<std::size_t>(chunk_rows)) {

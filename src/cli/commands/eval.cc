@@ -20,12 +20,14 @@ struct TextOptions {
   std::string protocol = "windows";
   std::int64_t context = 1024;
   std::int64_t tokens = 0;
+  std::string kv_type;
 };
 
 WindowOptions window_options(const TextOptions& options, const Tokenizer& tokenizer) {
   WindowOptions window{.context = options.context, .max_tokens = options.tokens};
   if (options.protocol == "llama.cpp") window.protocol = WindowProtocol::kLlamaCpp;
   if (const auto bos = tokenizer.bos()) window.bos = *bos;
+  window.kv_type = parse_kv_option(options.kv_type);
   return window;
 }
 
@@ -152,6 +154,7 @@ std::shared_ptr<TextOptions> add_text_command(CLI::App* command, Context& contex
       ->capture_default_str();
   command->add_option("--tokens", options->tokens, "Use only so many tokens of the text (0: all)")
       ->check(CLI::NonNegativeNumber);
+  add_kv_option(command, options->kv_type, "no cache");
   command->add_option("--protocol", options->protocol, "How windows are scored")
       ->check(CLI::IsMember({"windows", "llama.cpp"}))
       ->capture_default_str();
