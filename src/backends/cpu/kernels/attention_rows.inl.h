@@ -126,6 +126,7 @@ void attention_rows_of(const AttentionTask& t, KeyRange range, float* part_memor
                   score_heads<Type>(heads, s.queries + g * depth, depth, block(k, j, n),
                                     s.scores + g * kScoreStride + j, kScoreStride);
                 });
+  for (std::int64_t j = 0; j < keys && j < kKeysAhead; ++j) prefetch_row<Type>(v, j);
   if constexpr (has_codes<Type>()) {
     load_scales(k, s);
     for (std::int64_t g = 0; g < t.group; ++g) {

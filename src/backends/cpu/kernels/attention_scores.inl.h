@@ -17,6 +17,17 @@ struct KvRows {
   std::int64_t head_dim;
 };
 
+// Hardware does not follow rows that take this long each: without this a third of the time goes by
+// waiting for the next row (docs/kernels.md). Beyond the end it is harmless.
+constexpr std::int64_t kKeysAhead = 64;
+
+template <KvStorage Type>
+inline void prefetch_row(const KvRows& rows, std::int64_t index) {
+  const unsigned char* row = rows.data + index * rows.stride;
+  const std::int64_t bytes = kv_header<Type>() + kv_bytes<Type>(rows.head_dim);
+  for (std::int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at);
+}
+
 template <KvStorage Type, int H>
 struct ScoreTile {
   static constexpr int kKeysAtOnce = kLanes / H;
@@ -47,6 +58,8 @@ struct ScoreTile {
       for (int j = 0; j < kKeysAtOnce; ++j) {
         keys[j] = k.data + (j < left ? first + j : k.count - 1) * k.stride;
       }
+#pragma GCC unroll 16
+      for (int j = 0; j < kKeysAtOnce; ++j) prefetch_row<Type>(k, first + j + kKeysAhead);
       Vec sums[kLanes];
 #pragma GCC unroll 16
       for (int i = 0; i < kLanes; ++i) sums[i] = vzero();

@@ -49,6 +49,7 @@ template <KvStorage Type, int H, int C>
 inline std::int64_t value_columns(const ValueTask& t, const KvRows& v, std::int64_t d) {
   for (; d + C * kLanes <= v.head_dim; d += C * kLanes) {
     add_values<H, C>(t, v.count, d, [&](std::int64_t j, std::int64_t at) {
+      if (at == 0) prefetch_row<Type>(v, j + kKeysAhead);
       return load_kv<Type>(v.data + j * v.stride, at);
     });
   }
