@@ -11,8 +11,10 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "backends/packed_store.h"
 #include "base/log.h"
 #include "ops/args.h"
 #include "ops/op.h"
@@ -53,8 +55,12 @@ class Backend {
 #include "ops/ops.def"
 #undef NIBBLE_OP
 
-  // Takes a weight for use in LinearArgs; may repack it for its kernels.
-  virtual LinearWeight prepare(QuantTensor weight) = 0;
+  // Takes a weight for use in LinearArgs; may repack it for its kernels. A weight with a name (one
+  // that no other weight of the model has) is looked up in the packed store first.
+  virtual LinearWeight prepare(QuantTensor weight, const std::string& name) = 0;
+  LinearWeight prepare(QuantTensor weight) { return prepare(std::move(weight), ""); }
+  // Where named weights are looked up, and put when they had to be repacked; null for nowhere.
+  virtual void use_packed_store(std::shared_ptr<PackedStore> store) = 0;
 
   virtual std::vector<ImplRow> impl_rows() const = 0;
   // Of the implementation that would run these arguments; kUnsupported when there is none.

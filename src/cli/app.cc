@@ -27,6 +27,11 @@ void add_global_options(CLI::App& app, Context& context) {
                "Never round activations below 16 bits (int8 products with integer weights do)");
   app.add_option("--threads", context.threads, "Worker threads (default: one a physical core)")
       ->check(CLI::Range(1, 4096));
+  app.add_flag("--repack-cache", context.repack_cache,
+               "Keep weights as the CPU's kernels want them in a file beside the checkpoint, and "
+               "map it at the next start");
+  app.add_option("--repack-cache-dir", context.repack_cache_dir,
+                 "The same, with the file in this directory");
   app.add_option("--device", context.device, "auto, cpu or cuda[:n]")->capture_default_str();
 }
 

@@ -12,6 +12,7 @@
 #include "backends/backend.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "checkpoint/packed_cache.h"
 #include "runtime/session.h"
 
 namespace nibble::cli {
@@ -26,6 +27,8 @@ class Context {
   int threads = 0;
   std::string device = "auto";
   bool exact = false;
+  bool repack_cache = false;     // keep repacked weights beside the checkpoint
+  std::string repack_cache_dir;  // or in this directory
 
   // Set by the callback of the chosen subcommand, run after parsing.
   std::function<void()> action;
@@ -38,6 +41,19 @@ class Context {
                std::optional<KvType> kv_type = std::nullopt) const;
   void say_notes(const Checkpoint& checkpoint) const;
 
+  // load(), a function that makes a model of the checkpoint, with the cache of repacked weights
+  // that the user asked for, if any.
+  template <class Load>
+  auto with_repack_cache(const std::filesystem::path& checkpoint, Backend& backend,
+                         const Load& load) const {
+    const std::shared_ptr<PackedCache> cache = open_repack_cache(checkpoint);
+    backend.use_packed_store(cache);
+    auto result = load();
+    backend.use_packed_store(nullptr);
+    if (cache != nullptr) cache->save();
+    return result;
+  }
+
   LogSink log() const;            // lines on stderr; info is dropped by --quiet, warnings are not
   ProgressSink progress() const;  // a bar with ETA on a terminal, one line a step elsewhere
 
@@ -48,6 +64,8 @@ class Context {
   std::ostream& err() const { return err_; }
 
  private:
+  std::shared_ptr<PackedCache> open_repack_cache(const std::filesystem::path& checkpoint) const;
+
   std::ostream& out_;
   std::ostream& err_;
 };

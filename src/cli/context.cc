@@ -17,9 +17,19 @@ std::unique_ptr<Backend> Context::make_backend() const {
 
 Session Context::open(const std::filesystem::path& path, Backend& backend,
                       std::optional<KvType> kv_type) const {
-  Session session = open_session(path, backend, kv_type);
+  Session session =
+      with_repack_cache(path, backend, [&] { return open_session(path, backend, kv_type); });
   say_notes(*session.checkpoint);
   return session;
+}
+
+std::shared_ptr<PackedCache> Context::open_repack_cache(
+    const std::filesystem::path& checkpoint) const {
+  if (!repack_cache && repack_cache_dir.empty()) return nullptr;
+  // Without a checkpoint there is nothing to cache, and opening it says so better.
+  if (!std::filesystem::exists(checkpoint)) return nullptr;
+  return std::make_shared<PackedCache>(packed_cache_path(checkpoint, repack_cache_dir),
+                                       checkpoint_identity(checkpoint), log());
 }
 
 void Context::say_notes(const Checkpoint& checkpoint) const {

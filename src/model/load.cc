@@ -96,7 +96,7 @@ class Loader {
       decode_all(weight, decoded.mutable_data<float>());
       weight = dense(std::move(decoded));
     }
-    return {module, backend_.prepare(std::move(weight)), {}};
+    return {module, backend_.prepare(std::move(weight), module), {}};
   }
 
   Norm norm(const std::string& module, const NormSpec& spec, std::int64_t cols) const {

@@ -103,6 +103,31 @@ TEST(CliTest, InspectsAndPlans) {
   EXPECT_NEAR(plan["bits_per_weight"].get<double>(), 4 + 24.0 / 128, 0.1);
 }
 
+TEST(CliTest, KeepsRepackedWeightsOnlyWhenAsked) {
+  const test::TempDir dir;
+  const std::string model = dir / "q";
+  const std::string cache = dir / "q/nibble.repacked";
+  nibble_json({"quantize", tiny(), model, "--recipe", "rtn", "--no-verify"});
+  const std::vector<std::string> run = {"run", model, "-p", "the", "-n", "20"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), run.begin(), run.end());
+    return more;
+  };
+  const Json plain = nibble_json(run);
+  EXPECT_FALSE(std::filesystem::exists(cache));
+  EXPECT_EQ(nibble_json(with({"--repack-cache"}))["full_ids"], plain["full_ids"]);
+  nibble_json(with({"--repack-cache-dir", dir.path().string()}));
+  const auto files = std::distance(std::filesystem::directory_iterator(dir.path()), {});
+  if (!std::filesystem::exists(cache)) GTEST_SKIP() << "this CPU's kernels take weights as stored";
+  EXPECT_EQ(files, 2);  // the model and the cache
+  EXPECT_EQ(nibble_json(with({"--repack-cache"}))["full_ids"], plain["full_ids"]);
+  std::filesystem::resize_file(cache, 1000);
+  const Outcome damaged = invoke(with({"--repack-cache"}));
+  EXPECT_EQ(damaged.status, 0);
+  EXPECT_THAT(damaged.err, testing::HasSubstr("warning: the cache of repacked weights is damaged"));
+  EXPECT_GT(std::filesystem::file_size(cache), 1000u);
+}
+
 TEST(CliTest, QuantizesVerifiesAndReloads) {
   const test::TempDir dir;
   const std::string text = short_text(dir);

@@ -48,12 +48,17 @@ class CpuBackend final : public Backend {
 #include "ops/ops.def"
 #undef NIBBLE_OP
 
-  LinearWeight prepare(QuantTensor weight) override {
+  using Backend::prepare;
+  LinearWeight prepare(QuantTensor weight, const std::string& name) override {
     std::shared_ptr<const cpu::PanelWeight> panels;
     const bool bytes = caps_.avx512_vnni || caps_.isa == CpuIsa::kAvx2 || caps_.neon_dotprod;
-    if (bytes && !caps_.exact_activations) panels = cpu::PanelWeight::pack(weight, pool_);
+    if (bytes && !caps_.exact_activations) {
+      panels = cpu::PanelWeight::pack(weight, pool_, {store_.get(), name});
+    }
     return {std::move(weight), std::move(panels)};
   }
+
+  void use_packed_store(std::shared_ptr<PackedStore> store) override { store_ = std::move(store); }
 
   Arithmetic arithmetic_of(const LinearArgs& args) const override {
     return linear_.arithmetic_of(args, caps_);
@@ -81,6 +86,7 @@ class CpuBackend final : public Backend {
   ThreadPool pool_;
   ExecContext context_;
   LogSink verbose_;
+  std::shared_ptr<PackedStore> store_;
 #define NIBBLE_OP(name, Args) OpDispatcher<Args> name##_{#name, cpu::name##_impls()};
 #include "ops/ops.def"
 #undef NIBBLE_OP

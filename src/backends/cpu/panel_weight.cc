@@ -1,7 +1,10 @@
 #include "backends/cpu/panel_weight.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
+#include <string>
 
 #include "backends/cpu/weight_view.h"
 #include "formats/affine.h"
@@ -62,7 +65,8 @@ void place_value(bool nibbles, int value, std::int64_t k, unsigned char* codes) 
 
 }  // namespace
 
-std::shared_ptr<const PanelWeight> PanelWeight::pack(const QuantTensor& weight, ThreadPool& pool) {
+std::shared_ptr<const PanelWeight> PanelWeight::pack(const QuantTensor& weight, ThreadPool& pool,
+                                                     const PackedSlot& slot) {
   const WeightDescriptor& descriptor = weight.format->descriptor();
   if (descriptor.element.kind != ElementKind::kInt) return nullptr;
   const Scheme& scheme = descriptor.scheme;
@@ -81,17 +85,44 @@ std::shared_ptr<const PanelWeight> PanelWeight::pack(const QuantTensor& weight, 
   view.groups = groups;
 
   const std::int64_t panels = (weight.rows + kPanelRows - 1) / kPanelRows;
-  const bool zeros = view.nibbles || (!scheme.symmetric && descriptor.element.bits == 8);
-  result->codes_ = Tensor::allocate_huge(DType::kU8, {panels, view.panel_bytes});
-  result->scales_ = Tensor::allocate(scheme.scale_type, {panels, groups, kPanelRows});
-  if (zeros) result->zeros_ = Tensor::allocate(DType::kU8, {panels, groups, kPanelRows});
-  pool.parallel_for(panels, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t panel = begin; panel < end; ++panel) result->pack_panel(weight, panel);
-  });
-  view.codes = result->codes_.data<unsigned char>();
+  const Shape numbers = {panels, groups, kPanelRows};
+  std::vector<PackedPlane> planes = {
+      {"codes", DType::kU8, {panels, view.panel_bytes}, &result->codes_},
+      {"scales", scheme.scale_type, numbers, &result->scales_}};
+  if (view.nibbles || (!scheme.symmetric && descriptor.element.bits == 8)) {
+    planes.push_back({"zeros", DType::kU8, numbers, &result->zeros_});
+  }
+  // The format is named because some of different meaning have planes of equal size.
+  const std::string layout = fmt::format("panels{}.1:{}", kPanelRows, weight.format->name());
+  if (!load_planes(slot, layout, planes)) {
+    result->pack_planes(weight, pool, planes);
+    save_planes(slot, layout, planes);
+  }
+  view.codes = reinterpret_cast<const unsigned char*>(result->codes_.bytes().data());
   view.scales = reinterpret_cast<const unsigned char*>(result->scales_.bytes().data());
-  if (zeros) view.zeros = result->zeros_.data<signed char>();
+  if (!result->zeros_.empty()) {
+    view.zeros = reinterpret_cast<const signed char*>(result->zeros_.bytes().data());
+  }
   return result;
+}
+
+// Kernels go through the panels in the same kind of loop, so on a machine with several memory nodes
+// each panel lies where the thread is that will read it: a page belongs to who writes it first.
+// Huge pages would be too coarse for that in all but large weights.
+void PanelWeight::pack_planes(const QuantTensor& weight, ThreadPool& pool,
+                              std::span<const PackedPlane> planes) {
+  constexpr std::int64_t kHugePagesPay = std::int64_t{16} << 20;  // bytes a thread
+  for (const PackedPlane& plane : planes) {
+    const std::int64_t bytes = view_.panel_bytes * plane.shape[0];
+    const bool huge = pool.nodes() == 1 || bytes >= kHugePagesPay * pool.threads();
+    *plane.tensor = huge && plane.tensor == &codes_
+                        ? Tensor::allocate_huge(plane.dtype, plane.shape)
+                        : Tensor::allocate(plane.dtype, plane.shape);
+  }
+  const std::int64_t panels = codes_.dim(0);
+  pool.parallel_for(panels, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t panel = begin; panel < end; ++panel) pack_panel(weight, panel);
+  });
 }
 
 void PanelWeight::pack_panel(const QuantTensor& weight, std::int64_t panel) {

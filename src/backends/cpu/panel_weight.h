@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "backends/cpu/int8_kernels.h"
+#include "backends/packed_store.h"
 #include "base/thread_pool.h"
 #include "ops/args.h"
 
@@ -15,13 +16,16 @@ namespace nibble::cpu {
 class PanelWeight final : public PackedWeight {
  public:
   // Null when the layout cannot hold the weight (no integers; columns or groups that are no
-  // multiple of kInt8Block).
-  static std::shared_ptr<const PanelWeight> pack(const QuantTensor& weight, ThreadPool& pool);
+  // multiple of kInt8Block). Taken from the slot's store when it is there, and put there otherwise.
+  static std::shared_ptr<const PanelWeight> pack(const QuantTensor& weight, ThreadPool& pool,
+                                                 const PackedSlot& slot = {});
 
   const PanelView& view() const { return view_; }
 
  private:
   PanelWeight() = default;
+  void pack_planes(const QuantTensor& weight, ThreadPool& pool,
+                   std::span<const PackedPlane> planes);
   void pack_panel(const QuantTensor& weight, std::int64_t panel);
   // Scale and zero point of one row in one group go to place `to`; what is to be subtracted from
   // its codes is returned.

@@ -29,13 +29,15 @@ struct LinearBenchOptions {
   LinearBench bench;
 };
 
-Model load_bench_model(const ModelBenchOptions& options, Backend& backend) {
+Model load_bench_model(const ModelBenchOptions& options, Backend& backend, const Context& context) {
   if (!options.synthetic.empty()) {
     const SyntheticSource source(options.synthetic, parse_model_format(options.format));
     return Model(source.spec(), source, backend);
   }
   const auto checkpoint = open_checkpoint(options.model);
-  return Model(build_spec(checkpoint->config()), *checkpoint, backend);
+  return context.with_repack_cache(options.model, backend, [&] {
+    return Model(build_spec(checkpoint->config()), *checkpoint, backend);
+  });
 }
 
 void bench_model(const ModelBenchOptions& options, Context& context) {
@@ -50,7 +52,7 @@ void bench_model(const ModelBenchOptions& options, Context& context) {
   bench_options.int8_per_second = cpu::best_peak(limits).int8.all_threads;
   if (const auto kv = parse_model_format(options.format).kv) bench_options.kv_type = *kv;
   if (const auto kv = parse_kv_option(options.kv_type)) bench_options.kv_type = *kv;
-  const Model model = load_bench_model(options, *backend);
+  const Model model = load_bench_model(options, *backend, context);
   const BenchResult result = bench(model, bench_options, context.progress());
   const Json json = {{"model", options.model.empty() ? options.synthetic : options.model},
                      {"threads", backend->pool().threads()},
