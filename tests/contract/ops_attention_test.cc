@@ -267,14 +267,19 @@ TEST_P(AttentionContract, EveryGroupAndType) {
 TEST_P(AttentionContract, LongContexts) {
   const auto backend = forced_backend("attention", GetParam());
   for (const KvType type : kKvTypes) {
-    for (const std::int64_t kv_rows : {512, 513, 2500}) {
-      const Shape shape = {
-          .q_rows = 1, .kv_rows = kv_rows, .heads = 4, .kv_heads = 2, .head_dim = 34};
-      EXPECT_EQ(AttentionCase(shape, {.kv = type}).check(*backend), "")
-          << to_string(type) << ", " << kv_rows << " keys";
-      EXPECT_EQ(AttentionCase(shape, {.kv = type, .window = 600, .alibi = true}).check(*backend),
-                "")
-          << to_string(type) << ", " << kv_rows << " keys, window";
+    for (const std::int64_t kv_rows : {512, 513, 1100}) {
+      for (const std::int64_t group : {2, 8}) {
+        const Shape shape = {.q_rows = 1,
+                             .kv_rows = kv_rows,
+                             .heads = group,
+                             .kv_heads = 1,
+                             .head_dim = 24 + 2 * group};
+        EXPECT_EQ(AttentionCase(shape, {.kv = type}).check(*backend), "")
+            << to_string(type) << ", " << kv_rows << " keys, group " << group;
+        const Options window = {.kv = type, .window = 600, .alibi = true};
+        EXPECT_EQ(AttentionCase(shape, window).check(*backend), "")
+            << to_string(type) << ", " << kv_rows << " keys, window, group " << group;
+      }
     }
   }
 }

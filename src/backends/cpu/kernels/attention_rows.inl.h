@@ -12,21 +12,26 @@ constexpr std::int64_t kScoreStride = kPartKeys + kLanes;  // no power of two: r
 // Parts of the scratch memory of attention_rows.
 struct RowScratch {
   float* queries;  // [heads, depth], times the scale
+  float* packed;   // the same as tiles for panels of keys
   float* scores;   // [heads, kScoreStride]
   float* scales;   // [kScoreStride] of rows of codes
   float* offsets;  // the same
+  float* panel;    // panel_floats(head_dim)
 };
 
 inline std::int64_t padded_heads(std::int64_t group) { return round_up(group, 8); }
 
 std::int64_t attention_row_scratch(std::int64_t head_dim, std::int64_t group) {
-  return padded_heads(group) * (round_up(head_dim, kLanes) + kScoreStride) + 2 * kScoreStride;
+  return padded_heads(group) * (2 * round_up(head_dim, kLanes) + kScoreStride) + 2 * kScoreStride +
+         panel_floats(head_dim);
 }
 
 inline RowScratch lay_out_rows(const AttentionTask& t) {
-  float* scores = t.scratch + padded_heads(t.group) * round_up(t.head_dim, kLanes);
+  const std::int64_t queries = padded_heads(t.group) * round_up(t.head_dim, kLanes);
+  float* scores = t.scratch + 2 * queries;
   float* scales = scores + padded_heads(t.group) * kScoreStride;
-  return {t.scratch, scores, scales, scales + kScoreStride};
+  float* offsets = scales + kScoreStride;
+  return {t.scratch, t.scratch + queries, scores, scales, offsets, offsets + kScoreStride};
 }
 
 // What a part of the keys contributes: the output before its division, the largest score and the
@@ -121,11 +126,16 @@ void attention_rows_of(const AttentionTask& t, KeyRange range, float* part_memor
   };
 
   load_queries(t, s);
-  for_each_tile(keys, t.group, kScoreHeads,
-                [&](std::int64_t g, int heads, std::int64_t j, std::int64_t n) {
-                  score_heads<Type>(heads, s.queries + g * depth, depth, block(k, j, n),
-                                    s.scores + g * kScoreStride + j, kScoreStride);
-                });
+  if (panels_pay<Type>(t.group, t.head_dim)) {
+    pack_heads(s.queries, depth, padded_heads(t.group), t.head_dim, s.packed);
+    score_panels<Type>(t.group, s.packed, k, s.panel, s.scores, kScoreStride);
+  } else {
+    for_each_tile(keys, t.group, kScoreHeads,
+                  [&](std::int64_t g, int heads, std::int64_t j, std::int64_t n) {
+                    score_heads<Type>(heads, s.queries + g * depth, depth, block(k, j, n),
+                                      s.scores + g * kScoreStride + j, kScoreStride);
+                  });
+  }
   for (std::int64_t j = 0; j < keys && j < kKeysAhead; ++j) prefetch_row<Type>(v, j);
   if constexpr (has_codes<Type>()) {
     load_scales(k, s);

@@ -8,6 +8,7 @@
 // Included inside an anonymous namespace of an ISA unit.
 
 constexpr int kScoreHeads = kLanes < 8 ? 4 : 8;  // heads of a tile
+constexpr int kTileSums = kLanes < 16 ? 8 : 16;  // vectors of sums: the rest are operands
 
 // The rows of one head of keys or values.
 struct KvRows {

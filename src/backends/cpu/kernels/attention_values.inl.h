@@ -7,8 +7,7 @@
 // the offsets add is the same for all of a row (attention_rows.inl.h).
 // Included inside an anonymous namespace of an ISA unit.
 
-constexpr int kValueSums = kLanes < 16 ? 8 : 16;  // of the registers: the rest are values, weights
-constexpr int kValueHeads = kValueSums / 2;       // heads of a tile
+constexpr int kValueHeads = kTileSums / 2;  // heads of a tile
 
 // Sums of a tile's heads: H rows of weights, `weight_stride` apart, and H rows of output.
 struct ValueTask {
@@ -62,7 +61,7 @@ inline std::int64_t value_columns(const ValueTask& t, const KvRows& v, std::int6
 
 template <KvStorage Type, int H>
 inline void value_tile(const ValueTask& t, const KvRows& v) {
-  constexpr int kColumns = kValueSums / H < 8 ? kValueSums / H : 8;
+  constexpr int kColumns = kTileSums / H < 8 ? kTileSums / H : 8;
   const std::int64_t d = value_columns<Type, H, kColumns>(t, v, 0);
   if (const std::int64_t n = v.head_dim - d; n > 0) {
     add_values<H, 1>(t, v.count, d, [&](std::int64_t j, std::int64_t at) {

@@ -14,6 +14,7 @@
 #include "backends/cpu/kernels/attention_softmax.inl.h"
 #include "backends/cpu/kernels/attention_tiles.inl.h"
 #include "backends/cpu/kernels/attention_scores.inl.h"
+#include "backends/cpu/kernels/attention_panels.inl.h"
 #include "backends/cpu/kernels/attention_values.inl.h"
 #include "backends/cpu/kernels/attention_rows.inl.h"
 #include "backends/cpu/kernels/probe.inl.h"

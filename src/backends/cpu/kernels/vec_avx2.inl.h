@@ -93,6 +93,18 @@ inline void vstore_u8(void* p, Vec v) {
   _mm_storel_epi64(static_cast<__m128i*>(p), _mm_packus_epi16(words, words));
 }
 
+template <int Bits>
+inline Vec vfield(Vec v, int i) {
+  if constexpr (Bits == 32) return v;
+  const __m256i u = _mm256_castps_si256(v);
+  if constexpr (Bits == 16) {
+    const __m256i high = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
+    return _mm256_castsi256_ps(i == 0 ? _mm256_slli_epi32(u, 16) : _mm256_and_si256(u, high));
+  }
+  const __m256i low = _mm256_set1_epi32((1 << Bits % 32) - 1);
+  return _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(u, i * Bits), low));
+}
+
 inline Vec vsum_each(const Vec (&a)[kLanes]) {
   Vec half[2];  // lane 4 k + i of half[h] = the sum of half k of a[4 h + i]
 #pragma GCC unroll 2

@@ -84,6 +84,21 @@ inline void vstore_u8(void* p, Vec v) {
   _mm_storeu_si128(static_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));
 }
 
+// Field i, of Bits bits from the lowest on, of each lane: a bf16 number (16 bits) or a whole number
+// (8, 4); the lane itself (32).
+template <int Bits>
+inline Vec vfield(Vec v, int i) {
+  if constexpr (Bits == 32) return v;
+  const __m512i u = _mm512_castps_si512(v);
+  if constexpr (Bits == 16) {
+    const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+    return _mm512_castsi512_ps(i == 0 ? _mm512_slli_epi32(u, 16) : _mm512_and_si512(u, high));
+  }
+  const __m512i low = _mm512_set1_epi32((1 << Bits % 32) - 1);
+  const auto shift = static_cast<unsigned>(i * Bits);
+  return _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(u, shift), low));
+}
+
 // Lane i = the sum of the lanes of a[i].
 inline Vec vsum_each(const Vec (&a)[kLanes]) {
   Vec quarter[4];  // lane 4 k + i of quarter[q] = the sum of quarter k of a[4 q + i]

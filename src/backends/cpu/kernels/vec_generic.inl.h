@@ -95,6 +95,16 @@ inline void vstore_u8(void* p, Vec v) {
   for (int i = 0; i < kLanes; ++i) b[i] = static_cast<unsigned char>(v[i]);
 }
 
+template <int Bits>
+inline Vec vfield(Vec v, int i) {
+  if constexpr (Bits == 32) return v;
+  typedef unsigned Words __attribute__((vector_size(16)));
+  const Words u = reinterpret_cast<Words>(v);
+  if constexpr (Bits == 16) return reinterpret_cast<Vec>(i == 0 ? u << 16 : u & 0xffff0000u);
+  const Words field = (u >> (i * Bits)) & ((1u << Bits % 32) - 1);
+  return __builtin_convertvector(reinterpret_cast<IntVec>(field), Vec);
+}
+
 inline Vec vsum_each(const Vec (&a)[kLanes]) {
   return Vec{vsum(a[0]), vsum(a[1]), vsum(a[2]), vsum(a[3])};
 }

@@ -119,6 +119,22 @@ inline void vstore_u8(void* p, Vec v) {
   vst1_u8(static_cast<unsigned char*>(p), vmovn_u16(halves));
 }
 
+template <int Bits>
+inline float32x4_t quad_field(float32x4_t v, int i) {
+  const uint32x4_t u = vreinterpretq_u32_f32(v);
+  if constexpr (Bits == 16) {
+    return vreinterpretq_f32_u32(i == 0 ? vshlq_n_u32(u, 16)
+                                        : vandq_u32(u, vdupq_n_u32(0xffff0000u)));
+  }
+  const uint32x4_t moved = vshlq_u32(u, vdupq_n_s32(-i * Bits));
+  return vcvtq_f32_u32(vandq_u32(moved, vdupq_n_u32((1u << Bits % 32) - 1)));
+}
+template <int Bits>
+inline Vec vfield(Vec v, int i) {
+  if constexpr (Bits == 32) return v;
+  return {quad_field<Bits>(v.low, i), quad_field<Bits>(v.high, i)};
+}
+
 // Sums of four vectors.
 inline float32x4_t quad_sum_each(const Vec* a) {
   const auto sum = [](Vec v) { return vaddq_f32(v.low, v.high); };
