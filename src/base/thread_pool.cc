@@ -238,7 +238,8 @@ ThreadPool::ThreadPool(int threads, const Topology& topology)
   for (std::size_t i = 0; i < s.slots.size(); ++i) {
     std::vector<std::size_t>& order = s.slots[i].order;
     for (std::size_t k = 0; k < s.slots.size(); ++k) order.push_back((i + k) % s.slots.size());
-    std::ranges::stable_partition(order, [&](std::size_t k) { return node_of[k] == node_of[i]; });
+    std::stable_partition(order.begin(), order.end(),
+                          [&](std::size_t k) { return node_of[k] == node_of[i]; });
   }
   for (std::size_t i = 1; i < s.slots.size(); ++i) {
     const NumaNode* home = nullptr;
