@@ -28,10 +28,10 @@ int run(int count, char** words) {
   const auto options = nibble::BackendOptions::from_environment();
   const auto backend = nibble::make_cpu_backend(options);
   const auto limits = nibble::cpu::measure_machine(backend->pool(), backend->caps());
-  const auto& peak = nibble::cpu::best_peak(limits);
   fmt::print("{}, {} threads, {}\n\nmeasured limits: {:.0f} GFLOP/s float32, {:.1f} GB/s\n\n",
              nibble::cpu::machine_info().cpu_model, backend->pool().threads(),
-             nibble::to_string(peak.isa), peak.f32.all_threads * 1e-9,
+             nibble::to_string(backend->caps().isa),
+             limits.peak(nibble::Arithmetic::kFloat32).all_threads * 1e-9,
              limits.read_bandwidth.all_threads * 1e-9);
   fmt::print(
       "| shape | format | m | implementation | µs | GFLOP/s | of peak | GB/s | of bandwidth |\n");

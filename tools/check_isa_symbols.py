@@ -7,10 +7,9 @@
 The units of src/backends/cpu/isa/ are compiled for their own level. If one of them instantiated a
 template of the standard library, the linker might take that copy for the whole program, and an older
 machine would fault. So for every object of BUILD_DIR/src:
-  - x86-64: isa/avx512*: anything; isa/avx2*: no EVEX (zmm, masks, registers above 15); all others: no VEX at all;
+  - x86-64: isa/avx512*, isa/amx: anything; isa/avx2*: no EVEX (zmm, masks, registers above 15); all others: no VEX at all;
   - 64-bit ARM: isa/neon_i8mm: no SVE and no arithmetic in half precision or bf16; isa/neon_dotprod: no products of
-    matrices or of mixed signs either; all others: no byte products at all, but in probe_int8 of isa/neon, which is only
-    called where they are;
+    matrices or of mixed signs either; all others: no byte products at all;
   - isa units define no weak symbol and export only <unit>_kernels().
 Needs nm and objdump, those of the cross compiler for objects of another processor. Exits 1 and lists the offenders when
 there are any.
@@ -34,12 +33,13 @@ DOT = MATRIX + r"|^[su]dot\b"
 
 # Processor family -> the units that its build must have.
 UNITS = {
-    "x86_64": ("generic", "avx2", "avx2_int8", "avx512", "avx512_vnni"),
+    "x86_64": ("generic", "avx2", "avx2_int8", "avx512", "avx512_vnni", "avx512_bf16", "amx"),
     "aarch64": ("generic", "neon", "neon_dotprod", "neon_i8mm"),
 }
 # Unit -> what it must not hold; others: of OTHERS.
 FORBIDDEN = {
-    "avx2": EVEX, "avx2_int8": EVEX, "avx512": None, "avx512_vnni": None,
+    "avx2": EVEX, "avx2_int8": EVEX, "avx512": None, "avx512_vnni": None, "avx512_bf16": None,
+    "amx": None,
     "neon_dotprod": re.compile(MATRIX), "neon_i8mm": re.compile(SVE_HALF),
 }
 OTHERS = {"x86_64": VEX, "aarch64": re.compile(DOT)}
@@ -76,7 +76,7 @@ def instruction_offenders(path, pattern):
             continue
         parts = line.split("\t")
         instruction = " ".join(parts[1:]).strip()
-        if pattern.search(instruction) and not (unit_of(path) == "neon" and "::probe_int8(" in function):
+        if pattern.search(instruction):
             found.setdefault(function, instruction)
     return [f"{path.name}: {name}: {instruction}" for name, instruction in found.items()]
 

@@ -2,7 +2,7 @@
 //
 //   NIBBLE_VERBOSE=dispatch           log which implementation was taken, and why others were
 //                                     not (once each)
-//   NIBBLE_ISA=generic|avx2|avx512|neon
+//   NIBBLE_ISA=generic|avx2|avx512|amx|neon
 //                                     use at most this level
 //   NIBBLE_FORCE=linear:reference,attention:avx2
 //                                     take exactly this implementation or fail
@@ -26,7 +26,7 @@ struct BackendOptions {
   std::string isa;    // as NIBBLE_ISA; empty = the best the machine has
   std::string force;  // as NIBBLE_FORCE
   bool verbose_dispatch = false;
-  bool exact = false;  // no implementation that rounds activations below 16 bits
+  bool exact = false;  // no implementation that rounds activations
   LogSink log;
 
   // Options from the environment variables above.

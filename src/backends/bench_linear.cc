@@ -115,8 +115,7 @@ class Bench {
                          seconds;
     result.gflops = flops * 1e-9;
     result.gbytes_per_second = bytes * 1e-9;
-    const cpu::ArithmeticPeak& peak = cpu::best_peak(limits_);
-    const cpu::Rate& rate = impl.arithmetic == Arithmetic::kInt8 ? peak.int8 : peak.f32;
+    const cpu::Rate rate = limits_.peak(impl.arithmetic);
     if (rate.all_threads > 0) result.flops_fraction = flops / rate.all_threads;
     result.bandwidth_fraction = bytes / limits_.read_bandwidth.all_threads;
     return result;

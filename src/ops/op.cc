@@ -10,6 +10,8 @@ std::string_view to_string(CpuIsa isa) {
       return "avx2";
     case CpuIsa::kAvx512:
       return "avx512";
+    case CpuIsa::kAmx:
+      return "amx";
     case CpuIsa::kNeon:
       return "neon";
   }
@@ -17,7 +19,15 @@ std::string_view to_string(CpuIsa isa) {
 }
 
 std::string_view to_string(Arithmetic arithmetic) {
-  return arithmetic == Arithmetic::kInt8 ? "int8" : "float32";
+  switch (arithmetic) {
+    case Arithmetic::kFloat32:
+      return "float32";
+    case Arithmetic::kBf16:
+      return "bf16";
+    case Arithmetic::kInt8:
+      return "int8";
+  }
+  return "unknown";
 }
 
 }  // namespace nibble

@@ -13,7 +13,7 @@ namespace nibble {
 
 // Instruction-set levels of CPU kernels. Those that one machine can have stand in rising order of
 // preference: kNeon is never on a machine with the others above kGeneric.
-enum class CpuIsa { kGeneric, kAvx2, kAvx512, kNeon };
+enum class CpuIsa { kGeneric, kAvx2, kAvx512, kAmx, kNeon };
 std::string_view to_string(CpuIsa isa);
 
 // What the machine that runs the ops can do.
@@ -21,16 +21,15 @@ struct DeviceCaps {
   CpuIsa isa = CpuIsa::kGeneric;  // highest level that may be used (NIBBLE_ISA lowers it)
   bool avx512_vnni = false;
   bool avx512_bf16 = false;
-  bool amx = false;
   bool neon_dotprod = false;
   bool neon_i8mm = false;
   bool neon_bf16 = false;
-  bool exact_activations = false;  // kernels may not round activations below 16 bits
+  bool exact_activations = false;  // kernels may not round activations below float32
 };
 
 // What the inner products of an implementation are made of: the peak that it is held against.
-// kInt8 rounds activations to bytes by block.
-enum class Arithmetic { kFloat32, kInt8 };
+// kBf16 rounds activations to bf16, kInt8 to bytes by block; sums are wider.
+enum class Arithmetic { kFloat32, kBf16, kInt8 };
 std::string_view to_string(Arithmetic arithmetic);
 
 // Answer of an implementation: yes, or no with a reason.

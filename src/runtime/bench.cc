@@ -175,7 +175,10 @@ BenchResult bench(const Model& model, const BenchOptions& options, const Progres
   const double prefill = prefill_seconds(model, options);
   result.pp_tokens_per_second = batch * prompt / prefill;
   result.arithmetic = prefill_arithmetic(model, options);
-  const double limit = options.limit(result.arithmetic);
+  if (options.operations_per_second != nullptr) {
+    result.operations_per_second = options.operations_per_second(result.arithmetic);
+  }
+  const double limit = result.operations_per_second;
   if (limit > 0) {
     const double head_flops = 2 * static_cast<double>(spec.vocab * spec.hidden);
     const double flops = batch * (prompt * (result.cost.weight_flops - head_flops +

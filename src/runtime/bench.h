@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "base/log.h"
 #include "model/model.h"
@@ -17,15 +18,10 @@ struct BenchOptions {
   std::int64_t context = 0;
   std::int64_t repetitions = 3;  // each measurement is the best of these; >= 1
   KvType kv_type = KvType::kBF16;
-  // What the machine was measured to do, 0 = not known: bytes read from memory, and operations of
-  // either kind a second (a multiply-add is two), all threads together.
+  // What the machine was measured to do, all threads together, 0 or null = not known: bytes read
+  // from memory, and operations of a kind a second (a multiply-add is two).
   double bytes_per_second = 0;
-  double float32_per_second = 0;
-  double int8_per_second = 0;
-
-  double limit(Arithmetic arithmetic) const {
-    return arithmetic == Arithmetic::kInt8 ? int8_per_second : float32_per_second;
-  }
+  std::function<double(Arithmetic)> operations_per_second;
 };
 
 // What one step must do at least, whatever the kernels.
@@ -45,6 +41,7 @@ struct BenchResult {
   double bandwidth_fraction = 0;
   double arithmetic_fraction = 0;
   Arithmetic arithmetic = Arithmetic::kFloat32;  // of the prefill: which peak the fraction is of
+  double operations_per_second = 0;              // that peak
   StepCost cost;
   double kv_bytes = 0;  // keys and values that a decode step reads, all sequences
 };

@@ -10,7 +10,7 @@ TEST(BenchLinear, OneRowForEachImplementationThatCanRun) {
   options.threads = 1;
   cpu::MachineLimits limits;
   limits.read_bandwidth = {1e10, 1e10};
-  limits.peaks.push_back({.isa = CpuIsa::kGeneric, .f32 = {1e11, 1e11}, .int8 = {}});
+  limits.peaks.push_back({CpuIsa::kGeneric, Arithmetic::kFloat32, {1e11, 1e11}});
   LinearBench bench;
   bench.shapes = {{32, 64}};
   bench.ms = {1, 40};

@@ -15,20 +15,32 @@ TEST(Probe, RatesAreThoseOfAMachine) {
   EXPECT_LT(limits.read_bandwidth.all_threads, 1e13);
   EXPECT_GE(limits.read_bandwidth.all_threads, 0.25 * limits.read_bandwidth.one_thread);
   for (const ArithmeticPeak& peak : limits.peaks) {
-    EXPECT_GT(peak.f32.one_thread, 1e8) << to_string(peak.isa);
-    EXPECT_LT(peak.f32.one_thread, 1e12) << to_string(peak.isa);
-    EXPECT_GE(peak.f32.all_threads, 0.25 * peak.f32.one_thread) << to_string(peak.isa);
+    EXPECT_GT(peak.rate.one_thread, 1e8) << to_string(peak.isa);
+    EXPECT_LT(peak.rate.one_thread, 1e13) << to_string(peak.isa);
+    EXPECT_GE(peak.rate.all_threads, 0.25 * peak.rate.one_thread) << to_string(peak.isa);
   }
-  EXPECT_EQ(best_peak(limits).isa, detect_caps().isa);
-  // Vectors twice as wide do more.
-  EXPECT_GT(best_peak(limits).f32.one_thread, 0.9 * limits.peaks.front().f32.one_thread);
+  EXPECT_EQ(limits.peaks.back().isa, detect_caps().isa);
+  // Wider vectors do more.
+  const double generic = limits.peaks.front().rate.one_thread;
+  EXPECT_GT(limits.peak(Arithmetic::kFloat32).one_thread, 0.9 * generic);
+}
+
+TEST(Probe, ThePeakIsTheFastestOfItsKind) {
+  MachineLimits limits;
+  limits.peaks = {{CpuIsa::kGeneric, Arithmetic::kFloat32, {1, 2}},
+                  {CpuIsa::kAvx512, Arithmetic::kFloat32, {5, 9}},
+                  {CpuIsa::kAvx2, Arithmetic::kFloat32, {3, 6}}};
+  EXPECT_EQ(limits.peak(Arithmetic::kFloat32).all_threads, 9);
+  EXPECT_EQ(limits.peak(Arithmetic::kFloat32).one_thread, 5);
+  EXPECT_EQ(limits.peak(Arithmetic::kInt8).all_threads, 0);
 }
 
 TEST(Probe, LowerLevelsMeasureOnlyWhatTheyMayUse) {
   ThreadPool pool(1);
   const MachineLimits limits = measure_machine(pool, {.isa = CpuIsa::kGeneric});
   ASSERT_EQ(limits.peaks.size(), 1u);
-  EXPECT_EQ(limits.peaks[0].int8.one_thread, 0);
+  EXPECT_EQ(limits.peaks[0].arithmetic, Arithmetic::kFloat32);
+  EXPECT_EQ(limits.peak(Arithmetic::kInt8).one_thread, 0);
 }
 
 TEST(MachineInfo, NamesWhatIsThere) {

@@ -1,6 +1,7 @@
 // Every implementation of linear on every registered format, against sums in double.
 #include <functional>
 
+#include "base/half.h"
 #include "contract/op_support.h"
 #include "formats/registry.h"
 #include "support/tolerance.h"
@@ -42,7 +43,7 @@ struct Case {
   std::int64_t m = 0;
   bool accumulate = false;
   bool bias = false;
-  bool rounds = false;  // the implementation rounds activations to bytes
+  Arithmetic arithmetic = Arithmetic::kFloat32;  // how the implementation rounds activations
 };
 
 // What kernels with Arithmetic::kInt8 make of a block of activations: scale * q + offset, q a byte
@@ -58,11 +59,16 @@ void round_block(float* x, std::int64_t count) {
   }
 }
 
-// Rows of x as such kernels see them.
-void round_rows(std::vector<float>& x, std::int64_t m, std::int64_t cols, std::int64_t stride) {
+// Rows of x as the kernels see them.
+void round_rows(Arithmetic arithmetic, std::vector<float>& x, std::int64_t cols,
+                std::int64_t stride) {
   constexpr std::int64_t kBlock = 32;
-  for (std::int64_t i = 0; i < m; ++i) {
-    for (std::int64_t k = 0; k < cols; k += kBlock) round_block(x.data() + i * stride + k, kBlock);
+  if (arithmetic == Arithmetic::kBf16) {
+    for (float& v : x) v = to_float(to_bf16(v));
+  }
+  if (arithmetic != Arithmetic::kInt8) return;
+  for (auto row = x.data(); row < x.data() + x.size(); row += stride) {
+    for (std::int64_t k = 0; k < cols; k += kBlock) round_block(row + k, kBlock);
   }
 }
 
@@ -93,7 +99,7 @@ std::string check_linear(const Case& c, const RunLinear& run) {
   args.y_stride = y_stride;
   args.accumulate = c.accumulate;
   if (!run(args)) return "";
-  if (c.rounds) round_rows(x, c.m, cols, x_stride);
+  round_rows(c.arithmetic, x, cols, x_stride);
   if (const std::string damage = y.damage(); !damage.empty()) return damage;
 
   std::vector<float> w(static_cast<std::size_t>(rows * cols));
@@ -122,7 +128,7 @@ std::string check_linear(const Case& c, const RunLinear& run) {
 }
 
 // All shapes and row counts of one format.
-std::string check_format(const FormatPtr& format, bool rounds, const RunLinear& run) {
+std::string check_format(const FormatPtr& format, Arithmetic arithmetic, const RunLinear& run) {
   unsigned variant = 0;
   for (const std::int64_t cols : {1, 7, 24, 100, 128, 120, 384, 1280}) {
     if (!format->why_not(5, cols).empty()) continue;
@@ -135,7 +141,7 @@ std::string check_format(const FormatPtr& format, bool rounds, const RunLinear& 
                                                   .m = m,
                                                   .accumulate = variant % 2 == 0,
                                                   .bias = variant % 3 == 0,
-                                                  .rounds = rounds},
+                                                  .arithmetic = arithmetic},
                                                  run);
         if (!failure.empty()) return format->name() + ": " + failure;
       }
@@ -148,7 +154,6 @@ class LinearContract : public ::testing::TestWithParam<ImplRow> {};
 
 TEST_P(LinearContract, EveryFormatAndShape) {
   const auto backend = forced_backend("linear", GetParam().name);
-  const bool rounds = GetParam().arithmetic == Arithmetic::kInt8;
   int supported = 0;
   const RunLinear run = [&](LinearArgs args) {
     const LinearWeight prepared = backend->prepare(args.w->canonical);
@@ -157,7 +162,8 @@ TEST_P(LinearContract, EveryFormatAndShape) {
     supported += ran ? 1 : 0;
     return ran;
   };
-  for (const FormatPtr& format : formats()) EXPECT_EQ(check_format(format, rounds, run), "");
+  for (const FormatPtr& format : formats())
+    EXPECT_EQ(check_format(format, GetParam().arithmetic, run), "");
   EXPECT_GT(supported, 100);
 }
 

@@ -109,7 +109,7 @@ TEST(Bench, MeasuresBothPhasesAgainstTheLimits) {
   EXPECT_EQ(unknown.arithmetic_fraction, 0);
 
   options.bytes_per_second = 1e9;
-  options.float32_per_second = 1e9;
+  options.operations_per_second = [](Arithmetic) { return 1e9; };
   const BenchResult known = bench(model, options);
   // 2 layers, K and V of 2 heads of 16, BF16: 256 bytes a key; on average 5 + 2.5 keys, 2
   // sequences.

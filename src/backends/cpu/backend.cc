@@ -13,14 +13,13 @@ DeviceCaps choose_level(const std::string& isa) {
   const DeviceCaps machine = cpu::detect_caps();
   if (isa.empty()) return machine;
   std::string names;
-  for (const cpu::Level* level : cpu::kLevels) {
-    if (isa == to_string(level->isa)) {
-      if (level->isa == machine.isa) return machine;
-      if (level->isa < machine.isa) return {.isa = level->isa};
+  for (const CpuIsa level : cpu::kIsas) {
+    if (isa == to_string(level)) {
+      if (level <= machine.isa) return cpu::lowered(machine, level);
       fail(ErrorKind::kUnsupported, "NIBBLE_ISA: this machine has no {}; its best is {}", isa,
            to_string(machine.isa));
     }
-    names += (names.empty() ? "" : ", ") + std::string(to_string(level->isa));
+    names += (names.empty() ? "" : ", ") + std::string(to_string(level));
   }
   fail(ErrorKind::kUsage, "NIBBLE_ISA: '{}' is unknown on this processor; use one of {}", isa,
        names);

@@ -2,6 +2,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #elif defined(__aarch64__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -34,6 +36,13 @@ std::uint64_t xcr0() {
   return (static_cast<std::uint64_t>(high) << 32) | low;
 }
 
+// Linux gives a process the tile registers only when it asks for them.
+bool may_use_tiles() {
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
 }  // namespace
 
 DeviceCaps detect_caps() {
@@ -57,7 +66,9 @@ DeviceCaps detect_caps() {
   caps.isa = CpuIsa::kAvx512;
   caps.avx512_vnni = bit(extended.ecx, 11);
   caps.avx512_bf16 = bit(cpuid(7, 1).eax, 5);
-  caps.amx = bit(extended.edx, 24) && (states & kTileState) == kTileState;
+  const bool amx = bit(extended.edx, 22) && bit(extended.edx, 24) && caps.avx512_bf16 &&
+                   (states & kTileState) == kTileState && may_use_tiles();
+  if (amx) caps.isa = CpuIsa::kAmx;
   return caps;
 }
 
@@ -76,5 +87,16 @@ DeviceCaps detect_caps() {
 }
 
 #endif
+
+DeviceCaps lowered(const DeviceCaps& machine, CpuIsa level) {
+  DeviceCaps caps = machine;
+  caps.isa = level;
+  caps.avx512_vnni &= level >= CpuIsa::kAvx512;
+  caps.avx512_bf16 &= level >= CpuIsa::kAvx512;
+  caps.neon_dotprod &= level == CpuIsa::kNeon;
+  caps.neon_i8mm &= level == CpuIsa::kNeon;
+  caps.neon_bf16 &= level == CpuIsa::kNeon;
+  return caps;
+}
 
 }  // namespace nibble::cpu

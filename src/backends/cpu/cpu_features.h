@@ -10,4 +10,7 @@ namespace nibble::cpu {
 // kernel says in the auxiliary vector): neon is Advanced SIMD. Thread-safe.
 DeviceCaps detect_caps();
 
+// The same machine used up to `level` only.
+DeviceCaps lowered(const DeviceCaps& machine, CpuIsa level);
+
 }  // namespace nibble::cpu

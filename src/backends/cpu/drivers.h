@@ -1,6 +1,7 @@
 // The host side of the CPU implementations: they cut an op into tasks for the kernels of a level.
 #pragma once
 
+#include "backends/cpu/bf16_kernels.h"
 #include "backends/cpu/int8_kernels.h"
 #include "backends/cpu/kernel_table.h"
 #include "ops/args.h"
@@ -19,6 +20,10 @@ void run_blocked(const KernelTable& kernels, const LinearArgs& args, ExecContext
 // Linear on byte codes, with activations rounded to bytes by block.
 Support int8_fits(const Int8Kernels& kernels, const LinearArgs& args);
 void run_int8(const Int8Kernels& kernels, const LinearArgs& args, ExecContext& context);
+
+// Linear on bf16 weights, with activations rounded to bf16.
+Support bf16_fits(const Bf16Kernels& kernels, const LinearArgs& args);
+void run_bf16(const Bf16Kernels& kernels, const LinearArgs& args, ExecContext& context);
 
 Support attention_fits(const KernelTable& kernels, const AttentionArgs& args);
 void run_attention(const KernelTable& kernels, const AttentionArgs& args, ExecContext& context);

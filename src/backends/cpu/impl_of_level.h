@@ -32,33 +32,61 @@ constexpr Impl<Args> of_level(const char* name) {
   return {name, L::supports, L::run, Arithmetic::kFloat32, L::usable};
 }
 
-// Linear on byte codes, by instructions that not every machine of the level has: a flag of
-// DeviceCaps, or null. Rounding the activations is left out when results must be exact.
-template <const Level& kLevel, const Int8Kernels& (*kKernels)(), bool DeviceCaps::*kFlag>
-struct Int8OfLevel {
-  static bool usable(const DeviceCaps& caps) {
-    if constexpr (kFlag != nullptr) {
-      if (!(caps.*kFlag)) return false;
-    }
-    return caps.isa >= kLevel.isa;
-  }
-  static Support supports(const LinearArgs& args, const DeviceCaps& caps) {
-    if (!usable(caps)) {
-      return Support::no(fmt::format("needs {}{}", to_string(kLevel.isa),
-                                     kFlag == nullptr ? "" : " with products of bytes"));
-    }
-    if (caps.exact_activations) return Support::no("activations are not to be rounded");
-    return int8_fits(kKernels(), args);
-  }
-  static void run(const LinearArgs& args, ExecContext& context) {
-    run_int8(kKernels(), args, context);
+// Kernels beside those of a level, which need a flag of DeviceCaps (or, null, only the level).
+template <class Kernels>
+struct Unit {
+  CpuIsa isa;
+  Arithmetic arithmetic;
+  const Kernels& (*kernels)();
+  bool DeviceCaps::*flag = nullptr;
+
+  constexpr bool usable(const DeviceCaps& caps) const {
+    return caps.isa >= isa && (flag == nullptr || caps.*flag);
   }
 };
 
-template <const Level& kLevel, const Int8Kernels& (*kKernels)(), bool DeviceCaps::*kFlag = nullptr>
-constexpr Impl<LinearArgs> int8_of_level(const char* name) {
-  using L = Int8OfLevel<kLevel, kKernels, kFlag>;
-  return {name, L::supports, L::run, Arithmetic::kInt8, L::usable};
+// Linear by a unit that rounds activations: left out when results must be exact.
+template <const auto& kUnit, auto kFits, auto kRun>
+struct LinearOfUnit {
+  static bool usable(const DeviceCaps& caps) { return kUnit.usable(caps); }
+  static Support supports(const LinearArgs& args, const DeviceCaps& caps) {
+    if (!usable(caps)) {
+      return Support::no(fmt::format("needs {} with products of {}", to_string(kUnit.isa),
+                                     to_string(kUnit.arithmetic)));
+    }
+    if (caps.exact_activations) return Support::no("activations are not to be rounded");
+    return kFits(kUnit.kernels(), args);
+  }
+  static void run(const LinearArgs& args, ExecContext& context) {
+    kRun(kUnit.kernels(), args, context);
+  }
+};
+
+template <const auto& kUnit, auto kFits, auto kRun>
+constexpr Impl<LinearArgs> of_unit(const char* name) {
+  using L = LinearOfUnit<kUnit, kFits, kRun>;
+  return {name, L::supports, L::run, kUnit.arithmetic, L::usable};
+}
+
+// What measures the peak of a level or a unit.
+struct Probed {
+  CpuIsa isa;
+  Arithmetic arithmetic;
+  bool (*usable)(const DeviceCaps& caps);
+  ArithmeticProbe (*probe)();
+};
+
+template <const Level& kLevel>
+constexpr Probed probed_level() {
+  return {kLevel.isa, Arithmetic::kFloat32,
+          [](const DeviceCaps& caps) { return caps.isa >= kLevel.isa; },
+          [] { return kLevel.kernels().probe; }};
+}
+
+template <const auto& kUnit>
+constexpr Probed probed_unit() {
+  return {kUnit.isa, kUnit.arithmetic, [](const DeviceCaps& caps) { return kUnit.usable(caps); },
+          [] { return kUnit.kernels().probe; }};
 }
 
 template <class Args>

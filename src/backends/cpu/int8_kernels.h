@@ -65,6 +65,7 @@ struct Int8Kernels {
   void (*quantize)(const float* x, std::int64_t i, const Int8Rows& rows);
   void (*direct)(const Int8Task& task);   // weights straight from the panels
   void (*blocked)(const Int8Task& task);  // weights unpacked into scratch first
+  ArithmeticProbe probe;
 };
 
 // Columns that blocked() unpacks at once, and the scratch it needs: the bytes of kPanelRows rows,

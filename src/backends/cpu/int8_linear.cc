@@ -26,10 +26,6 @@ Int8Rows allocate_rows(std::int64_t m, std::int64_t cols) {
   return rows;
 }
 
-const PanelWeight* panels_of(const LinearArgs& args) {
-  return dynamic_cast<const PanelWeight*>(args.w->packed.get());
-}
-
 }  // namespace
 
 Support int8_fits(const Int8Kernels& kernels, const LinearArgs& args) {

@@ -132,6 +132,12 @@ static inline KeyRange visible_keys(const AttentionTask& t, std::int64_t query) 
   return range;
 }
 
+// A loop of nothing but the products of a unit. What `run` returns depends on all of them.
+struct ArithmeticProbe {
+  double operations;  // of one round; a multiply-add is two
+  float (*run)(std::int64_t rounds);
+};
+
 struct KernelTable {
   int lanes;
   int mr;                     // rows of an activation tile
@@ -179,12 +185,8 @@ struct KernelTable {
   void (*attention_rows)(const AttentionTask& task, KeyRange keys, float* part);
   void (*attention_merge)(const AttentionTask& task, float* parts, std::int64_t count);
 
-  // Loops that reach a limit of the machine; see kernels/probe.inl.h. Operations are those of one
-  // round. probe_int8 is null where the level has no byte products.
-  double probe_f32_operations;
-  float (*probe_multiply_add)(std::int64_t rounds);
-  double probe_int8_operations;
-  std::int64_t (*probe_int8)(std::int64_t rounds);
+  // Loops that reach a limit of the machine; see kernels/probe.inl.h.
+  ArithmeticProbe probe;
   float (*probe_read)(const float* data, std::int64_t count);
 };
 

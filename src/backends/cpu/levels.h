@@ -1,5 +1,6 @@
-// What the build has for its processor family: kLevels, the instruction-set levels, the best first,
-// and kLinearImpls, the implementations of linear, which differ most from family to family. The one
+// What the build has for its processor family: kIsas, the instruction-set levels, and kLevels,
+// those with a table of kernels, the best first; kProbed, what is measured, rising; and
+// kLinearImpls, the implementations of linear, which differ most from family to family. The one
 // place that asks which family it is; the units of isa/ are chosen by CMake.
 #pragma once
 

@@ -5,17 +5,31 @@
 
 namespace nibble::cpu {
 
+inline constexpr CpuIsa kIsas[] = {CpuIsa::kNeon, CpuIsa::kGeneric};
+
 inline constexpr Level kNeon = {CpuIsa::kNeon, neon_kernels};
 inline constexpr const Level* kLevels[] = {&kNeon, &kGeneric};
 
+inline constexpr Unit<Int8Kernels> kNeonDotprod = {CpuIsa::kNeon, Arithmetic::kInt8,
+                                                   neon_dotprod_kernels, &DeviceCaps::neon_dotprod};
+inline constexpr Unit<Int8Kernels> kNeonI8mm = {CpuIsa::kNeon, Arithmetic::kInt8, neon_i8mm_kernels,
+                                                &DeviceCaps::neon_i8mm};
+
 inline constexpr Impl<LinearArgs> kLinearImpls[] = {
-    int8_of_level<kNeon, neon_i8mm_kernels, &DeviceCaps::neon_i8mm>("neon_i8mm"),
-    int8_of_level<kNeon, neon_dotprod_kernels, &DeviceCaps::neon_dotprod>("neon_dotprod"),
+    of_unit<kNeonI8mm, int8_fits, run_int8>("neon_i8mm"),
+    of_unit<kNeonDotprod, int8_fits, run_int8>("neon_dotprod"),
     of_level<LinearArgs, kNeon, gemv_fits, run_gemv>("neon_gemv"),
     of_level<LinearArgs, kNeon, blocked_fits, run_blocked>("neon_blocked"),
     of_level<LinearArgs, kGeneric, gemv_fits, run_gemv>("generic_gemv"),
     of_level<LinearArgs, kGeneric, blocked_fits, run_blocked>("generic_blocked"),
     kReferenceLinear,
+};
+
+inline constexpr Probed kProbed[] = {
+    probed_level<kGeneric>(),
+    probed_level<kNeon>(),
+    probed_unit<kNeonDotprod>(),
+    probed_unit<kNeonI8mm>(),
 };
 
 }  // namespace nibble::cpu

@@ -5,20 +5,38 @@
 
 namespace nibble::cpu {
 
+inline constexpr CpuIsa kIsas[] = {CpuIsa::kAmx, CpuIsa::kAvx512, CpuIsa::kAvx2, CpuIsa::kGeneric};
+
 inline constexpr Level kAvx2 = {CpuIsa::kAvx2, avx2_kernels};
 inline constexpr Level kAvx512 = {CpuIsa::kAvx512, avx512_kernels};
 inline constexpr const Level* kLevels[] = {&kAvx512, &kAvx2, &kGeneric};
 
+inline constexpr Unit<Int8Kernels> kAvx2Int8 = {CpuIsa::kAvx2, Arithmetic::kInt8,
+                                                avx2_int8_kernels};
+inline constexpr Unit<Int8Kernels> kAvx512Vnni = {CpuIsa::kAvx512, Arithmetic::kInt8,
+                                                  avx512_vnni_kernels, &DeviceCaps::avx512_vnni};
+inline constexpr Unit<Bf16Kernels> kAvx512Bf16 = {CpuIsa::kAvx512, Arithmetic::kBf16,
+                                                  avx512_bf16_kernels, &DeviceCaps::avx512_bf16};
+inline constexpr Unit<Bf16Kernels> kAmx = {CpuIsa::kAmx, Arithmetic::kBf16, amx_kernels};
+
 inline constexpr Impl<LinearArgs> kLinearImpls[] = {
-    int8_of_level<kAvx512, avx512_vnni_kernels, &DeviceCaps::avx512_vnni>("avx512_vnni"),
+    of_unit<kAmx, bf16_fits, run_bf16>("amx_bf16"),
+    of_unit<kAvx512Vnni, int8_fits, run_int8>("avx512_vnni"),
+    of_unit<kAvx512Bf16, bf16_fits, run_bf16>("avx512_bf16"),
     of_level<LinearArgs, kAvx512, gemv_fits, run_gemv>("avx512_gemv"),
     of_level<LinearArgs, kAvx512, blocked_fits, run_blocked>("avx512_blocked"),
-    int8_of_level<kAvx2, avx2_int8_kernels>("avx2_int8"),
+    of_unit<kAvx2Int8, int8_fits, run_int8>("avx2_int8"),
     of_level<LinearArgs, kAvx2, gemv_fits, run_gemv>("avx2_gemv"),
     of_level<LinearArgs, kAvx2, blocked_fits, run_blocked>("avx2_blocked"),
     of_level<LinearArgs, kGeneric, gemv_fits, run_gemv>("generic_gemv"),
     of_level<LinearArgs, kGeneric, blocked_fits, run_blocked>("generic_blocked"),
     kReferenceLinear,
+};
+
+inline constexpr Probed kProbed[] = {
+    probed_level<kGeneric>(), probed_level<kAvx2>(),      probed_unit<kAvx2Int8>(),
+    probed_level<kAvx512>(),  probed_unit<kAvx512Bf16>(), probed_unit<kAvx512Vnni>(),
+    probed_unit<kAmx>(),
 };
 
 }  // namespace nibble::cpu

@@ -38,14 +38,11 @@ std::string field(const fs::path& path, const std::string& key) {
 std::vector<std::string> isa_flags() {
   const DeviceCaps caps = detect_caps();
   std::vector<std::string> flags;
-  for (const Level* level : std::views::reverse(kLevels)) {
-    if (level->isa > CpuIsa::kGeneric && level->isa <= caps.isa) {
-      flags.emplace_back(to_string(level->isa));
-    }
+  for (const CpuIsa level : std::views::reverse(kIsas)) {
+    if (level > CpuIsa::kGeneric && level <= caps.isa) flags.emplace_back(to_string(level));
   }
   if (caps.avx512_vnni) flags.emplace_back("avx512_vnni");
   if (caps.avx512_bf16) flags.emplace_back("avx512_bf16");
-  if (caps.amx) flags.emplace_back("amx");
   if (caps.neon_dotprod) flags.emplace_back("dotprod");
   if (caps.neon_i8mm) flags.emplace_back("i8mm");
   if (caps.neon_bf16) flags.emplace_back("bf16");

@@ -187,4 +187,8 @@ std::byte* PanelWeight::scale_at(std::int64_t index) {
          index * static_cast<std::int64_t>(dtype_size(scales_.dtype()));
 }
 
+const PanelWeight* panels_of(const LinearArgs& args) {
+  return dynamic_cast<const PanelWeight*>(args.w->packed.get());
+}
+
 }  // namespace nibble::cpu

@@ -44,4 +44,7 @@ class PanelWeight final : public PackedWeight {
   Tensor zeros_;   // likewise, of bytes; may be empty
 };
 
+// Null when the weight of the call is in no panels.
+const PanelWeight* panels_of(const LinearArgs& args);
+
 }  // namespace nibble::cpu

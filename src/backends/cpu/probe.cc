@@ -4,7 +4,6 @@
 #include <atomic>
 #include <chrono>
 #include <functional>
-#include <ranges>
 
 #include "backends/cpu/levels.h"
 #include "tensor/tensor.h"
@@ -57,51 +56,38 @@ Rate measure_bandwidth(ThreadPool& pool, const KernelTable& kernels) {
   });
 }
 
-ArithmeticPeak measure_peak(ThreadPool& pool, CpuIsa isa, const KernelTable& kernels, bool int8) {
-  constexpr std::int64_t kRounds = 1'000'000;
-  ArithmeticPeak peak;
-  peak.isa = isa;
-  peak.f32 = rate(pool, kernels.probe_f32_operations * kRounds, [&](std::int64_t) {
-    g_sink = static_cast<double>(kernels.probe_multiply_add(kRounds));
-  });
-  if (int8) {
-    peak.int8 = rate(pool, kernels.probe_int8_operations * kRounds, [&](std::int64_t) {
-      g_sink = static_cast<double>(kernels.probe_int8(kRounds));
-    });
-  }
-  return peak;
+Rate measure_peak(ThreadPool& pool, const ArithmeticProbe& probe) {
+  constexpr double kOperations = 4e8;  // of a burst: a millisecond or more
+  const auto rounds = static_cast<std::int64_t>(kOperations / probe.operations);
+  return rate(pool, probe.operations * static_cast<double>(rounds),
+              [&](std::int64_t) { g_sink = static_cast<double>(probe.run(rounds)); });
 }
 
-// The instruction that probe_int8 of the level measures is not on every machine that has the level.
-bool has_byte_products(CpuIsa isa, const DeviceCaps& caps) {
-  switch (isa) {
-    case CpuIsa::kGeneric:
-      return false;
-    case CpuIsa::kAvx2:
-      return true;
-    case CpuIsa::kAvx512:
-      return caps.avx512_vnni;
-    case CpuIsa::kNeon:
-      return caps.neon_dotprod;
+const KernelTable& widest_kernels(const DeviceCaps& caps) {
+  for (const Level* level : kLevels) {
+    if (level->isa <= caps.isa) return level->kernels();
   }
-  return false;
+  return generic_kernels();
 }
 
 }  // namespace
 
 MachineLimits measure_machine(ThreadPool& pool, const DeviceCaps& caps) {
   MachineLimits limits;
-  const KernelTable* widest = nullptr;
-  for (const Level* level : std::views::reverse(kLevels)) {
-    if (level->isa > caps.isa) break;
-    widest = &level->kernels();
-    limits.peaks.push_back(
-        measure_peak(pool, level->isa, *widest, has_byte_products(level->isa, caps)));
+  for (const Probed& probed : kProbed) {
+    if (!probed.usable(caps)) continue;
+    limits.peaks.push_back({probed.isa, probed.arithmetic, measure_peak(pool, probed.probe())});
   }
-  limits.read_bandwidth = measure_bandwidth(pool, *widest);
+  limits.read_bandwidth = measure_bandwidth(pool, widest_kernels(caps));
   return limits;
 }
 
-const ArithmeticPeak& best_peak(const MachineLimits& limits) { return limits.peaks.back(); }
+Rate MachineLimits::peak(Arithmetic arithmetic) const {
+  Rate best;
+  for (const ArithmeticPeak& peak : peaks) {
+    if (peak.arithmetic == arithmetic && peak.rate.all_threads > best.all_threads) best = peak.rate;
+  }
+  return best;
+}
 
 }  // namespace nibble::cpu

@@ -16,25 +16,25 @@ struct Rate {
   double all_threads = 0;
 };
 
-// Peak rates of one instruction-set level in operations a second (a multiply-add counts as two).
-// Zero where the level lacks the instruction.
+// Peak rate of one kind of products of one instruction-set level, in operations a second (a
+// multiply-add counts as two).
 struct ArithmeticPeak {
   CpuIsa isa = CpuIsa::kGeneric;
-  Rate f32;   // float32 multiply-adds
-  Rate int8;  // products of unsigned by signed bytes, summed to 32 bits
+  Arithmetic arithmetic = Arithmetic::kFloat32;
+  Rate rate;
 };
 
 struct MachineLimits {
   Rate read_bandwidth;  // bytes a second, from memory (a block larger than the caches)
-  std::vector<ArithmeticPeak> peaks;  // rising levels, up to caps.isa
+  std::vector<ArithmeticPeak> peaks;  // of what the caps allow, rising levels
+
+  // The fastest of that kind, as a fraction's denominator for kernels; zero when there is none.
+  Rate peak(Arithmetic arithmetic) const;
 };
 
 // Best of several short bursts, so that a busy neighbour disturbs little; takes about two seconds
 // and 256 MiB. kMemory when that cannot be had.
 MachineLimits measure_machine(ThreadPool& pool, const DeviceCaps& caps);
-
-// The peak of the highest level, as a fraction's denominator for kernels.
-const ArithmeticPeak& best_peak(const MachineLimits& limits);
 
 struct MachineInfo {
   std::string cpu_model;           // as /proc/cpuinfo names it; empty when it does not

@@ -48,8 +48,9 @@ void bench_model(const ModelBenchOptions& options, Context& context) {
   const cpu::MachineLimits limits = cpu::measure_machine(backend->pool(), backend->caps());
   BenchOptions bench_options = options.bench;
   bench_options.bytes_per_second = limits.read_bandwidth.all_threads;
-  bench_options.float32_per_second = cpu::best_peak(limits).f32.all_threads;
-  bench_options.int8_per_second = cpu::best_peak(limits).int8.all_threads;
+  bench_options.operations_per_second = [&limits](Arithmetic arithmetic) {
+    return limits.peak(arithmetic).all_threads;
+  };
   if (const auto kv = parse_model_format(options.format).kv) bench_options.kv_type = *kv;
   if (const auto kv = parse_kv_option(options.kv_type)) bench_options.kv_type = *kv;
   const Model model = load_bench_model(options, *backend, context);
@@ -67,15 +68,14 @@ void bench_model(const ModelBenchOptions& options, Context& context) {
                      {"weight_bytes", result.cost.weight_bytes},
                      {"kv_bytes", result.kv_bytes},
                      {"read_bytes_per_second", bench_options.bytes_per_second},
-                     {"float32_per_second", bench_options.float32_per_second},
-                     {"int8_per_second", bench_options.int8_per_second}};
-  context.emit(
-      json, fmt::format("prefill {:.1f} tokens/s, {:.1f} % of the measured {:.0f} GOP/s ({})\n"
-                        "decode  {:.1f} tokens/s, {:.1f} % of the measured {:.1f} GB/s\n",
-                        result.pp_tokens_per_second, 100 * result.arithmetic_fraction,
-                        bench_options.limit(result.arithmetic) / 1e9, to_string(result.arithmetic),
-                        result.tg_tokens_per_second, 100 * result.bandwidth_fraction,
-                        bench_options.bytes_per_second / 1e9));
+                     {"operations_per_second", result.operations_per_second}};
+  context.emit(json,
+               fmt::format("prefill {:.1f} tokens/s, {:.1f} % of the measured {:.0f} GOP/s ({})\n"
+                           "decode  {:.1f} tokens/s, {:.1f} % of the measured {:.1f} GB/s\n",
+                           result.pp_tokens_per_second, 100 * result.arithmetic_fraction,
+                           result.operations_per_second / 1e9, to_string(result.arithmetic),
+                           result.tg_tokens_per_second, 100 * result.bandwidth_fraction,
+                           bench_options.bytes_per_second / 1e9));
 }
 
 LinearBench::Shape parse_shape(const std::string& text) {

@@ -54,8 +54,7 @@ std::string limits_text(const cpu::MachineLimits& limits) {
   };
   add("memory read", limits.read_bandwidth, "GB/s");
   for (const cpu::ArithmeticPeak& peak : limits.peaks) {
-    add(fmt::format("{} float32", to_string(peak.isa)), peak.f32, "GFLOP/s");
-    add(fmt::format("{} int8", to_string(peak.isa)), peak.int8, "GOP/s");
+    add(fmt::format("{} {}", to_string(peak.isa), to_string(peak.arithmetic)), peak.rate, "GOP/s");
   }
   return format_table(rows);
 }
@@ -81,8 +80,8 @@ void doctor(const DoctorOptions& options, Context& context) {
     json["peaks"] = Json::array();
     for (const cpu::ArithmeticPeak& peak : limits.peaks) {
       json["peaks"].push_back({{"isa", to_string(peak.isa)},
-                               {"f32_flops_per_second", rate_json(peak.f32)},
-                               {"int8_ops_per_second", rate_json(peak.int8)}});
+                               {"arithmetic", to_string(peak.arithmetic)},
+                               {"operations_per_second", rate_json(peak.rate)}});
     }
     text += '\n' + limits_text(limits);
   }

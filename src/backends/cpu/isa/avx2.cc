@@ -15,15 +15,12 @@ namespace {
 #include "backends/cpu/kernels/codes_avx2.inl.h"
 #include "backends/cpu/kernels/level.inl.h"
 #include "backends/cpu/kernels/rope.inl.h"
-#include "backends/cpu/kernels/probe_int8_avx2.inl.h"
 // clang-format on
 
 constexpr KernelTable make_table() {
   KernelTable table = level_table();
   table.gemv_rows = 12;
   table.rope = rope;
-  table.probe_int8_operations = 2.0 * 32 * kChains;
-  table.probe_int8 = probe_int8;
   return table;
 }
 

@@ -15,14 +15,11 @@ namespace {
 #include "backends/cpu/kernels/codes_avx512.inl.h"
 #include "backends/cpu/kernels/level.inl.h"
 #include "backends/cpu/kernels/rope.inl.h"
-#include "backends/cpu/kernels/probe_int8_avx512.inl.h"
 // clang-format on
 
 constexpr KernelTable make_table() {
   KernelTable table = level_table();
   table.rope = rope;
-  table.probe_int8_operations = 2.0 * 64 * kChains;
-  table.probe_int8 = probe_int8;
   return table;
 }
 

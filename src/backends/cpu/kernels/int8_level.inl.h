@@ -9,6 +9,7 @@
 #include "backends/cpu/kernels/int8_panels.inl.h"
 #include "backends/cpu/kernels/int8_direct.inl.h"
 #include "backends/cpu/kernels/int8_blocked.inl.h"
+#include "backends/cpu/kernels/int8_probe.inl.h"
 // clang-format on
 
 constexpr Int8Kernels int8_table() {
@@ -18,5 +19,6 @@ constexpr Int8Kernels int8_table() {
       .quantize = int8_quantize,
       .direct = int8_direct,
       .blocked = int8_blocked,
+      .probe = {2.0 * kVecBytes * kIntChains, int8_probe},
   };
 }

@@ -20,7 +20,7 @@
 #include "backends/cpu/kernels/probe.inl.h"
 // clang-format on
 
-// What not every level has (rope, byte products) is null.
+// What not every level has (rope) is null.
 constexpr KernelTable level_table() {
   KernelTable table{};
   table.lanes = kLanes;
@@ -45,8 +45,7 @@ constexpr KernelTable level_table() {
   table.attention_part_floats = attention_part_floats;
   table.attention_rows = attention_rows;
   table.attention_merge = attention_merge;
-  table.probe_f32_operations = 2.0 * kLanes * kChains;
-  table.probe_multiply_add = probe_multiply_add;
+  table.probe = {2.0 * kLanes * kChains, probe_multiply_add};
   table.probe_read = probe_read;
   return table;
 }

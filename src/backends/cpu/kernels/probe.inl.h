@@ -4,8 +4,7 @@
 // Enough independent chains to fill the multiply-add units whatever their latency.
 constexpr int kChains = 12;
 
-// `rounds` multiply-adds on each chain; returns a value that depends on all, so that none is
-// dropped. Operations: 2 * kLanes * kChains * rounds.
+// `rounds` multiply-adds on each chain.
 float probe_multiply_add(std::int64_t rounds) {
   Vec acc[kChains];
 #pragma GCC unroll 12

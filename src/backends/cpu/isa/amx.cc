@@ -1,0 +1,44 @@
+// The bf16 kernels of machines with AMX. See kernel_table.h for what must not be included here.
+#include <immintrin.h>
+
+#include "backends/cpu/bf16_kernels.h"
+#include "backends/cpu/int8_kernels.h"
+
+namespace nibble::cpu {
+namespace {
+
+// Each file uses the ones before it.
+// clang-format off
+#include "backends/cpu/kernels/vec_avx512.inl.h"
+#include "backends/cpu/kernels/bytes_avx512.inl.h"
+#include "backends/cpu/kernels/floats.inl.h"
+#include "backends/cpu/kernels/tile_output.inl.h"
+#include "backends/cpu/kernels/int8_panels.inl.h"
+#include "backends/cpu/kernels/bf16_avx512.inl.h"
+#include "backends/cpu/kernels/bf16_rows.inl.h"
+#include "backends/cpu/kernels/bf16_panels.inl.h"
+#include "backends/cpu/kernels/bf16_unpack.inl.h"
+#include "backends/cpu/kernels/bf16_direct.inl.h"
+#include "backends/cpu/kernels/amx_tiles.inl.h"
+#include "backends/cpu/kernels/amx_gemm.inl.h"
+#include "backends/cpu/kernels/amx_probe.inl.h"
+// clang-format on
+
+}  // namespace
+
+const Bf16Kernels& amx_kernels() {
+  static constexpr Bf16Kernels kTable = {
+      .direct_rows = 16,
+      .unpack_min_rows = 48,
+      .depth = 512,
+      .narrow = bf16_narrow,
+      .direct = bf16_direct,
+      .pack = bf16_pack,
+      .unpack = bf16_unpack,
+      .gemm = amx_gemm,
+      .probe = {kAmxProbeOperations, amx_probe},
+  };
+  return kTable;
+}
+
+}  // namespace nibble::cpu

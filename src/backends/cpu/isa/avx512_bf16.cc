@@ -1,0 +1,39 @@
+// The bf16 kernels of machines with AVX512-BF16. See kernel_table.h for what must not be included
+// here.
+#include <immintrin.h>
+
+#include "backends/cpu/bf16_kernels.h"
+
+namespace nibble::cpu {
+namespace {
+
+// Each file uses the ones before it.
+// clang-format off
+#include "backends/cpu/kernels/vec_avx512.inl.h"
+#include "backends/cpu/kernels/bf16_avx512.inl.h"
+#include "backends/cpu/kernels/tile_output.inl.h"
+#include "backends/cpu/kernels/bf16_rows.inl.h"
+#include "backends/cpu/kernels/bf16_panels.inl.h"
+#include "backends/cpu/kernels/bf16_direct.inl.h"
+#include "backends/cpu/kernels/bf16_gemm.inl.h"
+#include "backends/cpu/kernels/bf16_probe.inl.h"
+// clang-format on
+
+}  // namespace
+
+const Bf16Kernels& avx512_bf16_kernels() {
+  static constexpr Bf16Kernels kTable = {
+      .direct_rows = 24,
+      .unpack_min_rows = 0,
+      .depth = 1024,
+      .narrow = bf16_narrow,
+      .direct = bf16_direct,
+      .pack = bf16_pack,
+      .unpack = nullptr,
+      .gemm = bf16_gemm,
+      .probe = {4.0 * kPairLanes * kPairChains, bf16_probe},
+  };
+  return kTable;
+}
+
+}  // namespace nibble::cpu
