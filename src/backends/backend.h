@@ -10,6 +10,7 @@
 
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -54,6 +55,10 @@ class Backend {
 #define NIBBLE_OP(name, Args) virtual void run(const Args& args) = 0;
 #include "ops/ops.def"
 #undef NIBBLE_OP
+
+  // Calls with the same x, x_stride and m, whose results do not overlap: as one run() each, but
+  // what an implementation makes of x may be made once.
+  virtual void run_together(std::span<const LinearArgs> calls) = 0;
 
   // Takes a weight for use in LinearArgs; may repack it for its kernels. A weight with a name (one
   // that no other weight of the model has) is looked up in the packed store first.

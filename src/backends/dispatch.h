@@ -2,6 +2,7 @@
 #pragma once
 
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -44,10 +45,26 @@ class OpDispatcher {
   // Runs the first implementation that supports `args` (the forced one if any). With a sink, every
   // new outcome of the walk is logged once.
   void run(const Args& args, ExecContext& context, const LogSink& verbose) {
-    std::string refusals;
-    const Impl<Args>& impl = choose(args, context.caps, refusals);
-    if (verbose) log_once(verbose, impl.name + refusals);
-    impl.run(args, context);
+    choose(args, context.caps, verbose).run(args, context);
+  }
+
+  // As run() for each of `calls`; neighbours that the same implementation runs are handed to it
+  // together.
+  void run_together(std::span<const Args> calls, ExecContext& context, const LogSink& verbose) {
+    while (!calls.empty()) {
+      const Impl<Args>& impl = choose(calls.front(), context.caps, verbose);
+      std::size_t count = 1;
+      while (impl.run_together != nullptr && count < calls.size() &&
+             &choose(calls[count], context.caps, verbose) == &impl) {
+        ++count;
+      }
+      if (count > 1) {
+        impl.run_together(calls.first(count), context);
+      } else {
+        impl.run(calls.front(), context);
+      }
+      calls = calls.subspan(count);
+    }
   }
 
   void append_rows(std::vector<ImplRow>& rows, const DeviceCaps& caps) const {
@@ -58,22 +75,34 @@ class OpDispatcher {
 
   // Of the implementation that would run. kUnsupported as run().
   Arithmetic arithmetic_of(const Args& args, const DeviceCaps& caps) const {
-    std::string refusals;
-    return choose(args, caps, refusals).arithmetic;
+    return find(args, caps, nullptr).arithmetic;
   }
 
  private:
-  // The first implementation that supports `args`; the reasons of those before it are appended.
-  const Impl<Args>& choose(const Args& args, const DeviceCaps& caps, std::string& refusals) const {
+  const Impl<Args>& choose(const Args& args, const DeviceCaps& caps, const LogSink& verbose) {
+    if (!verbose) return find(args, caps, nullptr);
+    std::string refusals;
+    const Impl<Args>& impl = find(args, caps, &refusals);
+    log_once(verbose, impl.name + refusals);
+    return impl;
+  }
+
+  // The first implementation that supports `args`; the reasons of those before it are appended to
+  // `refusals`, if it is wanted (most calls are made thousands of times).
+  const Impl<Args>& find(const Args& args, const DeviceCaps& caps, std::string* refusals) const {
     for (const Impl<Args>& impl : impls_) {
       if (forced_ != nullptr && &impl != forced_) continue;
+      if (refusals == nullptr && !impl.usable(caps)) continue;
       const Support support = impl.supports(args, caps);
       if (support.ok) return impl;
-      refusals +=
-          std::string(refusals.empty() ? " (" : "; ") + "not " + impl.name + ": " + support.why;
+      if (refusals == nullptr) continue;
+      *refusals +=
+          std::string(refusals->empty() ? " (" : "; ") + "not " + impl.name + ": " + support.why;
     }
+    std::string reasons;
+    if (refusals == nullptr) find(args, caps, &reasons);  // fails, with every reason
     fail(ErrorKind::kUnsupported, "{}: no implementation can run this{}", op_,
-         refusals.empty() ? "" : refusals + ")");
+         refusals->empty() ? "" : *refusals + ")");
   }
 
   void log_once(const LogSink& sink, const std::string& outcome) {

@@ -56,6 +56,9 @@ struct Impl {
   Arithmetic arithmetic = Arithmetic::kFloat32;
   // Whether the machine has the instructions, whatever the arguments.
   bool (*usable)(const DeviceCaps& caps) = [](const DeviceCaps&) { return true; };
+  // Runs calls that read the same input, so that what is made of it is made once; null: one call
+  // after the other.
+  void (*run_together)(std::span<const Args> calls, ExecContext& context) = nullptr;
 };
 
 template <class Args>

@@ -193,6 +193,44 @@ TEST_P(LinearContract, SameBitsForAnyNumberOfThreads) {
   }
 }
 
+// Weights of several formats and sizes, some of which the implementation may not support.
+TEST_P(LinearContract, TogetherIsAsOneByOne) {
+  const auto backend = forced_backend("linear", GetParam().name);
+  constexpr std::int64_t kCols = 256;
+  std::vector<LinearWeight> weights;
+  for (const char* name : {"int4_g64_asym", "int4_g128_sym", "int8_channel_sym", "bf16", "f32"}) {
+    for (const std::int64_t rows : {70, 33}) {
+      const std::vector<float> w = random_floats(rows * kCols, 10);
+      weights.push_back(backend->prepare(parse_weight_format(name)->encode(w.data(), rows, kCols)));
+    }
+  }
+  for (const std::int64_t m : {1, 20, 70}) {
+    const std::vector<float> x = random_floats(m * kCols, 11);
+    std::vector<LinearArgs> calls;
+    std::vector<std::vector<float>> expected;
+    for (const LinearWeight& weight : weights) {
+      LinearArgs args;
+      args.x = x.data();
+      args.x_stride = kCols;
+      args.m = m;
+      args.w = &weight;
+      args.y_stride = weight.canonical.rows;
+      std::vector<float> y(static_cast<std::size_t>(m * args.y_stride), NAN);
+      args.y = y.data();
+      if (!try_run(*backend, args)) continue;
+      calls.push_back(args);
+      expected.push_back(std::move(y));
+    }
+    std::vector<std::vector<float>> together;
+    for (LinearArgs& call : calls) {
+      together.emplace_back(static_cast<std::size_t>(m * call.y_stride), NAN);
+      call.y = together.back().data();
+    }
+    backend->run_together(calls);
+    EXPECT_EQ(together, expected) << "m " << m;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Impls, LinearContract, ::testing::ValuesIn(usable_rows("linear")),
                          [](const auto& test) { return test.param.name; });
 

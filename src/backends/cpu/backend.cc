@@ -47,6 +47,10 @@ class CpuBackend final : public Backend {
 #include "ops/ops.def"
 #undef NIBBLE_OP
 
+  void run_together(std::span<const LinearArgs> calls) override {
+    linear_.run_together(calls, context_, verbose_);
+  }
+
   using Backend::prepare;
   LinearWeight prepare(QuantTensor weight, const std::string& name) override {
     std::shared_ptr<const cpu::PanelWeight> panels;

@@ -5,6 +5,7 @@
 #include "backends/cpu/bf16_kernels.h"
 #include "backends/cpu/drivers.h"
 #include "backends/cpu/panel_weight.h"
+#include "backends/cpu/parts.h"
 #include "backends/cpu/scratch.h"
 #include "backends/cpu/weight_view.h"
 
@@ -22,10 +23,10 @@ struct Bf16Rows {
   std::int64_t stride = 0;
 };
 
-Bf16Rows narrow_rows(const Bf16Kernels& kernels, const LinearArgs& args, std::int64_t begin,
+Bf16Rows narrow_rows(const Bf16Kernels& kernels, const LinearArgs& input, std::int64_t begin,
                      std::int64_t m, ThreadPool& pool) {
   thread_local Scratch scratch;
-  const std::int64_t cols = args.w->canonical.cols;
+  const std::int64_t cols = input.w->canonical.cols;
   // Rows a power of two apart would compete for the same sets of the caches.
   Bf16Rows rows;
   rows.stride = round_up(cols, kBf16Step) + kBf16Step;
@@ -33,94 +34,51 @@ Bf16Rows narrow_rows(const Bf16Kernels& kernels, const LinearArgs& args, std::in
       scratch.floats(round_up(m, kBf16TileRows) * rows.stride / 2));
   pool.parallel_for(m, 16, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t i = first; i < last; ++i) {
-      kernels.narrow(args.x + (begin + i) * args.x_stride, cols, rows.x + i * rows.stride);
+      kernels.narrow(input.x + (begin + i) * input.x_stride, cols, rows.x + i * rows.stride);
     }
   });
   return rows;
 }
 
-void run_direct(const Bf16Kernels& kernels, const LinearArgs& args, const WeightView& w,
-                ThreadPool& pool) {
+void run_direct(const Bf16Kernels& kernels, std::span<const LinearArgs> calls, ThreadPool& pool) {
   constexpr std::int64_t kTaskBytes = 32768;
-  const Bf16Rows rows = narrow_rows(kernels, args, 0, args.m, pool);
-  const Bf16DirectTask whole = {.w = w.data,
-                                .row_bytes = w.row_bytes,
-                                .cols = w.cols,
-                                .x = rows.x,
-                                .x_stride = rows.stride,
-                                .m = args.m,
-                                .bias = args.bias,
-                                .y = args.y,
-                                .y_stride = args.y_stride,
-                                .add = args.accumulate};
-  const std::int64_t grain = std::max<std::int64_t>(1, kTaskBytes / w.row_bytes);
-  pool.parallel_for(w.rows, grain, [&](std::int64_t begin, std::int64_t end) {
-    Bf16DirectTask task = whole;
-    task.row_begin = begin;
-    task.row_end = end;
+  const Bf16Rows x = narrow_rows(kernels, calls.front(), 0, calls.front().m, pool);
+  const std::int64_t step =
+      std::max<std::int64_t>(1, kTaskBytes / (2 * calls.front().w->canonical.cols));
+  std::vector<Bf16DirectTask> tasks;
+  std::vector<std::int64_t> steps;
+  for (const LinearArgs& call : calls) {
+    const WeightView w = weight_view(call.w->canonical).value();
+    tasks.push_back({.w = w.data,
+                     .row_bytes = w.row_bytes,
+                     .cols = w.cols,
+                     .row_end = w.rows,
+                     .x = x.x,
+                     .x_stride = x.stride,
+                     .m = call.m,
+                     .bias = call.bias,
+                     .y = call.y,
+                     .y_stride = call.y_stride,
+                     .add = call.accumulate});
+    steps.push_back((w.rows + step - 1) / step);
+  }
+  parallel_for_parts(pool, steps, [&](std::size_t part, std::int64_t first, std::int64_t last) {
+    Bf16DirectTask task = tasks[part];
+    task.row_begin = first * step;
+    task.row_end = std::min(last * step, task.row_end);
     kernels.direct(task);
   });
 }
 
-// Many activation rows: each task owns a block of weight rows, which it brings into panels of bf16
-// once a call, some columns after the other.
-class Bf16Blocked {
+// The weight of one call as panels of bf16, a block of columns at a time.
+class PanelSource {
  public:
-  Bf16Blocked(const Bf16Kernels& kernels, const LinearArgs& args)
-      : kernels_(kernels),
-        args_(args),
-        rows_(args.w->canonical.rows),
-        cols_(args.w->canonical.cols),
-        integers_(panels_of(args)) {
-    if (integers_ == nullptr) floats_ = weight_view(args.w->canonical).value();
+  PanelSource(const Bf16Kernels& kernels, const LinearArgs& call)
+      : kernels_(kernels), rows_(call.w->canonical.rows), integers_(panels_of(call)) {
+    if (integers_ == nullptr) floats_ = weight_view(call.w->canonical).value();
   }
 
-  void run(ThreadPool& pool) {
-    // Narrow enough for four tasks a thread, wide enough that reading x again is cheap.
-    const std::int64_t fair = round_up(rows_ / (4 * pool.threads()), kBf16PanelRows);
-    const std::int64_t width = std::clamp(fair, kBf16PanelRows, kWidth);
-    for (std::int64_t begin = 0; begin < args_.m; begin += kMaxRows) {
-      const std::int64_t m = std::min(kMaxRows, args_.m - begin);
-      const Bf16Rows x = narrow_rows(kernels_, args_, begin, m, pool);
-      const Bf16GemmTask whole = {.a = x.x,
-                                  .a_stride = x.stride,
-                                  .m = m,
-                                  .c = args_.y + begin * args_.y_stride,
-                                  .c_stride = args_.y_stride};
-      pool.parallel_for((rows_ + width - 1) / width, 1, [&](std::int64_t first, std::int64_t last) {
-        for (std::int64_t i = first; i < last; ++i) {
-          run_block(whole, i * width, std::min((i + 1) * width, rows_));
-        }
-      });
-    }
-  }
-
- private:
-  void run_block(const Bf16GemmTask& whole, std::int64_t first, std::int64_t last) const {
-    thread_local Scratch scratch;
-    const std::int64_t panel_pairs = kernels_.depth / 2 * kBf16PanelRows;
-    auto* panels = reinterpret_cast<std::uint32_t*>(
-        scratch.floats(round_up(last - first, kBf16PanelRows) / kBf16PanelRows * panel_pairs));
-    Bf16GemmTask task = whole;
-    task.b = panels;
-    task.b_panel_stride = panel_pairs;
-    task.n = last - first;
-    task.c += first;
-    for (std::int64_t begin = 0; begin < cols_; begin += kernels_.depth) {
-      const std::int64_t count = std::min(kernels_.depth, cols_ - begin);
-      for (std::int64_t row = first; row < last; row += kBf16PanelRows) {
-        fill_panel(row, begin, count, panels + (row - first) / kBf16PanelRows * panel_pairs);
-      }
-      task.a = whole.a + begin;
-      task.k = round_up(count, kBf16Step);
-      task.bias = begin == 0 && args_.bias != nullptr ? args_.bias + first : nullptr;
-      task.add = args_.accumulate || begin > 0;
-      kernels_.gemm(task);
-    }
-  }
-
-  void fill_panel(std::int64_t row, std::int64_t begin, std::int64_t count,
-                  std::uint32_t* panel) const {
+  void fill(std::int64_t row, std::int64_t begin, std::int64_t count, std::uint32_t* panel) const {
     if (integers_ != nullptr) {
       kernels_.unpack(integers_->view(), row / kPanelRows, begin, count, panel);
     } else {
@@ -129,13 +87,65 @@ class Bf16Blocked {
     }
   }
 
+ private:
   const Bf16Kernels& kernels_;
-  const LinearArgs& args_;
   const std::int64_t rows_;
-  const std::int64_t cols_;
   const PanelWeight* integers_;
   WeightView floats_;  // when there are no panels
 };
+
+// Weight rows [first, last) of a call times rows [begin, begin + m) of x.
+void run_block(const Bf16Kernels& kernels, const LinearArgs& call, const Bf16Rows& x,
+               std::int64_t row_begin, std::int64_t m, std::int64_t first, std::int64_t last) {
+  thread_local Scratch scratch;
+  const PanelSource source(kernels, call);
+  const std::int64_t cols = call.w->canonical.cols;
+  const std::int64_t panel_pairs = kernels.depth / 2 * kBf16PanelRows;
+  auto* panels = reinterpret_cast<std::uint32_t*>(
+      scratch.floats(round_up(last - first, kBf16PanelRows) / kBf16PanelRows * panel_pairs));
+  for (std::int64_t begin = 0; begin < cols; begin += kernels.depth) {
+    const std::int64_t count = std::min(kernels.depth, cols - begin);
+    for (std::int64_t row = first; row < last; row += kBf16PanelRows) {
+      source.fill(row, begin, count, panels + (row - first) / kBf16PanelRows * panel_pairs);
+    }
+    kernels.gemm({.a = x.x + begin,
+                  .a_stride = x.stride,
+                  .b = panels,
+                  .b_panel_stride = panel_pairs,
+                  .m = m,
+                  .n = last - first,
+                  .k = round_up(count, kBf16Step),
+                  .bias = begin == 0 && call.bias != nullptr ? call.bias + first : nullptr,
+                  .c = call.y + row_begin * call.y_stride + first,
+                  .c_stride = call.y_stride,
+                  .add = call.accumulate || begin > 0});
+  }
+}
+
+// Many activation rows: each task owns a block of weight rows.
+void run_blocks(const Bf16Kernels& kernels, std::span<const LinearArgs> calls, ThreadPool& pool) {
+  std::int64_t rows = 0;
+  for (const LinearArgs& call : calls) rows += call.w->canonical.rows;
+  // Narrow enough for four tasks a thread, wide enough that reading x again is cheap.
+  const std::int64_t fair = round_up(rows / (4 * pool.threads()), kBf16PanelRows);
+  const std::int64_t width = std::clamp(fair, kBf16PanelRows, kWidth);
+  std::vector<std::int64_t> blocks;
+  for (const LinearArgs& call : calls) {
+    blocks.push_back((call.w->canonical.rows + width - 1) / width);
+  }
+  const std::int64_t total = calls.front().m;
+  for (std::int64_t begin = 0; begin < total; begin += kMaxRows) {
+    const std::int64_t m = std::min(kMaxRows, total - begin);
+    const Bf16Rows x = narrow_rows(kernels, calls.front(), begin, m, pool);
+    parallel_for_parts(pool, blocks, [&](std::size_t part, std::int64_t first, std::int64_t last) {
+      const LinearArgs& call = calls[part];
+      for (std::int64_t i = first; i < last; ++i) {
+        run_block(kernels, call, x, begin, m, i * width,
+                  std::min((i + 1) * width, call.w->canonical.rows));
+      }
+    });
+  }
+}
 
 }  // namespace
 
@@ -150,11 +160,11 @@ Support bf16_fits(const Bf16Kernels& kernels, const LinearArgs& args) {
   return Support::no("the weight is neither bf16 nor in panels of integers");
 }
 
-void run_bf16(const Bf16Kernels& kernels, const LinearArgs& args, ExecContext& context) {
-  if (args.m <= kernels.direct_rows && panels_of(args) == nullptr) {
-    run_direct(kernels, args, weight_view(args.w->canonical).value(), context.pool);
+void run_bf16(const Bf16Kernels& kernels, std::span<const LinearArgs> calls, ExecContext& context) {
+  if (calls.front().m <= kernels.direct_rows) {
+    run_direct(kernels, calls, context.pool);
   } else {
-    Bf16Blocked(kernels, args).run(context.pool);
+    run_blocks(kernels, calls, context.pool);
   }
 }
 

@@ -17,13 +17,13 @@ void run_gemv(const KernelTable& kernels, const LinearArgs& args, ExecContext& c
 Support blocked_fits(const KernelTable& kernels, const LinearArgs& args);
 void run_blocked(const KernelTable& kernels, const LinearArgs& args, ExecContext& context);
 
-// Linear on byte codes, with activations rounded to bytes by block.
+// Linear on byte codes, with activations rounded to bytes by block. The calls have one input.
 Support int8_fits(const Int8Kernels& kernels, const LinearArgs& args);
-void run_int8(const Int8Kernels& kernels, const LinearArgs& args, ExecContext& context);
+void run_int8(const Int8Kernels& kernels, std::span<const LinearArgs> calls, ExecContext& context);
 
-// Linear on bf16 weights, with activations rounded to bf16.
+// Linear by products of bf16, with activations rounded to bf16. The calls have one input.
 Support bf16_fits(const Bf16Kernels& kernels, const LinearArgs& args);
-void run_bf16(const Bf16Kernels& kernels, const LinearArgs& args, ExecContext& context);
+void run_bf16(const Bf16Kernels& kernels, std::span<const LinearArgs> calls, ExecContext& context);
 
 Support attention_fits(const KernelTable& kernels, const AttentionArgs& args);
 void run_attention(const KernelTable& kernels, const AttentionArgs& args, ExecContext& context);

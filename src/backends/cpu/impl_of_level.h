@@ -58,14 +58,17 @@ struct LinearOfUnit {
     return kFits(kUnit.kernels(), args);
   }
   static void run(const LinearArgs& args, ExecContext& context) {
-    kRun(kUnit.kernels(), args, context);
+    kRun(kUnit.kernels(), {&args, 1}, context);
+  }
+  static void run_together(std::span<const LinearArgs> calls, ExecContext& context) {
+    kRun(kUnit.kernels(), calls, context);
   }
 };
 
 template <const auto& kUnit, auto kFits, auto kRun>
 constexpr Impl<LinearArgs> of_unit(const char* name) {
   using L = LinearOfUnit<kUnit, kFits, kRun>;
-  return {name, L::supports, L::run, kUnit.arithmetic, L::usable};
+  return {name, L::supports, L::run, kUnit.arithmetic, L::usable, L::run_together};
 }
 
 // What measures the peak of a level or a unit.

@@ -4,6 +4,7 @@
 #include "backends/cpu/drivers.h"
 #include "backends/cpu/int8_kernels.h"
 #include "backends/cpu/panel_weight.h"
+#include "backends/cpu/parts.h"
 #include "backends/cpu/scratch.h"
 
 namespace nibble::cpu {
@@ -35,31 +36,35 @@ Support int8_fits(const Int8Kernels& kernels, const LinearArgs& args) {
   return Support::yes();
 }
 
-void run_int8(const Int8Kernels& kernels, const LinearArgs& args, ExecContext& context) {
-  const PanelWeight& weight = *panels_of(args);
-  const PanelView& view = weight.view();
-  const std::int64_t panels = (view.rows + kPanelRows - 1) / kPanelRows;
-  for (std::int64_t begin = 0; begin < args.m; begin += kMaxRows) {
-    const std::int64_t m = std::min(kMaxRows, args.m - begin);
-    const Int8Rows rows = allocate_rows(m, view.cols);
-    const float* x = args.x + begin * args.x_stride;
+void run_int8(const Int8Kernels& kernels, std::span<const LinearArgs> calls, ExecContext& context) {
+  const LinearArgs& input = calls.front();  // of all calls
+  std::vector<std::int64_t> panels;
+  for (const LinearArgs& call : calls) {
+    panels.push_back((call.w->canonical.rows + kPanelRows - 1) / kPanelRows);
+  }
+  for (std::int64_t begin = 0; begin < input.m; begin += kMaxRows) {
+    const std::int64_t m = std::min(kMaxRows, input.m - begin);
+    const Int8Rows rows = allocate_rows(m, input.w->canonical.cols);
+    const float* x = input.x + begin * input.x_stride;
     context.pool.parallel_for(m, 16, [&](std::int64_t first, std::int64_t last) {
-      for (std::int64_t i = first; i < last; ++i) kernels.quantize(x + i * args.x_stride, i, rows);
+      for (std::int64_t i = first; i < last; ++i) kernels.quantize(x + i * input.x_stride, i, rows);
     });
-    Int8Task whole = {.w = view,
-                      .x = rows,
-                      .m = m,
-                      .bias = args.bias,
-                      .y = args.y + begin * args.y_stride,
-                      .y_stride = args.y_stride,
-                      .add = args.accumulate};
     const auto run = m <= kernels.direct_rows ? kernels.direct : kernels.blocked;
-    context.pool.parallel_for(panels, 1, [&](std::int64_t first, std::int64_t last) {
-      thread_local Scratch scratch;
-      Int8Task task = whole;
-      task.scratch = reinterpret_cast<unsigned char*>(scratch.floats(kInt8ScratchBytes / 4));
-      for (task.panel = first; task.panel < last; ++task.panel) run(task);
-    });
+    parallel_for_parts(
+        context.pool, panels, [&](std::size_t part, std::int64_t first, std::int64_t last) {
+          thread_local Scratch scratch;
+          const LinearArgs& call = calls[part];
+          Int8Task task = {
+              .w = panels_of(call)->view(),
+              .x = rows,
+              .m = m,
+              .bias = call.bias,
+              .y = call.y + begin * call.y_stride,
+              .y_stride = call.y_stride,
+              .add = call.accumulate,
+              .scratch = reinterpret_cast<unsigned char*>(scratch.floats(kInt8ScratchBytes / 4))};
+          for (task.panel = first; task.panel < last; ++task.panel) run(task);
+        });
   }
 }
 

@@ -61,9 +61,8 @@ class AttentionCall {
     if (spec_.layout == QkvLayout::kSeparate) {
       float* k = data + piece_.rows * q_cols;
       float* v = k + piece_.rows * kv_cols;
-      run_linear(weights.q, x, piece_.rows, data, context_.backend);
-      run_linear(weights.k, x, piece_.rows, k, context_.backend);
-      run_linear(weights.v, x, piece_.rows, v, context_.backend);
+      run_linears({{weights.q, data}, {weights.k, k}, {weights.v, v}}, x, piece_.rows,
+                  context_.backend);
       qkv_ = {{data, q_cols, dim}, {k, kv_cols, dim}, {v, kv_cols, dim}};
       return;
     }

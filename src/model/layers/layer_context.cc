@@ -1,6 +1,22 @@
 #include "model/layers/layer_context.h"
 
 namespace nibble {
+namespace {
+
+LinearArgs linear_args(const LinearTarget& target, const float* x, std::int64_t rows) {
+  const Linear& linear = target.linear;
+  LinearArgs args;
+  args.x = x;
+  args.x_stride = linear.weight.canonical.cols;
+  args.m = rows;
+  args.w = &linear.weight;
+  args.bias = linear.bias.empty() ? nullptr : linear.bias.data<float>();
+  args.y = target.y;
+  args.y_stride = linear.weight.canonical.rows;
+  return args;
+}
+
+}  // namespace
 
 void run_norm(const NormSpec& spec, const Norm& norm, const float* x, std::int64_t rows,
               std::int64_t cols, float* y, Backend& backend) {
@@ -21,15 +37,14 @@ void run_norm(const NormSpec& spec, const Norm& norm, const float* x, std::int64
 
 void run_linear(const Linear& linear, const float* x, std::int64_t rows, float* y,
                 Backend& backend) {
-  LinearArgs args;
-  args.x = x;
-  args.x_stride = linear.weight.canonical.cols;
-  args.m = rows;
-  args.w = &linear.weight;
-  args.bias = linear.bias.empty() ? nullptr : linear.bias.data<float>();
-  args.y = y;
-  args.y_stride = linear.weight.canonical.rows;
-  backend.run(args);
+  backend.run(linear_args({linear, y}, x, rows));
+}
+
+void run_linears(std::initializer_list<LinearTarget> targets, const float* x, std::int64_t rows,
+                 Backend& backend) {
+  std::vector<LinearArgs> calls;
+  for (const LinearTarget& target : targets) calls.push_back(linear_args(target, x, rows));
+  backend.run_together(calls);
 }
 
 void run_add(const float* x, std::int64_t count, float* y, Backend& backend) {

@@ -1,6 +1,7 @@
 // What the parts of a block share during one call, and the two steps that all of them take.
 #pragma once
 
+#include <initializer_list>
 #include <string>
 
 #include "model/model.h"
@@ -38,6 +39,14 @@ void run_norm(const NormSpec& spec, const Norm& norm, const float* x, std::int64
 // y [rows, out] = x [rows, in] * weight^T + bias
 void run_linear(const Linear& linear, const float* x, std::int64_t rows, float* y,
                 Backend& backend);
+
+// Several linears of one x, each into its own y.
+struct LinearTarget {
+  const Linear& linear;
+  float* y;
+};
+void run_linears(std::initializer_list<LinearTarget> targets, const float* x, std::int64_t rows,
+                 Backend& backend);
 
 void run_add(const float* x, std::int64_t count, float* y, Backend& backend);
 

@@ -28,8 +28,7 @@ void run_dense(const LayerContext& context, const MlpWeights& weights, const std
     args.multiplier = buffer.data() + cols;
   } else if (spec.gated) {
     float* up = buffer.data() + rows * cols;
-    run_linear(weights.gate, x, rows, buffer.data(), context.backend);
-    run_linear(weights.up, x, rows, up, context.backend);
+    run_linears({{weights.gate, buffer.data()}, {weights.up, up}}, x, rows, context.backend);
     args.multiplier = up;
     args.multiplier_stride = cols;
   } else {
