@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "ops/args.h"
 #include "ops/op.h"
+#include "tensor/buffer_pool.h"
 
 namespace nibble {
 
@@ -49,6 +50,8 @@ class Backend {
 
   virtual const DeviceCaps& caps() const = 0;
   virtual ThreadPool& pool() = 0;
+  // Buffers for the thread that issues work.
+  BufferPool& buffers() { return buffers_; }
 
   // Runs the first implementation that supports the arguments. kUnsupported, with every reason,
   // when none does (a forced one, say); kUsage when NIBBLE_FORCE names none.
@@ -70,6 +73,9 @@ class Backend {
   virtual std::vector<ImplRow> impl_rows() const = 0;
   // Of the implementation that would run these arguments; kUnsupported when there is none.
   virtual Arithmetic arithmetic_of(const LinearArgs& args) const = 0;
+
+ private:
+  BufferPool buffers_;
 };
 
 // The CPU backend. kUsage when an option names an unknown ISA, op or implementation; kUnsupported

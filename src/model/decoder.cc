@@ -17,8 +17,8 @@ class Block {
         batch_(batch),
         piece_(piece),
         scratch_(scratch),
-        normed_(piece.rows, context.spec.hidden),
-        result_(piece.rows, context.spec.hidden) {}
+        normed_(context.backend, piece.rows, context.spec.hidden),
+        result_(context.backend, piece.rows, context.spec.hidden) {}
 
   // h is [piece.rows, hidden].
   void run(float* h) {
@@ -150,7 +150,7 @@ void run_embedding(const ModelSpec& spec, const EmbeddingWeights& weights, const
   if (weights.project_in.exists()) {
     for (std::int64_t begin = 0; begin < batch.rows(); begin += kPieceRows) {
       const std::int64_t rows = std::min(kPieceRows, batch.rows() - begin);
-      Rows narrow(rows, spec.embed_dim);
+      Rows narrow(backend, rows, spec.embed_dim);
       args.ids = std::span(batch.ids).subspan(static_cast<std::size_t>(begin),
                                               static_cast<std::size_t>(rows));
       args.out = narrow.data();
@@ -190,12 +190,12 @@ void run_head(const ModelSpec& spec, const HeadWeights& weights, const float* hi
     const std::int64_t count = std::min(kPieceRows, rows - begin);
     const float* x = hidden + begin * spec.hidden;
     float* y = logits + begin * spec.vocab;
-    Rows normed(spec.final_norm ? count : 0, spec.hidden);
+    Rows normed(backend, spec.final_norm ? count : 0, spec.hidden);
     if (spec.final_norm) {
       run_norm(*spec.final_norm, weights.final_norm, x, count, spec.hidden, normed.data(), backend);
       x = normed.data();
     }
-    Rows narrow(weights.project_out.exists() ? count : 0, spec.embed_dim);
+    Rows narrow(backend, weights.project_out.exists() ? count : 0, spec.embed_dim);
     if (weights.project_out.exists()) {
       run_linear(weights.project_out, x, count, narrow.data(), backend);
       x = narrow.data();

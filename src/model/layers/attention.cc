@@ -29,7 +29,7 @@ class AttentionCall {
         batch_(batch),
         piece_(piece),
         scratch_(scratch),
-        buffer_(piece.rows, (spec_.heads + 2 * spec_.kv_heads) * spec_.head_dim) {}
+        buffer_(context.backend, piece.rows, (spec_.heads + 2 * spec_.kv_heads) * spec_.head_dim) {}
 
   void run(const float* x, float* out) {
     project(x);
@@ -39,7 +39,7 @@ class AttentionCall {
     }
     if (spec_.rope) rotate(rope());
     const std::int64_t cols = spec_.heads * spec_.head_dim;
-    Rows attended(piece_.rows, cols);
+    Rows attended(context_.backend, piece_.rows, cols);
     attend(attended.data());
     context_.observe("attn_out", attended.data(), piece_.rows, cols);
     run_linear(context_.weights.o, attended.data(), piece_.rows, out, context_.backend);

@@ -21,14 +21,19 @@ struct LayerContext {
   }
 };
 
-// A float32 buffer [rows, cols], not initialised.
+// A float32 buffer [rows, cols] from the backend's pool, not initialised.
 class Rows {
  public:
-  Rows(std::int64_t rows, std::int64_t cols)
-      : tensor_(Tensor::allocate(DType::kF32, {rows, cols})) {}
+  Rows(Backend& backend, std::int64_t rows, std::int64_t cols)
+      : pool_(backend.buffers()), tensor_(pool_.take(rows * cols)) {}
+  ~Rows() { pool_.give(std::move(tensor_)); }
+  Rows(const Rows&) = delete;
+  Rows& operator=(const Rows&) = delete;
+
   float* data() { return tensor_.mutable_data<float>(); }
 
  private:
+  BufferPool& pool_;
   Tensor tensor_;
 };
 

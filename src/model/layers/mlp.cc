@@ -12,8 +12,8 @@ void run_dense(const LayerContext& context, const MlpWeights& weights, const std
   const std::int64_t cols = spec.intermediate;
   context.observe("mlp_in" + suffix, x, rows, context.spec.hidden);
 
-  Rows buffer(rows, spec.gated ? 2 * cols : cols);
-  Rows activated(rows, cols);
+  Rows buffer(context.backend, rows, spec.gated ? 2 * cols : cols);
+  Rows activated(context.backend, rows, cols);
   ActivationArgs args;
   args.kind = spec.activation;
   args.rows = rows;
@@ -48,7 +48,7 @@ struct Routed {
 
 std::vector<Routed> route(const LayerContext& context, const float* x, std::int64_t rows) {
   const MlpSpec& spec = context.spec.mlp;
-  Rows logits(rows, spec.experts);
+  Rows logits(context.backend, rows, spec.experts);
   run_linear(context.weights.router, x, rows, logits.data(), context.backend);
   std::vector<std::int32_t> chosen(static_cast<std::size_t>(rows * spec.top_k));
   std::vector<float> weights(chosen.size());
@@ -79,8 +79,8 @@ void run_experts(const LayerContext& context, const float* x, std::int64_t rows,
   for (std::size_t e = 0; e < routed.size(); ++e) {
     const auto count = static_cast<std::int64_t>(routed[e].rows.size());
     if (count == 0) continue;
-    Rows input(count, hidden);
-    Rows output(count, hidden);
+    Rows input(context.backend, count, hidden);
+    Rows output(context.backend, count, hidden);
     GatherRowsArgs gather;
     gather.x = x;
     gather.index = routed[e].rows;
