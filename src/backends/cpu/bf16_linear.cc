@@ -13,7 +13,7 @@ namespace nibble::cpu {
 namespace {
 
 constexpr std::int64_t kMaxRows = 1024;  // activations rounded at once
-constexpr std::int64_t kWidth = 256;     // weight rows of a block: panels fit into L2
+constexpr std::int64_t kWidth = 128;     // weight rows of a block: two, packed and not, fit into L2
 
 std::int64_t round_up(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
 
@@ -78,6 +78,14 @@ class PanelSource {
     if (integers_ == nullptr) floats_ = weight_view(call.w->canonical).value();
   }
 
+  // The bytes that fill() reads for rows [first, last); nothing for panels, which are one stream.
+  ReadAhead bytes(std::int64_t first, std::int64_t last, std::int64_t begin,
+                  std::int64_t count) const {
+    if (integers_ != nullptr) return {};
+    return {floats_.data + first * floats_.row_bytes + 2 * begin, floats_.row_bytes,
+            std::min(last, rows_) - first, 2 * count};
+  }
+
   void fill(std::int64_t row, std::int64_t begin, std::int64_t count, std::uint32_t* panel) const {
     if (integers_ != nullptr) {
       kernels_.unpack(integers_->view(), row / kPanelRows, begin, count, panel);
@@ -94,33 +102,63 @@ class PanelSource {
   WeightView floats_;  // when there are no panels
 };
 
-// Weight rows [first, last) of a call times rows [begin, begin + m) of x.
-void run_block(const Bf16Kernels& kernels, const LinearArgs& call, const Bf16Rows& x,
-               std::int64_t row_begin, std::int64_t m, std::int64_t first, std::int64_t last) {
-  thread_local Scratch scratch;
-  const PanelSource source(kernels, call);
-  const std::int64_t cols = call.w->canonical.cols;
-  const std::int64_t panel_pairs = kernels.depth / 2 * kBf16PanelRows;
-  auto* panels = reinterpret_cast<std::uint32_t*>(
-      scratch.floats(round_up(last - first, kBf16PanelRows) / kBf16PanelRows * panel_pairs));
-  for (std::int64_t begin = 0; begin < cols; begin += kernels.depth) {
-    const std::int64_t count = std::min(kernels.depth, cols - begin);
-    for (std::int64_t row = first; row < last; row += kBf16PanelRows) {
-      source.fill(row, begin, count, panels + (row - first) / kBf16PanelRows * panel_pairs);
+// One call of a product of many rows, cut into blocks of weight rows.
+class BlockedCall {
+ public:
+  // x: rows [row_begin, row_begin + m) of the call's input.
+  BlockedCall(const Bf16Kernels& kernels, const LinearArgs& call, const Bf16Rows& x,
+              std::int64_t row_begin, std::int64_t m)
+      : kernels_(kernels),
+        call_(call),
+        source_(kernels, call),
+        x_(x),
+        row_begin_(row_begin),
+        m_(m),
+        cols_(call.w->canonical.cols) {}
+
+  // Weight rows [first, last); those of the next block will be read after them.
+  void run(std::int64_t first, std::int64_t last) const {
+    thread_local Scratch scratch;
+    const std::int64_t panel_pairs = kernels_.depth / 2 * kBf16PanelRows;
+    auto* panels = reinterpret_cast<std::uint32_t*>(
+        scratch.floats(round_up(last - first, kBf16PanelRows) / kBf16PanelRows * panel_pairs));
+    for (std::int64_t begin = 0; begin < cols_; begin += kernels_.depth) {
+      const std::int64_t count = std::min(kernels_.depth, cols_ - begin);
+      for (std::int64_t row = first; row < last; row += kBf16PanelRows) {
+        source_.fill(row, begin, count, panels + (row - first) / kBf16PanelRows * panel_pairs);
+      }
+      kernels_.gemm({.a = x_.x + begin,
+                     .a_stride = x_.stride,
+                     .b = panels,
+                     .b_panel_stride = panel_pairs,
+                     .m = m_,
+                     .n = last - first,
+                     .k = round_up(count, kBf16Step),
+                     .bias = begin == 0 && call_.bias != nullptr ? call_.bias + first : nullptr,
+                     .c = call_.y + row_begin_ * call_.y_stride + first,
+                     .c_stride = call_.y_stride,
+                     .add = call_.accumulate || begin > 0,
+                     .ahead = next(first, last, begin + count)});
     }
-    kernels.gemm({.a = x.x + begin,
-                  .a_stride = x.stride,
-                  .b = panels,
-                  .b_panel_stride = panel_pairs,
-                  .m = m,
-                  .n = last - first,
-                  .k = round_up(count, kBf16Step),
-                  .bias = begin == 0 && call.bias != nullptr ? call.bias + first : nullptr,
-                  .c = call.y + row_begin * call.y_stride + first,
-                  .c_stride = call.y_stride,
-                  .add = call.accumulate || begin > 0});
   }
-}
+
+ private:
+  ReadAhead next(std::int64_t first, std::int64_t last, std::int64_t begin) const {
+    if (begin < cols_) {
+      return source_.bytes(first, last, begin, std::min(kernels_.depth, cols_ - begin));
+    }
+    if (last >= call_.w->canonical.rows) return {};
+    return source_.bytes(last, 2 * last - first, 0, std::min(kernels_.depth, cols_));
+  }
+
+  const Bf16Kernels& kernels_;
+  const LinearArgs& call_;
+  const PanelSource source_;
+  const Bf16Rows x_;
+  const std::int64_t row_begin_;
+  const std::int64_t m_;
+  const std::int64_t cols_;
+};
 
 // Many activation rows: each task owns a block of weight rows.
 void run_blocks(const Bf16Kernels& kernels, std::span<const LinearArgs> calls, ThreadPool& pool) {
@@ -138,10 +176,10 @@ void run_blocks(const Bf16Kernels& kernels, std::span<const LinearArgs> calls, T
     const std::int64_t m = std::min(kMaxRows, total - begin);
     const Bf16Rows x = narrow_rows(kernels, calls.front(), begin, m, pool);
     parallel_for_parts(pool, blocks, [&](std::size_t part, std::int64_t first, std::int64_t last) {
-      const LinearArgs& call = calls[part];
+      const BlockedCall call(kernels, calls[part], x, begin, m);
+      const std::int64_t end = calls[part].w->canonical.rows;
       for (std::int64_t i = first; i < last; ++i) {
-        run_block(kernels, call, x, begin, m, i * width,
-                  std::min((i + 1) * width, call.w->canonical.rows));
+        call.run(i * width, std::min((i + 1) * width, end));
       }
     });
   }

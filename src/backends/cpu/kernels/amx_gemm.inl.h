@@ -70,22 +70,13 @@ inline void amx_block_part(std::int64_t rows, const std::uint16_t* a, std::int64
 
 void amx_gemm(const Bf16GemmTask& t) {
   const WholeTiles tiles;
-  for (std::int64_t i = 0; i < t.m; i += kBf16TileRows) {
-    const std::int64_t rows = t.m - i < kBf16TileRows ? t.m - i : kBf16TileRows;
-    const std::uint32_t* b = t.b;
-    for (std::int64_t n = 0; n < t.n; n += kBf16PanelRows, b += t.b_panel_stride) {
-      const TileOutput out = {.c = t.c + i * t.c_stride + n,
-                              .stride = t.c_stride,
-                              .n = t.n - n < kBf16PanelRows ? t.n - n : kBf16PanelRows,
-                              .bias = t.bias == nullptr ? nullptr : t.bias + n,
-                              .add = t.add};
-      const std::uint16_t* a = t.a + i * t.a_stride;
-      const bool whole = rows % kAmxRows == 0 && out.n == kBf16PanelRows && out.bias == nullptr;
-      if (whole) {
-        amx_block_rows(rows, a, t.a_stride, b, t.k, out.c, out.stride, out.add);
-      } else {
-        amx_block_part(rows, a, t.a_stride, b, t.k, out);
-      }
+  for_each_block<kBf16TileRows>(t, [&](std::int64_t rows, const std::uint16_t* a,
+                                       const std::uint32_t* b, const TileOutput& out) {
+    const bool whole = rows % kAmxRows == 0 && out.n == kBf16PanelRows && out.bias == nullptr;
+    if (whole) {
+      amx_block_rows(rows, a, t.a_stride, b, t.k, out.c, out.stride, out.add);
+    } else {
+      amx_block_part(rows, a, t.a_stride, b, t.k, out);
     }
-  }
+  });
 }

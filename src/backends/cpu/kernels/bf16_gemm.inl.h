@@ -42,16 +42,7 @@ inline void bf16_tile_rows(std::int64_t rows, const std::uint16_t* a, std::int64
 }
 
 void bf16_gemm(const Bf16GemmTask& t) {
-  for (std::int64_t i = 0; i < t.m; i += kBf16Rows) {
-    const std::int64_t rows = t.m - i < kBf16Rows ? t.m - i : kBf16Rows;
-    const std::uint32_t* b = t.b;
-    for (std::int64_t n = 0; n < t.n; n += kBf16PanelRows, b += t.b_panel_stride) {
-      const TileOutput out = {.c = t.c + i * t.c_stride + n,
-                              .stride = t.c_stride,
-                              .n = t.n - n < kBf16PanelRows ? t.n - n : kBf16PanelRows,
-                              .bias = t.bias == nullptr ? nullptr : t.bias + n,
-                              .add = t.add};
-      bf16_tile_rows(rows, t.a + i * t.a_stride, t.a_stride, b, t.k, out);
-    }
-  }
+  for_each_block<kBf16Rows>(
+      t, [&](std::int64_t rows, const std::uint16_t* a, const std::uint32_t* b,
+             const TileOutput& out) { bf16_tile_rows(rows, a, t.a_stride, b, t.k, out); });
 }

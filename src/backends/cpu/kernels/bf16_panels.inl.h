@@ -1,8 +1,6 @@
 // Rows of bf16 weights to panels of pairs: a transposition of 32-bit elements. Included inside an
 // anonymous namespace of an ISA unit.
 
-constexpr std::int64_t kPackAhead = 512;
-
 // `count` <= kBf16Step columns of 16 rows, of which `rows` exist.
 inline void pack_pairs(const unsigned char* w, std::int64_t row_bytes, std::int64_t rows,
                        std::int64_t count, std::uint32_t* out) {
@@ -10,7 +8,6 @@ inline void pack_pairs(const unsigned char* w, std::int64_t row_bytes, std::int6
   for (std::int64_t r = 0; r < kPairLanes; ++r) {
     Pairs pairs = pzero();
     const unsigned char* row = w + r * row_bytes;
-    __builtin_prefetch(row + kPackAhead);  // more streams than the processor follows by itself
     if (r < rows) pairs = count < kBf16Step ? pload_n(row, count) : pload(row);
     pstore(square + r * kPairLanes, pairs);
   }
