@@ -55,7 +55,8 @@ struct KeyPart {
 // so do the results.
 class Plan {
  public:
-  Plan(const KernelTable& kernels, const AttentionArgs& args) : kernels_(kernels) {
+  Plan(const KernelTable& kernels, const AttentionTiles& tiles, const AttentionArgs& args)
+      : kernels_(kernels), tile_kernel_(tiles) {
     for (const AttentionSequence& sequence : args.sequences) {
       for (std::int64_t head = 0; head < args.kv_heads; ++head) {
         const AttentionTask whole = group_task(args, sequence, head);
@@ -94,8 +95,7 @@ class Plan {
   // Blocks of queries that one call of the kernel takes, the last queries (which see the most keys)
   // first.
   void append_tiles(const AttentionTask& whole) {
-    const std::int64_t queries =
-        std::max<std::int64_t>(1, kernels_.attention_tile_rows / whole.group);
+    const std::int64_t queries = std::max<std::int64_t>(1, tile_kernel_.rows / whole.group);
     for (std::int64_t end = whole.t_count; end > 0; end -= std::min(end, queries)) {
       AttentionTask task = whole;
       task.t_begin = std::max<std::int64_t>(0, end - queries);
@@ -129,8 +129,8 @@ class Plan {
 
   void run_tile(AttentionTask task) const {
     thread_local Scratch scratch;
-    task.scratch = scratch.floats(kernels_.attention_scratch(task.head_dim));
-    kernels_.attention_tiles(task);
+    task.scratch = scratch.floats(tile_kernel_.scratch(task.head_dim));
+    tile_kernel_.run(task);
   }
 
   // The thread that computes the last part of a query puts the parts together.
@@ -146,6 +146,7 @@ class Plan {
   }
 
   const KernelTable& kernels_;
+  const AttentionTiles& tile_kernel_;
   std::vector<AttentionTask> tiles_;
   std::vector<RowQuery> queries_;
   std::vector<KeyPart> parts_;
@@ -154,17 +155,31 @@ class Plan {
   float* results_ = nullptr;  // [parts, part_floats_]
 };
 
+Support tiles_fit(const AttentionTiles& tiles, const AttentionArgs& args) {
+  if (args.heads / args.kv_heads <= tiles.rows) return Support::yes();
+  return Support::no("too many heads share one head of keys");
+}
+
 }  // namespace
 
 Support attention_fits(const KernelTable& kernels, const AttentionArgs& args) {
-  if (args.heads / args.kv_heads > kernels.attention_tile_rows) {
-    return Support::no("too many heads share one head of keys");
-  }
-  return Support::yes();
+  return tiles_fit(kernels.attention_tiles, args);
 }
 
 void run_attention(const KernelTable& kernels, const AttentionArgs& args, ExecContext& context) {
-  Plan(kernels, args).run(context.pool);
+  run_attention_by(kernels, kernels.attention_tiles, args, context);
+}
+
+Support pair_attention_fits(const Bf16Kernels& kernels, const AttentionArgs& args) {
+  if (args.kv_type == KvType::kF32 || args.kv_type == KvType::kF16) {
+    return Support::no("keys and values are more precise than bf16");
+  }
+  return tiles_fit(kernels.attention_tiles, args);
+}
+
+void run_attention_by(const KernelTable& kernels, const AttentionTiles& tiles,
+                      const AttentionArgs& args, ExecContext& context) {
+  Plan(kernels, tiles, args).run(context.pool);
 }
 
 }  // namespace nibble::cpu

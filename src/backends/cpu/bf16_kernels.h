@@ -72,6 +72,7 @@ struct Bf16Kernels {
   void (*unpack)(const PanelView& w, std::int64_t panel, std::int64_t begin, std::int64_t count,
                  std::uint32_t* out);
   void (*gemm)(const Bf16GemmTask& task);
+  AttentionTiles attention_tiles;  // keys and values of bf16 or fewer bits
   ArithmeticProbe probe;
 };
 

@@ -28,6 +28,11 @@ void run_bf16(const Bf16Kernels& kernels, std::span<const LinearArgs> calls, Exe
 Support attention_fits(const KernelTable& kernels, const AttentionArgs& args);
 void run_attention(const KernelTable& kernels, const AttentionArgs& args, ExecContext& context);
 
+// The same with another kernel for many queries, which rounds them and their weights to bf16.
+Support pair_attention_fits(const Bf16Kernels& kernels, const AttentionArgs& args);
+void run_attention_by(const KernelTable& kernels, const AttentionTiles& tiles,
+                      const AttentionArgs& args, ExecContext& context);
+
 Support norm_fits(const KernelTable& kernels, const NormArgs& args);
 void run_norm(const KernelTable& kernels, const NormArgs& args, ExecContext& context);
 

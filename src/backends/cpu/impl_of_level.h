@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <array>
+
 #include "backends/cpu/drivers.h"
 #include "ops/reference/reference.h"
 
@@ -45,30 +47,42 @@ struct Unit {
   }
 };
 
-// Linear by a unit that rounds activations: left out when results must be exact.
-template <const auto& kUnit, auto kFits, auto kRun>
-struct LinearOfUnit {
-  static bool usable(const DeviceCaps& caps) { return kUnit.usable(caps); }
-  static Support supports(const LinearArgs& args, const DeviceCaps& caps) {
-    if (!usable(caps)) {
-      return Support::no(fmt::format("needs {} with products of {}", to_string(kUnit.isa),
-                                     to_string(kUnit.arithmetic)));
-    }
-    if (caps.exact_activations) return Support::no("activations are not to be rounded");
-    return kFits(kUnit.kernels(), args);
+// What a unit that rounds activations supports: nothing when results must be exact.
+template <const auto& kUnit, auto kFits, class Args>
+Support unit_supports(const Args& args, const DeviceCaps& caps) {
+  if (!kUnit.usable(caps)) {
+    return Support::no(fmt::format("needs {} with products of {}", to_string(kUnit.isa),
+                                   to_string(kUnit.arithmetic)));
   }
-  static void run(const LinearArgs& args, ExecContext& context) {
-    kRun(kUnit.kernels(), {&args, 1}, context);
-  }
-  static void run_together(std::span<const LinearArgs> calls, ExecContext& context) {
-    kRun(kUnit.kernels(), calls, context);
-  }
-};
+  if (caps.exact_activations) return Support::no("activations are not to be rounded");
+  return kFits(kUnit.kernels(), args);
+}
 
 template <const auto& kUnit, auto kFits, auto kRun>
 constexpr Impl<LinearArgs> of_unit(const char* name) {
-  using L = LinearOfUnit<kUnit, kFits, kRun>;
-  return {name, L::supports, L::run, kUnit.arithmetic, L::usable, L::run_together};
+  return {.name = name,
+          .supports = unit_supports<kUnit, kFits, LinearArgs>,
+          .run =
+              [](const LinearArgs& args, ExecContext& context) {
+                kRun(kUnit.kernels(), {&args, 1}, context);
+              },
+          .arithmetic = kUnit.arithmetic,
+          .usable = [](const DeviceCaps& caps) { return kUnit.usable(caps); },
+          .run_together = [](std::span<const LinearArgs> calls,
+                             ExecContext& context) { kRun(kUnit.kernels(), calls, context); }};
+}
+
+// Attention by the tiles of a unit and the rows of its level.
+template <const auto& kUnit, const Level& kLevel>
+constexpr Impl<AttentionArgs> attention_of_unit(const char* name) {
+  return {.name = name,
+          .supports = unit_supports<kUnit, pair_attention_fits, AttentionArgs>,
+          .run =
+              [](const AttentionArgs& args, ExecContext& context) {
+                run_attention_by(kLevel.kernels(), kUnit.kernels().attention_tiles, args, context);
+              },
+          .arithmetic = kUnit.arithmetic,
+          .usable = [](const DeviceCaps& caps) { return kUnit.usable(caps); }};
 }
 
 // What measures the peak of a level or a unit.

@@ -8,16 +8,23 @@
 namespace nibble::cpu {
 namespace {
 
-// The list of an op that has one kernel a level.
-template <class Args, auto kFits, auto kRun, void (*kReference)(const Args&, ExecContext&)>
+template <class Args>
+constexpr std::array<Impl<Args>, 0> kNoUnits = {};
+
+// The list of an op that has one kernel a level, and perhaps some units, which come first.
+template <class Args, auto kFits, auto kRun, void (*kReference)(const Args&, ExecContext&),
+          const auto& kUnits = kNoUnits<Args>>
 ImplList<Args> levels() {
-  const auto make = []<std::size_t... kIndex>(std::index_sequence<kIndex...>) {
+  const auto make = []<std::size_t... kUnit, std::size_t... kIndex>(
+      std::index_sequence<kUnit...>, std::index_sequence<kIndex...>) {
     return std::array{
+        kUnits[kUnit]...,
         of_level<Args, *kLevels[kIndex], kFits, kRun>(to_string(kLevels[kIndex]->isa).data())...,
         Impl<Args>{"reference", always<Args>, kReference},
     };
   };
-  static const auto kImpls = make(std::make_index_sequence<std::size(kLevels)>());
+  static const auto kImpls = make(std::make_index_sequence<std::size(kUnits)>(),
+                                  std::make_index_sequence<std::size(kLevels)>());
   return kImpls;
 }
 
@@ -38,7 +45,8 @@ ImplList<KvWriteArgs> kv_write_impls() {
   return levels<KvWriteArgs, kv_write_fits, run_kv_write, reference::kv_write>();
 }
 ImplList<AttentionArgs> attention_impls() {
-  return levels<AttentionArgs, attention_fits, run_attention, reference::attention>();
+  return levels<AttentionArgs, attention_fits, run_attention, reference::attention,
+                kAttentionUnits>();
 }
 ImplList<ActivationArgs> activation_impls() {
   return levels<ActivationArgs, activation_fits, run_activation, reference::activation>();

@@ -114,7 +114,7 @@ struct AttentionTask {
   const float* alibi_slopes = nullptr;  // [group] or null
   float* out = nullptr;                 // query t, head g: out + t * out_row_stride + g * head_dim
   std::int64_t out_row_stride = 0;
-  float* scratch = nullptr;  // attention_scratch(...) or attention_row_scratch(...) floats
+  float* scratch = nullptr;  // what the kernel wants
 };
 
 // The keys that a query sees.
@@ -131,6 +131,13 @@ static inline KeyRange visible_keys(const AttentionTask& t, std::int64_t query) 
   if (t.window > 0 && position - t.window + 1 > 0) range.begin = position - t.window + 1;
   return range;
 }
+
+// Attention of many queries.
+struct AttentionTiles {
+  int rows;                                        // most query rows (t_count * group) of one call
+  std::int64_t (*scratch)(std::int64_t head_dim);  // floats that a call needs
+  void (*run)(const AttentionTask& task);
+};
 
 // A loop of nothing but the products of a unit. What `run` returns depends on all of them.
 struct ArithmeticProbe {
@@ -170,11 +177,7 @@ struct KernelTable {
   // One row of a cache.
   void (*kv_encode)(const float* x, std::int64_t head_dim, KvStorage type, unsigned char* row);
 
-  // Many queries: most query rows (t_count * group) of one call, and the floats of scratch that a
-  // head size needs.
-  int attention_tile_rows;
-  std::int64_t (*attention_scratch)(std::int64_t head_dim);
-  void (*attention_tiles)(const AttentionTask& task);
+  AttentionTiles attention_tiles;
 
   // Few queries: query t.t_begin against at most attention_part_keys of the keys that it sees. What
   // they contribute, attention_part_floats(head_dim, group) floats, goes to `part`; attention_merge

@@ -1,7 +1,8 @@
 // What the build has for its processor family: kIsas, the instruction-set levels, and kLevels,
-// those with a table of kernels, the best first; kProbed, what is measured, rising; and
-// kLinearImpls, the implementations of linear, which differ most from family to family. The one
-// place that asks which family it is; the units of isa/ are chosen by CMake.
+// those with a table of kernels, the best first; kProbed, what is measured, rising; kLinearImpls,
+// the implementations of linear, which differ most from family to family; and kAttentionUnits,
+// those of attention beside the levels'. The one place that asks which family it is; the units of
+// isa/ are chosen by CMake.
 #pragma once
 
 #if defined(__x86_64__)

@@ -25,6 +25,8 @@ inline constexpr Impl<LinearArgs> kLinearImpls[] = {
     kReferenceLinear,
 };
 
+inline constexpr std::array<Impl<AttentionArgs>, 0> kAttentionUnits = {};
+
 inline constexpr Probed kProbed[] = {
     probed_level<kGeneric>(),
     probed_level<kNeon>(),

@@ -33,6 +33,10 @@ inline constexpr Impl<LinearArgs> kLinearImpls[] = {
     kReferenceLinear,
 };
 
+inline constexpr std::array kAttentionUnits = {
+    attention_of_unit<kAvx512Bf16, kAvx512>("avx512_bf16"),
+};
+
 inline constexpr Probed kProbed[] = {
     probed_level<kGeneric>(), probed_level<kAvx2>(),      probed_unit<kAvx2Int8>(),
     probed_level<kAvx512>(),  probed_unit<kAvx512Bf16>(), probed_unit<kAvx512Vnni>(),

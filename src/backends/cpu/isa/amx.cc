@@ -22,6 +22,11 @@ namespace {
 #include "backends/cpu/kernels/bf16_blocks.inl.h"
 #include "backends/cpu/kernels/amx_tiles.inl.h"
 #include "backends/cpu/kernels/amx_gemm.inl.h"
+#include "backends/cpu/kernels/bf16_tile.inl.h"
+#include "backends/cpu/kernels/math.inl.h"
+#include "backends/cpu/kernels/kv_rows.inl.h"
+#include "backends/cpu/kernels/attention_softmax.inl.h"
+#include "backends/cpu/kernels/attention_pairs.inl.h"
 #include "backends/cpu/kernels/amx_probe.inl.h"
 // clang-format on
 
@@ -37,6 +42,7 @@ const Bf16Kernels& amx_kernels() {
       .pack = bf16_pack,
       .unpack = bf16_unpack,
       .gemm = amx_gemm,
+      .attention_tiles = {kPairTileRows, attention_pairs_scratch, attention_pairs},
       .probe = {kAmxProbeOperations, amx_probe},
   };
   return kTable;

@@ -47,14 +47,6 @@ std::int64_t attention_scratch(std::int64_t head_dim) {
   return lay_out(head_dim, nullptr, &s);
 }
 
-inline const float* query_row(const AttentionTask& t, std::int64_t row) {
-  return t.q + (t.t_begin + row / t.group) * t.q_row_stride + row % t.group * t.q_head_stride;
-}
-
-inline float* output_row(const AttentionTask& t, std::int64_t row) {
-  return t.out + (t.t_begin + row / t.group) * t.out_row_stride + row % t.group * t.head_dim;
-}
-
 inline void pack_queries(const AttentionTask& t, std::int64_t rows, const TileScratch& s) {
   for (std::int64_t first_row = 0; first_row < rows; first_row += kMr) {
     const std::int64_t n = rows - first_row < kMr ? rows - first_row : kMr;

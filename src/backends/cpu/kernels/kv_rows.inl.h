@@ -156,7 +156,7 @@ inline void encode_floats(const float* x, std::int64_t count, KvStorage type, un
   }
 }
 
-void kv_encode(const float* x, std::int64_t head_dim, KvStorage type, unsigned char* row) {
+inline void kv_encode(const float* x, std::int64_t head_dim, KvStorage type, unsigned char* row) {
   if (type == KvStorage::kInt8 || type == KvStorage::kInt4) {
     encode_codes(x, head_dim, type == KvStorage::kInt4, row);
   } else {

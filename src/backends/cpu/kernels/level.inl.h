@@ -37,9 +37,7 @@ constexpr KernelTable level_table() {
   table.activate = activate;
   table.add = add;
   table.kv_encode = kv_encode;
-  table.attention_tile_rows = kTiles * kMr;
-  table.attention_scratch = attention_scratch;
-  table.attention_tiles = attention_tiles;
+  table.attention_tiles = {kTiles * kMr, attention_scratch, attention_tiles};
   table.attention_part_keys = kPartKeys;
   table.attention_row_scratch = attention_row_scratch;
   table.attention_part_floats = attention_part_floats;
