@@ -8,6 +8,7 @@
 #include "eval/row_math.h"
 #include "eval/tasks/likelihood.h"
 #include "runtime/synthetic.h"
+#include "support/exact_backend.h"
 #include "support/test_data.h"
 #include "support/tolerance.h"
 #include "tensor/npy.h"
@@ -38,7 +39,7 @@ class LongSequence : public testing::Test {
     return sum;
   }
 
-  std::unique_ptr<Backend> backend_ = make_cpu_backend();
+  std::unique_ptr<Backend> backend_ = test::exact_backend();
   SyntheticSource source_{"tiny-llama", {}};
   Model model_{source_.spec(), source_, *backend_};
   std::vector<std::int32_t> ids_;

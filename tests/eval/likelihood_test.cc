@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "eval/tasks/evaluate.h"
 #include "runtime/session.h"
+#include "support/exact_backend.h"
 #include "support/test_data.h"
 
 namespace nibble {
@@ -14,7 +15,7 @@ namespace {
 class LikelihoodTest : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    backend_ = make_cpu_backend();
+    backend_ = test::exact_backend();
     session_ = open_session(test::tiny_novel(), *backend_);
   }
   static void TearDownTestSuite() {

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "runtime/session.h"
+#include "support/exact_backend.h"
 #include "support/test_data.h"
 #include "support/tolerance.h"
 #include "tensor/npy.h"
@@ -52,7 +53,7 @@ void compare_with_oracle(const std::string& arch) {
   const std::string oracle = "oracles/" + arch;
   NIBBLE_NEEDS_DATA(oracle);
   const auto folder = test::data_dir() / oracle;
-  const auto backend = make_cpu_backend();
+  const auto backend = test::exact_backend();
   const Session session = open_session(folder, *backend);
   test::TempDir dir;
   const IdMatrix ids = read_ids(folder / "input_ids.npy", session.model->spec().vocab);
@@ -71,7 +72,7 @@ TEST(Logits, OfADecoder) { compare_with_oracle("llama_mha"); }
 TEST(Logits, OfAnEncoderAreItsLastHiddenState) { compare_with_oracle("bert"); }
 
 TEST(Logits, AReadOnlyTargetLeavesNothing) {
-  const auto backend = make_cpu_backend();
+  const auto backend = test::exact_backend();
   const Session session = open_session(test::tiny_novel(), *backend);
   test::TempDir dir;
   const IdMatrix ids = {1, 2, {1, 2}};

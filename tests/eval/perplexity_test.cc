@@ -8,6 +8,7 @@
 #include "eval/text.h"
 #include "formats/registry.h"
 #include "runtime/session.h"
+#include "support/exact_backend.h"
 #include "support/modified_source.h"
 #include "support/test_data.h"
 
@@ -24,9 +25,7 @@ constexpr double kFloat32Agreement = 2e-5;
 class Evaluation : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    BackendOptions exact = BackendOptions::from_environment();
-    exact.exact = true;
-    backend_ = make_cpu_backend(exact);
+    backend_ = test::exact_backend();
     session_ = open_session(test::tiny_novel(), *backend_);
     excerpt_ = read_text_ids(*session_.tokenizer, golden("excerpt.txt"));
     golden_ = read_json_file(golden("windows.json").string())["windows"];

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "model/oracles.h"
+#include "support/exact_backend.h"
 
 namespace nibble {
 namespace {
@@ -189,7 +190,7 @@ TEST(Config, ContradictionsAreCorrupt) {
 TEST(Loading, ShapesThatContradictTheConfigNameTheTensorAndBothShapes) {
   const auto path = test::source_dir() / "tests/golden/archs/llama_mqa_bias_headdim";
   const auto checkpoint = open_checkpoint(path);
-  const auto backend = make_cpu_backend();
+  const auto backend = test::exact_backend();
   const auto load = [&](const std::string& key, Json value) {
     return Model(build_spec(with(checkpoint->config(), key, std::move(value))), *checkpoint,
                  *backend);
@@ -210,7 +211,7 @@ TEST(Loading, ShapesThatContradictTheConfigNameTheTensorAndBothShapes) {
 }
 
 TEST(Loading, TiedHeadsShareTheBytesOfTheEmbedding) {
-  const auto backend = make_cpu_backend();
+  const auto backend = test::exact_backend();
   for (const char* name : {"qwen2_layer_types_tied", "qwen3_mqa_old"}) {  // one stores the head too
     const auto checkpoint = open_checkpoint(test::source_dir() / "tests/golden/archs" / name);
     const ModelSpec spec = build_spec(checkpoint->config());

@@ -7,6 +7,7 @@
 
 #include "model/oracles.h"
 #include "model/tokenizer/tokenizer.h"
+#include "support/exact_backend.h"
 #include "support/tolerance.h"
 
 namespace nibble {
@@ -122,7 +123,7 @@ TEST(EmptyBatch, HasNoLogits) {
 
 TEST(TrainedModel, TinyNovelNextTokenLogits) {
   const auto checkpoint = open_checkpoint(test::tiny_novel());
-  const auto backend = make_cpu_backend();
+  const auto backend = test::exact_backend();
   const Model model(build_spec(checkpoint->config()), *checkpoint, *backend);
   const Json reference = read_json_file((test::tiny_novel() / "reference.json").string());
   const auto ids = reference["greedy_ids"].get<std::vector<std::int32_t>>();
@@ -171,7 +172,7 @@ TEST(TrainedModel, Stories260kLogitsAndLikelihood) {
   const auto folder = test::data_dir() / "models/stories260k";
   const auto checkpoint = open_checkpoint(folder / "stories260K.bin");
   const auto tokenizer = load_tokenizer(folder / "tok512.bin");
-  const auto backend = make_cpu_backend();
+  const auto backend = test::exact_backend();
   const Model model(build_spec(checkpoint->config()), *checkpoint, *backend);
 
   std::ifstream file(test::data_dir() / "text/calib/tinystories_sample.utf8", std::ios::binary);

@@ -10,6 +10,7 @@
 #include "checkpoint/checkpoint.h"
 #include "model/arch.h"
 #include "model/model.h"
+#include "support/exact_backend.h"
 #include "support/test_data.h"
 #include "tensor/npy.h"
 
@@ -42,7 +43,7 @@ inline std::string oracle_name(const std::filesystem::path& path) {
 struct Oracle {
   explicit Oracle(const std::filesystem::path& path)
       : checkpoint(open_checkpoint(path)),
-        backend(make_cpu_backend()),
+        backend(test::exact_backend()),
         spec(build_spec(checkpoint->config())),
         ids(read_npy(path / "input_ids.npy")),
         expected(read_npy(path / "expected.npy")) {}

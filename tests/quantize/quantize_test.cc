@@ -10,6 +10,7 @@
 #include "quantize/small_model.h"
 #include "quantize/texts.h"
 #include "runtime/session.h"
+#include "support/exact_backend.h"
 #include "support/tolerance.h"
 
 namespace nibble {
@@ -20,7 +21,7 @@ using test::small_options;
 
 class QuantizeTest : public testing::Test {
  protected:
-  QuantizeTest() : backend_(make_cpu_backend(test::threads(2))) {}
+  QuantizeTest() : backend_(test::exact_backend(2)) {}
 
   std::filesystem::path model() {
     if (!std::filesystem::exists(dir_ / "model")) test::write_small_model(dir_ / "model", 2);
@@ -238,7 +239,7 @@ TEST_F(QuantizeTest, VerifyingOnTheCalibrationTextIsRefused) {
 // (fused experts, transposed linears, shared heads), integer ones load and compute.
 TEST(QuantizeArchitectures, WriteBackWhatTheyRead) {
   NIBBLE_NEEDS_DATA("oracles");
-  const auto backend = make_cpu_backend(test::threads(2));
+  const auto backend = test::exact_backend(2);
   test::TempDir dir;
   for (const auto& entry : std::filesystem::directory_iterator(test::data_dir() / "oracles")) {
     const std::string name = entry.path().filename().string();
@@ -261,7 +262,7 @@ TEST(QuantizeArchitectures, WriteBackWhatTheyRead) {
 // The bars of docs/recipes.md, on a short text so that the test takes seconds: every method must
 // recover the share of round-to-nearest's loss that it does on the whole text, with some margin.
 TEST(QuantizeQuality, RecipesRecoverWhatRoundToNearestLoses) {
-  const auto backend = make_cpu_backend();
+  const auto backend = test::exact_backend();
   test::TempDir dir;
   const auto measure = [&](const std::string& recipe) {
     QuantizeOptions o;

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "quantize/small_model.h"
+#include "support/exact_backend.h"
 
 namespace nibble {
 namespace {
@@ -19,7 +20,7 @@ using test::small_options;
 std::vector<std::string> run_recording(QuantizeOptions options) {
   std::vector<std::string> saved;
   options.on_saved = [&](const std::string& step) { saved.push_back(step); };
-  const auto backend = make_cpu_backend(test::threads(1));
+  const auto backend = test::exact_backend(1);
   quantize(options, *backend);
   return saved;
 }
@@ -33,7 +34,7 @@ bool run_and_kill(QuantizeOptions options, std::size_t steps) {
       if (++saved == steps) kill(getpid(), SIGKILL);
     };
     try {
-      const auto backend = make_cpu_backend(test::threads(1));
+      const auto backend = test::exact_backend(1);
       quantize(options, *backend);
     } catch (...) {
       _exit(2);
@@ -93,13 +94,13 @@ TEST_F(ResumeTest, RepeatedKillsAddUp) {
 
 TEST_F(ResumeTest, AnInterruptedRunIsNotOverwrittenUnasked) {
   ASSERT_TRUE(run_and_kill(options("out", "clip"), 2));
-  const auto backend = make_cpu_backend(test::threads(1));
+  const auto backend = test::exact_backend(1);
   EXPECT_ERROR(quantize(options("out", "clip"), *backend), ErrorKind::kUsage, "--resume");
 }
 
 TEST_F(ResumeTest, AnotherRecipeTextOrOptionIsNotResumed) {
   ASSERT_TRUE(run_and_kill(options("out", "clip"), 2));
-  const auto backend = make_cpu_backend(test::threads(1));
+  const auto backend = test::exact_backend(1);
   QuantizeOptions other_recipe = options("out", "rtn");
   QuantizeOptions other_format = options("out", "clip");
   other_format.format = parse_model_format("w3a16_g128");
@@ -122,7 +123,7 @@ TEST_F(ResumeTest, ResumingNothingBeginsAnew) {
 
 TEST_F(ResumeTest, ThreadsDoNotChangeTheBytes) {
   for (const int count : {1, 3}) {
-    const auto backend = make_cpu_backend(test::threads(count));
+    const auto backend = test::exact_backend(count);
     quantize(options(fmt::format("threads{}", count), kSmallSearch), *backend);
   }
   test::expect_same_directories(dir_ / "threads1", dir_ / "threads3");

@@ -85,10 +85,4 @@ inline constexpr const char* kSmallSearch = R"({"steps": [
     {"algorithm": "smoothquant_plus", "step": 0.5, "per_site": true, "max_rounds": 1},
     {"algorithm": "clip_search", "steps": 3}]})";
 
-inline BackendOptions threads(int count) {
-  BackendOptions options = BackendOptions::from_environment();
-  options.threads = count;
-  return options;
-}
-
 }  // namespace nibble::test

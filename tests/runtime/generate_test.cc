@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "support/exact_backend.h"
 #include "support/modified_source.h"
 #include "support/test_data.h"
 
@@ -15,7 +16,7 @@ using Ids = std::vector<std::int32_t>;
 class GenerateTest : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    backend_ = make_cpu_backend();
+    backend_ = test::exact_backend();
     session_ = open_session(test::tiny_novel(), *backend_);
     reference_ = read_json_file((test::tiny_novel() / "reference.json").string());
   }
@@ -211,7 +212,7 @@ TEST_F(GenerateTest, StopTokensComeFromTheMostSpecificConfiguration) {
 TEST(GenerateGolden, Stories260kTellsTheGoldenStory) {
   NIBBLE_NEEDS_DATA("models/stories260k/GOLDEN.txt");
   const auto folder = test::data_dir() / "models/stories260k";
-  const auto backend = make_cpu_backend();
+  const auto backend = test::exact_backend();
   const Session session = open_session(folder / "stories260K.bin", *backend);
   GenerateOptions options;
   options.max_new_tokens = 200;

@@ -4,6 +4,7 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "support/exact_backend.h"
 #include "support/test_data.h"
 
 namespace nibble {
@@ -28,7 +29,7 @@ class SessionTest : public testing::Test {
   }
 
   test::TempDir dir_;
-  std::unique_ptr<Backend> backend_ = make_cpu_backend();
+  std::unique_ptr<Backend> backend_ = test::exact_backend();
 };
 
 TEST_F(SessionTest, OpensModelTokenizerAndGenerationConfig) {

@@ -24,7 +24,7 @@ std::atomic<double> g_sink{0};
 // it. All threads: one call a thread, started together; the slowest ends the burst.
 double best_rate(ThreadPool& pool, int threads, double amount,
                  const std::function<void(std::int64_t thread)>& work) {
-  constexpr int kBursts = 8;
+  constexpr int kBursts = 12;
   double best = 0;
   for (int burst = 0; burst < kBursts; ++burst) {
     const double seconds = seconds_of([&] {
@@ -57,7 +57,7 @@ Rate measure_bandwidth(ThreadPool& pool, const KernelTable& kernels) {
 }
 
 Rate measure_peak(ThreadPool& pool, const ArithmeticProbe& probe) {
-  constexpr double kOperations = 4e8;  // of a burst: a millisecond or more
+  constexpr double kOperations = 1e9;  // of a burst: a millisecond or more
   const auto rounds = static_cast<std::int64_t>(kOperations / probe.operations);
   return rate(pool, probe.operations * static_cast<double>(rounds),
               [&](std::int64_t) { g_sink = static_cast<double>(probe.run(rounds)); });
