@@ -31,14 +31,6 @@ struct Bf16DirectTask {
   bool add = false;
 };
 
-// Memory that is read next, [rows, bytes] with rows `stride` apart: brought near meanwhile.
-struct ReadAhead {
-  const unsigned char* data = nullptr;
-  std::int64_t stride = 0;
-  std::int64_t rows = 0;
-  std::int64_t bytes = 0;
-};
-
 // c[m, n] (+)= a * b (+ bias): `b` is panels of kBf16PanelRows weight rows, each
 // [k / 2][kBf16PanelRows] pairs. Padding rows of b are computed and not stored.
 struct Bf16GemmTask {

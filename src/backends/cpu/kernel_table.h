@@ -30,6 +30,14 @@ struct WeightView {
   std::int64_t params_per_row = 0;  // distance between the scales of two rows; 0 for tensor
 };
 
+// Memory that is read next, [rows, bytes] with rows `stride` apart: brought near meanwhile.
+struct ReadAhead {
+  const unsigned char* data = nullptr;
+  std::int64_t stride = 0;
+  std::int64_t rows = 0;
+  std::int64_t bytes = 0;
+};
+
 // y[i, n] = x[i] . w[n] (+ y) (+ bias[n]) for weight rows [row_begin, row_end).
 struct GemvTask {
   WeightView w;

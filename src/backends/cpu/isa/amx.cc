@@ -19,6 +19,7 @@ namespace {
 #include "backends/cpu/kernels/bf16_panels.inl.h"
 #include "backends/cpu/kernels/bf16_unpack.inl.h"
 #include "backends/cpu/kernels/bf16_direct.inl.h"
+#include "backends/cpu/kernels/ahead.inl.h"
 #include "backends/cpu/kernels/bf16_blocks.inl.h"
 #include "backends/cpu/kernels/amx_tiles.inl.h"
 #include "backends/cpu/kernels/amx_gemm.inl.h"

@@ -16,6 +16,7 @@ namespace {
 #include "backends/cpu/kernels/bf16_rows.inl.h"
 #include "backends/cpu/kernels/bf16_panels.inl.h"
 #include "backends/cpu/kernels/bf16_direct.inl.h"
+#include "backends/cpu/kernels/ahead.inl.h"
 #include "backends/cpu/kernels/bf16_blocks.inl.h"
 #include "backends/cpu/kernels/bf16_tile.inl.h"
 #include "backends/cpu/kernels/bf16_gemm.inl.h"

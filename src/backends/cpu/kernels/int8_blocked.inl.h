@@ -153,6 +153,7 @@ inline void int8_tile_rows(std::int64_t rows, const Int8Task& t, std::int64_t ro
 
 void int8_blocked(const Int8Task& t) {
   const Unpacked w(t.scratch);
+  const std::int64_t steps = (t.m + kTileRows - 1) / kTileRows;
   for (std::int64_t begin = 0; begin < t.w.cols; begin += kInt8Depth) {
     const std::int64_t count = t.w.cols - begin < kInt8Depth ? t.w.cols - begin : kInt8Depth;
     for (int v = 0; v < kParts; ++v) {
@@ -162,7 +163,14 @@ void int8_blocked(const Int8Task& t) {
         unpack_vector<false>(t, v, begin, count, w);
       }
     }
+    const std::int64_t unit = t.w.nibbles ? unit_columns<true>() : unit_columns<false>();
+    AheadReader ahead({.data = vector_of_panel(t, 0) + (begin + count) / unit * kUnitBytes,
+                       .stride = 0,
+                       .rows = 1,
+                       .bytes = count / unit * kUnitBytes},
+                      steps);
     for (std::int64_t row = 0; row < t.m; row += kTileRows) {
+      ahead.step();
       const std::int64_t rows = t.m - row < kTileRows ? t.m - row : kTileRows;
       for (int v = 0; v < kParts; v += kNv) {
         int8_tile_rows(rows, t, row, v, begin, count, w);

@@ -8,6 +8,7 @@
 #include "backends/cpu/kernels/int8_rows.inl.h"
 #include "backends/cpu/kernels/int8_panels.inl.h"
 #include "backends/cpu/kernels/int8_direct.inl.h"
+#include "backends/cpu/kernels/ahead.inl.h"
 #include "backends/cpu/kernels/int8_blocked.inl.h"
 #include "backends/cpu/kernels/int8_probe.inl.h"
 // clang-format on
