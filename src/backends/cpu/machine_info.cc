@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
-#include <ranges>
+#include <iterator>
 #include <sstream>
 #include <thread>
 
@@ -38,8 +38,8 @@ std::string field(const fs::path& path, const std::string& key) {
 std::vector<std::string> isa_flags() {
   const DeviceCaps caps = detect_caps();
   std::vector<std::string> flags;
-  for (const CpuIsa level : std::views::reverse(kIsas)) {
-    if (level > CpuIsa::kGeneric && level <= caps.isa) flags.emplace_back(to_string(level));
+  for (auto level = std::rbegin(kIsas); level != std::rend(kIsas); ++level) {
+    if (*level > CpuIsa::kGeneric && *level <= caps.isa) flags.emplace_back(to_string(*level));
   }
   if (caps.avx512_vnni) flags.emplace_back("avx512_vnni");
   if (caps.avx512_bf16) flags.emplace_back("avx512_bf16");
