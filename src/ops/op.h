@@ -21,6 +21,7 @@ struct DeviceCaps {
   CpuIsa isa = CpuIsa::kGeneric;  // highest level that may be used (NIBBLE_ISA lowers it)
   bool avx512_vnni = false;
   bool avx512_bf16 = false;
+  bool fast_avx512_bf16 = false;  // products of bf16 pairs are faster than those of float32
   bool neon_dotprod = false;
   bool neon_i8mm = false;
   bool neon_bf16 = false;

@@ -1,10 +1,12 @@
-// What kernels that round activations to bytes cost on trained models, against those that do not.
+// What kernels that round activations cost on trained models, against those that do not: products
+// of bytes for integer weights, of bf16 for bf16 weights and for attention over a cache of bf16.
 #include <cmath>
 
 #include "eval/perplexity.h"
 #include "eval/text.h"
 #include "formats/registry.h"
 #include "runtime/session.h"
+#include "support/exact_backend.h"
 #include "support/modified_source.h"
 #include "support/test_data.h"
 
@@ -21,17 +23,12 @@ constexpr Limits kHeldOut = {5e-4, 5e-4};
 // The bundled text is further from it, and the sample is small.
 constexpr Limits kBundled = {1e-3, 2e-3};
 
-std::unique_ptr<Backend> backend(bool exact) {
-  BackendOptions options = BackendOptions::from_environment();
-  options.exact = exact;
-  return make_cpu_backend(options);
-}
-
-// The model with integer weights on both backends.
+// The model with such weights on both backends; keys and values of the rounding one are in a cache
+// of bf16.
 void check(const std::filesystem::path& path, const char* format_name,
            const std::filesystem::path& text, std::int64_t tokens, const Limits& limits) {
-  const auto rounding = backend(false);
-  const auto exact = backend(true);
+  const auto rounding = make_cpu_backend();
+  const auto exact = test::exact_backend();
   const Session session = open_session(path, *exact);
   const FormatPtr format = parse_weight_format(format_name);
   const test::ModifiedSource source(
@@ -45,12 +42,15 @@ void check(const std::filesystem::path& path, const char* format_name,
   LinearArgs args;
   args.m = 64;
   args.w = &layer.linears().front()->weight;
-  if (rounding->arithmetic_of(args) != Arithmetic::kInt8) GTEST_SKIP() << "nothing rounds here";
+  if (rounding->arithmetic_of(args) == Arithmetic::kFloat32) {
+    GTEST_SKIP() << "nothing rounds here";
+  }
 
   const auto ids = read_text_ids(*session.tokenizer, text);
   WindowOptions options;
   options.context = 1024;
   options.max_tokens = tokens;
+  options.kv_type = KvType::kBF16;
   const DivergenceResult result = divergence(rounded, Model(spec, source, *exact), ids, options);
   EXPECT_GT(result.mean_kl, 0);
   EXPECT_LT(result.mean_kl, limits.kl) << format_name;
@@ -81,7 +81,7 @@ TEST_P(RoundedActivations, OnHeldOutTextWithALargerModel) {
 
 INSTANTIATE_TEST_SUITE_P(, RoundedActivations,
                          testing::Values("int4_g128_asym_sbf16", "int4_g32_sym_sbf16",
-                                         "int8_channel_sym_sbf16"),
+                                         "int8_channel_sym_sbf16", "bf16"),
                          [](const auto& test) { return std::string(test.param); });
 
 }  // namespace

@@ -64,7 +64,8 @@ struct Bf16Kernels {
   void (*unpack)(const PanelView& w, std::int64_t panel, std::int64_t begin, std::int64_t count,
                  std::uint32_t* out);
   void (*gemm)(const Bf16GemmTask& task);
-  AttentionTiles attention_tiles;  // keys and values of bf16 or fewer bits
+  // Keys and values of bf16 or fewer bits; empty where the level's own tiles are faster.
+  AttentionTiles attention_tiles;
   ArithmeticProbe probe;
 };
 

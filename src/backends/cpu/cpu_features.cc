@@ -36,6 +36,10 @@ std::uint64_t xcr0() {
   return (static_cast<std::uint64_t>(high) << 32) | low;
 }
 
+// Intel's vdpbf16ps has half the rate of float32 multiply-adds (measured: 82 against 160 GFLOP/s on a
+// core with AMX); AMD's has twice that rate.
+bool made_by_intel() { return cpuid(0, 0).ebx == 0x756e6547u; }  // "Genu"
+
 // Linux gives a process the tile registers only when it asks for them.
 bool may_use_tiles() {
   constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
@@ -66,6 +70,7 @@ DeviceCaps detect_caps() {
   caps.isa = CpuIsa::kAvx512;
   caps.avx512_vnni = bit(extended.ecx, 11);
   caps.avx512_bf16 = bit(cpuid(7, 1).eax, 5);
+  caps.fast_avx512_bf16 = caps.avx512_bf16 && !made_by_intel();
   const bool amx = bit(extended.edx, 22) && bit(extended.edx, 24) && caps.avx512_bf16 &&
                    (states & kTileState) == kTileState && may_use_tiles();
   if (amx) caps.isa = CpuIsa::kAmx;
@@ -93,6 +98,7 @@ DeviceCaps lowered(const DeviceCaps& machine, CpuIsa level) {
   caps.isa = level;
   caps.avx512_vnni &= level >= CpuIsa::kAvx512;
   caps.avx512_bf16 &= level >= CpuIsa::kAvx512;
+  caps.fast_avx512_bf16 &= level >= CpuIsa::kAvx512;
   caps.neon_dotprod &= level == CpuIsa::kNeon;
   caps.neon_i8mm &= level == CpuIsa::kNeon;
   caps.neon_bf16 &= level == CpuIsa::kNeon;

@@ -15,8 +15,8 @@ inline constexpr Unit<Int8Kernels> kAvx2Int8 = {CpuIsa::kAvx2, Arithmetic::kInt8
                                                 avx2_int8_kernels};
 inline constexpr Unit<Int8Kernels> kAvx512Vnni = {CpuIsa::kAvx512, Arithmetic::kInt8,
                                                   avx512_vnni_kernels, &DeviceCaps::avx512_vnni};
-inline constexpr Unit<Bf16Kernels> kAvx512Bf16 = {CpuIsa::kAvx512, Arithmetic::kBf16,
-                                                  avx512_bf16_kernels, &DeviceCaps::avx512_bf16};
+inline constexpr Unit<Bf16Kernels> kAvx512Bf16 = {
+    CpuIsa::kAvx512, Arithmetic::kBf16, avx512_bf16_kernels, &DeviceCaps::fast_avx512_bf16};
 inline constexpr Unit<Bf16Kernels> kAmx = {CpuIsa::kAmx, Arithmetic::kBf16, amx_kernels};
 
 inline constexpr Impl<LinearArgs> kLinearImpls[] = {

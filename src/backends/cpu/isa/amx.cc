@@ -23,11 +23,6 @@ namespace {
 #include "backends/cpu/kernels/bf16_blocks.inl.h"
 #include "backends/cpu/kernels/amx_tiles.inl.h"
 #include "backends/cpu/kernels/amx_gemm.inl.h"
-#include "backends/cpu/kernels/bf16_tile.inl.h"
-#include "backends/cpu/kernels/math.inl.h"
-#include "backends/cpu/kernels/kv_rows.inl.h"
-#include "backends/cpu/kernels/attention_softmax.inl.h"
-#include "backends/cpu/kernels/attention_pairs.inl.h"
 #include "backends/cpu/kernels/amx_probe.inl.h"
 // clang-format on
 
@@ -35,7 +30,7 @@ namespace {
 
 const Bf16Kernels& amx_kernels() {
   static constexpr Bf16Kernels kTable = {
-      .direct_rows = 16,
+      .direct_rows = 4,
       .unpack_min_rows = 48,
       .depth = 512,
       .narrow = bf16_narrow,
@@ -43,7 +38,7 @@ const Bf16Kernels& amx_kernels() {
       .pack = bf16_pack,
       .unpack = bf16_unpack,
       .gemm = amx_gemm,
-      .attention_tiles = {kPairTileRows, attention_pairs_scratch, attention_pairs},
+      .attention_tiles = {},
       .probe = {kAmxProbeOperations, amx_probe},
   };
   return kTable;

@@ -16,9 +16,11 @@ inline Pairs pbroadcast(const std::uint16_t* pair) {
   __builtin_memcpy(&bits, pair, sizeof(bits));
   return _mm512_set1_epi32(bits);
 }
+// Rounded to nearest even: 16 values, and 16 behind them.
+inline Pairs pjoin(Vec low, Vec high) { return (Pairs)_mm512_cvtne2ps_pbh(high, low); }
 // Rounded to nearest even: `even` becomes the low halves of the lanes, `odd` the high halves.
 inline Pairs pnarrow(Vec even, Vec odd) {
-  const Pairs halves = (Pairs)_mm512_cvtne2ps_pbh(odd, even);
+  const Pairs halves = pjoin(even, odd);
   const Pairs places = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
                                         8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   return _mm512_permutexvar_epi16(places, halves);
