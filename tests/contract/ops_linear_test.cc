@@ -59,13 +59,15 @@ void round_block(float* x, std::int64_t count) {
   }
 }
 
+void round_to_bf16(std::vector<float>& values) {
+  for (float& v : values) v = to_float(to_bf16(v));
+}
+
 // Rows of x as the kernels see them.
 void round_rows(Arithmetic arithmetic, std::vector<float>& x, std::int64_t cols,
                 std::int64_t stride) {
   constexpr std::int64_t kBlock = 32;
-  if (arithmetic == Arithmetic::kBf16) {
-    for (float& v : x) v = to_float(to_bf16(v));
-  }
+  if (arithmetic == Arithmetic::kBf16) round_to_bf16(x);
   if (arithmetic != Arithmetic::kInt8) return;
   for (auto row = x.data(); row < x.data() + x.size(); row += stride) {
     for (std::int64_t k = 0; k < cols; k += kBlock) round_block(row + k, kBlock);
@@ -104,6 +106,7 @@ std::string check_linear(const Case& c, const RunLinear& run) {
 
   std::vector<float> w(static_cast<std::size_t>(rows * cols));
   decode_all(c.weight, w.data());
+  if (c.arithmetic == Arithmetic::kBf16) round_to_bf16(w);
   for (std::int64_t i = 0; i < c.m * rows; ++i) {
     const std::int64_t row = i / rows;
     const std::int64_t n = i % rows;
