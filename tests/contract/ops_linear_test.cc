@@ -170,6 +170,28 @@ TEST_P(LinearContract, EveryFormatAndShape) {
   EXPECT_GT(supported, 100);
 }
 
+// More columns than a kernel takes at once.
+TEST_P(LinearContract, ManyColumns) {
+  const auto backend = forced_backend("linear", GetParam().name);
+  constexpr std::int64_t kRows = 37;
+  constexpr std::int64_t kCols = 5664;
+  const std::vector<float> w = random_floats(kRows * kCols, 4, 0.1f);
+  for (const char* name : {"bf16", "int4_g32_asym"}) {
+    const QuantTensor weight = parse_weight_format(name)->encode(w.data(), kRows, kCols);
+    for (const std::int64_t m : {1, 50}) {
+      const Case c = {.weight = weight, .m = m, .bias = true, .arithmetic = GetParam().arithmetic};
+      EXPECT_EQ(check_linear(c,
+                             [&](LinearArgs args) {
+                               const LinearWeight prepared = backend->prepare(args.w->canonical);
+                               args.w = &prepared;
+                               return try_run(*backend, args);
+                             }),
+                "")
+          << name << ", m " << m;
+    }
+  }
+}
+
 TEST_P(LinearContract, SameBitsForAnyNumberOfThreads) {
   const FormatPtr format = parse_weight_format("int4_g32_asym");
   const std::int64_t rows = 300;

@@ -51,7 +51,7 @@ struct Bf16GemmTask {
 struct Bf16Kernels {
   std::int64_t direct_rows;      // up to so many activation rows direct() is faster (measured)
   std::int64_t unpack_min_rows;  // from so many gemm on unpacked integers beats byte products
-  std::int64_t depth;            // columns of a block: a tile of activations fits into L1
+  std::int64_t depth;            // columns of a block (measured)
   // Rounds `count` floats; zeros follow up to the next multiple of kBf16Step.
   void (*narrow)(const float* x, std::int64_t count, std::uint16_t* out);
   void (*direct)(const Bf16DirectTask& task);

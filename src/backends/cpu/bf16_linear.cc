@@ -6,6 +6,7 @@
 #include "backends/cpu/drivers.h"
 #include "backends/cpu/panel_weight.h"
 #include "backends/cpu/parts.h"
+#include "backends/cpu/rounding.h"
 #include "backends/cpu/scratch.h"
 #include "backends/cpu/weight_view.h"
 
@@ -14,8 +15,6 @@ namespace {
 
 constexpr std::int64_t kMaxRows = 1024;  // activations rounded at once
 constexpr std::int64_t kWidth = 128;     // weight rows of a block: two, packed and not, fit into L2
-
-std::int64_t round_up(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
 
 // Activations in bf16, [m rounded up to kBf16TileRows, cols rounded up to kBf16Step].
 struct Bf16Rows {
@@ -60,7 +59,7 @@ void run_direct(const Bf16Kernels& kernels, std::span<const LinearArgs> calls, T
                      .y = call.y,
                      .y_stride = call.y_stride,
                      .add = call.accumulate});
-    steps.push_back((w.rows + step - 1) / step);
+    steps.push_back(ceil_div(w.rows, step));
   }
   parallel_for_parts(pool, steps, [&](std::size_t part, std::int64_t first, std::int64_t last) {
     Bf16DirectTask task = tasks[part];
@@ -121,7 +120,7 @@ class BlockedCall {
     thread_local Scratch scratch;
     const std::int64_t panel_pairs = kernels_.depth / 2 * kBf16PanelRows;
     auto* panels = reinterpret_cast<std::uint32_t*>(
-        scratch.floats(round_up(last - first, kBf16PanelRows) / kBf16PanelRows * panel_pairs));
+        scratch.floats(ceil_div(last - first, kBf16PanelRows) * panel_pairs));
     for (std::int64_t begin = 0; begin < cols_; begin += kernels_.depth) {
       const std::int64_t count = std::min(kernels_.depth, cols_ - begin);
       for (std::int64_t row = first; row < last; row += kBf16PanelRows) {
@@ -169,7 +168,7 @@ void run_blocks(const Bf16Kernels& kernels, std::span<const LinearArgs> calls, T
   const std::int64_t width = std::clamp(fair, kBf16PanelRows, kWidth);
   std::vector<std::int64_t> blocks;
   for (const LinearArgs& call : calls) {
-    blocks.push_back((call.w->canonical.rows + width - 1) / width);
+    blocks.push_back(ceil_div(call.w->canonical.rows, width));
   }
   const std::int64_t total = calls.front().m;
   for (std::int64_t begin = 0; begin < total; begin += kMaxRows) {

@@ -36,8 +36,8 @@ std::uint64_t xcr0() {
   return (static_cast<std::uint64_t>(high) << 32) | low;
 }
 
-// Intel's vdpbf16ps has half the rate of float32 multiply-adds (measured: 82 against 160 GFLOP/s on a
-// core with AMX); AMD's has twice that rate.
+// Intel's vdpbf16ps has half the rate of float32 multiply-adds (measured: 82 against 160 GFLOP/s on
+// a core with AMX); AMD's has twice that rate.
 bool made_by_intel() { return cpuid(0, 0).ebx == 0x756e6547u; }  // "Genu"
 
 // Linux gives a process the tile registers only when it asks for them.

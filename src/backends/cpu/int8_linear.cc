@@ -5,6 +5,7 @@
 #include "backends/cpu/int8_kernels.h"
 #include "backends/cpu/panel_weight.h"
 #include "backends/cpu/parts.h"
+#include "backends/cpu/rounding.h"
 #include "backends/cpu/scratch.h"
 
 namespace nibble::cpu {
@@ -40,7 +41,7 @@ void run_int8(const Int8Kernels& kernels, std::span<const LinearArgs> calls, Exe
   const LinearArgs& input = calls.front();  // of all calls
   std::vector<std::int64_t> panels;
   for (const LinearArgs& call : calls) {
-    panels.push_back((call.w->canonical.rows + kPanelRows - 1) / kPanelRows);
+    panels.push_back(ceil_div(call.w->canonical.rows, kPanelRows));
   }
   for (std::int64_t begin = 0; begin < input.m; begin += kMaxRows) {
     const std::int64_t m = std::min(kMaxRows, input.m - begin);

@@ -2,14 +2,12 @@
 #include <cstring>
 
 #include "backends/cpu/drivers.h"
+#include "backends/cpu/rounding.h"
 #include "backends/cpu/scratch.h"
 #include "backends/cpu/weight_view.h"
 
 namespace nibble::cpu {
 namespace {
-
-std::int64_t round_up(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
-std::int64_t ceil_div(std::int64_t n, std::int64_t d) { return (n + d - 1) / d; }
 
 // Widths that the gemv kernels read in place; others are decoded row by row first.
 bool direct(const std::optional<WeightView>& view) {

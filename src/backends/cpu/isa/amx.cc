@@ -32,7 +32,7 @@ const Bf16Kernels& amx_kernels() {
   static constexpr Bf16Kernels kTable = {
       .direct_rows = 4,
       .unpack_min_rows = 48,
-      .depth = 512,
+      .depth = 2816,
       .narrow = bf16_narrow,
       .direct = bf16_direct,
       .pack = bf16_pack,

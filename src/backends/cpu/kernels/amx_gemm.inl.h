@@ -2,8 +2,9 @@
 //
 //   for each 32 columns: load 2 tiles of rows (as they are) and 2 of the panel; 4 tile products
 //
-// Bound: tile products (16 cycles each). The rows of a block stay in the first-level cache, the
-// panels come from the second. Included inside an anonymous namespace of an ISA unit.
+// Bound: reading and writing the sums, whose rows lie in as many pages, hence blocks of many
+// columns; then the second-level cache, from which rows and panels come, and tile products (16
+// cycles each). Included inside an anonymous namespace of an ISA unit.
 
 // c[32, 32] (+)= a * b; kLow: only the first 16 rows are wanted.
 template <bool kLow>

@@ -15,8 +15,8 @@ struct alignas(64) TileConfig {
   std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
-// In memory as a whole: GCC's intrinsic says that it reads eight bytes, and the stores of the others
-// to a local would be dropped.
+// In memory as a whole: GCC's intrinsic says that it reads eight bytes, and the stores of the
+// others to a local would be dropped.
 constexpr TileConfig kWholeTiles;
 
 // All tiles are whole while an object lives; the state is small again afterwards.
