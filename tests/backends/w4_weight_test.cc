@@ -1,0 +1,107 @@
+// The packed order of 4-bit weights against its definition, element by element.
+#include "backends/cuda/w4_weight.h"
+
+#include <gmock/gmock.h>
+
+#include <cstring>
+#include <random>
+
+#include "formats/affine.h"
+#include "formats/registry.h"
+
+namespace nibble::cuda {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr std::int64_t kRows = 192;
+constexpr std::int64_t kCols = 256;
+
+QuantTensor random_weight(const std::string& format, std::int64_t rows, std::int64_t cols) {
+  std::mt19937 random(7);
+  std::normal_distribution<float> normal(0.1f, 1.0f);
+  std::vector<float> values(static_cast<std::size_t>(rows * cols));
+  for (float& value : values) value = normal(random);
+  return parse_weight_format(format)->encode(values.data(), rows, cols);
+}
+
+// Where the definition puts the code of (row, col): which lane, register and half hold the element
+// of a 16 x 16 tile follows the figures of PTX for mma.m16n8k16, operand A.
+int packed_code(const W4Weight& weight, std::int64_t row, std::int64_t col) {
+  const std::int64_t block = row / 64 * (weight.cols / 64) + col / 64;
+  const std::int64_t in_row = row % 16;
+  const std::int64_t in_col = col % 16;
+  const std::int64_t lane = in_row % 8 * 4 + in_col % 8 / 2;
+  const std::int64_t reg = in_row / 8 + 2 * (in_col / 8);
+  const std::int64_t word = ((block * 4 + row % 64 / 16) * 32 + lane) * 4 + col % 64 / 16;
+  std::uint32_t bits;
+  std::memcpy(&bits, weight.codes.bytes().data() + word * 4, 4);
+  return static_cast<int>(bits >> (4 * reg + 16 * (in_col % 2)) & 0xfu);
+}
+
+class W4WeightTest : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(W4WeightTest, EveryElementStandsWhereTheLayoutSays) {
+  const QuantTensor weight = random_weight(GetParam(), kRows, kCols);
+  ThreadPool pool(2);
+  const W4Weight packed = pack_w4(weight, pool);
+  ASSERT_EQ(packed.rows, kRows);
+  ASSERT_EQ(packed.cols, kCols);
+  ASSERT_EQ(packed.group * packed.groups, kCols);
+  const bool symmetric = weight.format->descriptor().scheme.symmetric;
+  ASSERT_EQ(packed.zeros.empty(), symmetric);
+  ASSERT_EQ(packed.scales.dtype(), weight.planes[1].dtype());
+  std::vector<float> scales(static_cast<std::size_t>(packed.scales.elements()));
+  to_float(packed.scales, scales.data());
+
+  std::vector<float> expected(kCols);
+  for (std::int64_t row = 0; row < kRows; ++row) {
+    weight.format->decode(weight, row, 0, kCols, expected.data());
+    for (std::int64_t col = 0; col < kCols; ++col) {
+      const std::int64_t at = (row / 64 * packed.groups + col / packed.group) * 64 + row % 64;
+      const int zero =
+          symmetric ? 8 : packed.zeros.data<std::uint8_t>()[static_cast<std::size_t>(at)];
+      const float value = scales[static_cast<std::size_t>(at)] *
+                          static_cast<float>(packed_code(packed, row, col) - zero);
+      ASSERT_EQ(value, expected[static_cast<std::size_t>(col)]) << row << " " << col;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, W4WeightTest,
+                         ::testing::Values("int4_g32_asym", "int4_g64_sym", "int4_g128_asym",
+                                           "int4_g128_asym_sbf16", "int4_channel_asym",
+                                           "int4_channel_sym"),
+                         [](const auto& test) { return std::string(test.param); });
+
+TEST(W4WeightWhyNotTest, SaysWhatCannotBePacked) {
+  const auto reason = [](const char* format, std::int64_t rows, std::int64_t cols) {
+    return w4_why_not(random_weight(format, rows, cols));
+  };
+  EXPECT_EQ(reason("int4_g128_asym", 64, 128), "");
+  EXPECT_THAT(reason("int3_g64_asym", 64, 128), HasSubstr("3 bits"));
+  EXPECT_THAT(reason("bf16", 64, 128), HasSubstr("no integers"));
+  EXPECT_THAT(reason("int4_tensor_sym", 64, 128), HasSubstr("whole tensor"));
+  EXPECT_THAT(reason("int4_g16_asym", 64, 128), HasSubstr("groups of 16"));
+  EXPECT_THAT(reason("int4_g64_asym_sf32", 64, 128), HasSubstr("16 bits"));
+  EXPECT_THAT(reason("int4_g64_asym", 72, 128), HasSubstr("72 rows"));
+  EXPECT_THAT(reason("int4_g32_asym", 64, 160), HasSubstr("160 columns"));
+}
+
+TEST(W4WeightWhyNotTest, ZeroPointsBeyondTheCodesAreRefused) {
+  QuantTensor weight = random_weight("int4_g64_asym", 64, 128);
+  weight.planes[2].mutable_data<std::uint8_t>()[100] = 16;
+  EXPECT_EQ(w4_why_not(weight), "");
+  weight.planes[2].mutable_data<std::uint8_t>()[100] = 17;
+  EXPECT_THAT(w4_why_not(weight), HasSubstr("above 16"));
+  ThreadPool pool(1);
+  try {
+    pack_w4(weight, pool);
+    FAIL() << "packed";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kUnsupported);
+  }
+}
+
+}  // namespace
+}  // namespace nibble::cuda
