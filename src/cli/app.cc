@@ -24,7 +24,7 @@ void add_global_options(CLI::App& app, Context& context) {
                "Print one JSON object on stdout; everything else on stderr");
   app.add_flag("--quiet", context.quiet, "No progress and no notices");
   app.add_flag("--exact", context.exact,
-               "Never round activations below 16 bits (int8 products with integer weights do)");
+               "Float32 activations: no kernel that rounds them to bytes or bf16");
   app.add_option("--threads", context.threads, "Worker threads (default: one a physical core)")
       ->check(CLI::Range(1, 4096));
   app.add_flag("--repack-cache", context.repack_cache,

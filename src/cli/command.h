@@ -82,9 +82,9 @@ std::shared_ptr<Options> add_command(CLI::App* command, Context& context, Body b
   return options;
 }
 
-// --kv-cache-dtype, and what it says: nothing for "auto", which stands for `automatic` in the help.
+// --kv-cache-dtype: a name for parse_kv_type(), or "auto", for which that gives nothing and the
+// help says `automatic`.
 void add_kv_option(CLI::App* command, std::string& value, const std::string& automatic);
-std::optional<KvType> parse_kv_option(const std::string& value);
 
 #define NIBBLE_COMMAND(name) void add_##name(CLI::App& app, Context& context);
 #include "cli/commands.def"

@@ -62,8 +62,6 @@ void add_kv_option(CLI::App* command, std::string& value, const std::string& aut
       ->capture_default_str();
 }
 
-std::optional<KvType> parse_kv_option(const std::string& value) { return parse_kv_type(value); }
-
 void Context::emit(const Json& result, const std::string& text) const {
   if (json) {
     // Text of the model may hold any bytes; JSON may not.

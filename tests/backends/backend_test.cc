@@ -28,10 +28,10 @@ TEST(CpuBackend, IsaLowersTheLevel) {
   EXPECT_EQ(backend("generic", "")->caps().isa, CpuIsa::kGeneric);
   EXPECT_EQ(backend("", "")->caps().isa, cpu::detect_caps().isa);
   EXPECT_ERROR(backend("sse9", ""), ErrorKind::kUsage, "'sse9' is unknown");
-  for (const cpu::Level* level : cpu::kLevels) {
-    const std::string name(to_string(level->isa));
-    if (level->isa <= cpu::detect_caps().isa) {
-      EXPECT_EQ(backend(name, "")->caps().isa, level->isa);
+  for (const CpuIsa level : cpu::kIsas) {
+    const std::string name(to_string(level));
+    if (level <= cpu::detect_caps().isa) {
+      EXPECT_EQ(backend(name, "")->caps().isa, level);
     } else {
       EXPECT_ERROR(backend(name, ""), ErrorKind::kUnsupported, "this machine has no " + name);
     }

@@ -7,15 +7,11 @@
 
 namespace nibble::test {
 
-inline BackendOptions exact_options(int threads = 0) {
+inline std::unique_ptr<Backend> exact_backend(int threads = 0) {
   BackendOptions options = BackendOptions::from_environment();
   options.threads = threads;
   options.exact = true;
-  return options;
-}
-
-inline std::unique_ptr<Backend> exact_backend(int threads = 0) {
-  return make_cpu_backend(exact_options(threads));
+  return make_cpu_backend(options);
 }
 
 }  // namespace nibble::test

@@ -4,6 +4,7 @@
 
 #include "backends/cpu/drivers.h"
 #include "backends/cpu/kv_storage.h"
+#include "backends/cpu/rounding.h"
 #include "backends/cpu/scratch.h"
 
 namespace nibble::cpu {
@@ -112,7 +113,7 @@ class Plan {
       const KeyRange keys = visible_keys(whole, query);
       const std::int64_t most = kernels_.attention_part_keys;
       const std::int64_t count = std::max<std::int64_t>(0, keys.end - keys.begin);
-      row.parts = (count + most - 1) / most;
+      row.parts = ceil_div(count, most);
       for (std::int64_t i = 0; i < row.parts; ++i) {  // of equal size but for a block of 16
         const auto cut = [&](std::int64_t n) {
           return std::min(keys.end, keys.begin + (count * n / row.parts + 15) / 16 * 16);

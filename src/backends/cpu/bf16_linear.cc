@@ -163,9 +163,7 @@ class BlockedCall {
 void run_blocks(const Bf16Kernels& kernels, std::span<const LinearArgs> calls, ThreadPool& pool) {
   std::int64_t rows = 0;
   for (const LinearArgs& call : calls) rows += call.w->canonical.rows;
-  // Narrow enough for four tasks a thread, wide enough that reading x again is cheap.
-  const std::int64_t fair = round_up(rows / (4 * pool.threads()), kBf16PanelRows);
-  const std::int64_t width = std::clamp(fair, kBf16PanelRows, kWidth);
+  const std::int64_t width = task_rows(rows, pool, kBf16PanelRows, kWidth);
   std::vector<std::int64_t> blocks;
   for (const LinearArgs& call : calls) {
     blocks.push_back(ceil_div(call.w->canonical.rows, width));

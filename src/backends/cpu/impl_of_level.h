@@ -3,8 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <array>
-
 #include "backends/cpu/drivers.h"
 #include "ops/reference/reference.h"
 
@@ -13,25 +11,24 @@ namespace nibble::cpu {
 struct Level {
   CpuIsa isa;
   const KernelTable& (*kernels)();
+
+  constexpr bool usable(const DeviceCaps& caps) const { return caps.isa >= isa; }
 };
 
 inline constexpr Level kGeneric = {CpuIsa::kGeneric, generic_kernels};
 
 // It needs the level, and what the driver asks of the arguments.
-template <const Level& kLevel, auto kFits, auto kRun, class Args>
-struct OfLevel {
-  static bool usable(const DeviceCaps& caps) { return caps.isa >= kLevel.isa; }
-  static Support supports(const Args& args, const DeviceCaps& caps) {
-    if (!usable(caps)) return Support::no(fmt::format("needs {}", to_string(kLevel.isa)));
-    return kFits(kLevel.kernels(), args);
-  }
-  static void run(const Args& args, ExecContext& context) { kRun(kLevel.kernels(), args, context); }
-};
-
 template <class Args, const Level& kLevel, auto kFits, auto kRun>
 constexpr Impl<Args> of_level(const char* name) {
-  using L = OfLevel<kLevel, kFits, kRun, Args>;
-  return {name, L::supports, L::run, Arithmetic::kFloat32, L::usable};
+  return {
+      .name = name,
+      .supports =
+          [](const Args& args, const DeviceCaps& caps) {
+            if (kLevel.usable(caps)) return kFits(kLevel.kernels(), args);
+            return Support::no(fmt::format("needs {}", to_string(kLevel.isa)));
+          },
+      .run = [](const Args& args, ExecContext& context) { kRun(kLevel.kernels(), args, context); },
+      .usable = [](const DeviceCaps& caps) { return kLevel.usable(caps); }};
 }
 
 // Kernels beside those of a level, which need a flag of DeviceCaps (or, null, only the level).
@@ -96,7 +93,7 @@ struct Probed {
 template <const Level& kLevel>
 constexpr Probed probed_level() {
   return {kLevel.isa, Arithmetic::kFloat32,
-          [](const DeviceCaps& caps) { return caps.isa >= kLevel.isa; },
+          [](const DeviceCaps& caps) { return kLevel.usable(caps); },
           [] { return kLevel.kernels().probe; }};
 }
 

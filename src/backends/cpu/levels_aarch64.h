@@ -1,6 +1,8 @@
 // The levels of 64-bit ARM.
 #pragma once
 
+#include <array>
+
 #include "backends/cpu/impl_of_level.h"
 
 namespace nibble::cpu {

@@ -1,6 +1,8 @@
 // The levels of x86-64.
 #pragma once
 
+#include <array>
+
 #include "backends/cpu/impl_of_level.h"
 
 namespace nibble::cpu {

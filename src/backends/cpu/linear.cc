@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "backends/cpu/drivers.h"
+#include "backends/cpu/parts.h"
 #include "backends/cpu/rounding.h"
 #include "backends/cpu/scratch.h"
 #include "backends/cpu/weight_view.h"
@@ -33,7 +34,7 @@ class BlockedLinear {
       row_begin_ = begin;
       rows_ = std::min(step, args_.m - begin);
       pack_activations(context);
-      const std::int64_t width = block_width(context.pool.threads());
+      const std::int64_t width = task_rows(weight_.rows, context.pool, kernels_.nr, kMaxWidth);
       context.pool.parallel_for(ceil_div(weight_.rows, width), 1,
                                 [&](std::int64_t first, std::int64_t last) {
                                   for (std::int64_t i = first; i < last; ++i) {
@@ -48,12 +49,6 @@ class BlockedLinear {
   static constexpr std::int64_t kMaxWidth = 256;  // rows of a block: 512 KiB with kMaxDepth, in L2
   static constexpr std::int64_t kMaxRows = 2048;  // bounds the packed activations
   static constexpr std::int64_t kDecodeStep = 128;  // columns decoded at once: nr rows fit in L1
-
-  // Narrow enough for four tasks a thread, wide enough that reading x again is cheap.
-  std::int64_t block_width(int threads) const {
-    const std::int64_t fair = round_up(ceil_div(weight_.rows, 4 * threads), kernels_.nr);
-    return std::clamp<std::int64_t>(fair, kernels_.nr, kMaxWidth);
-  }
 
   void pack_activations(ExecContext& context) {
     thread_local Scratch scratch;

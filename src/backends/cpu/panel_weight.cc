@@ -6,6 +6,7 @@
 #include <cstring>
 #include <string>
 
+#include "backends/cpu/rounding.h"
 #include "backends/cpu/weight_view.h"
 #include "formats/affine.h"
 
@@ -84,7 +85,7 @@ std::shared_ptr<const PanelWeight> PanelWeight::pack(const QuantTensor& weight, 
   view.group = group;
   view.groups = groups;
 
-  const std::int64_t panels = (weight.rows + kPanelRows - 1) / kPanelRows;
+  const std::int64_t panels = ceil_div(weight.rows, kPanelRows);
   const Shape numbers = {panels, groups, kPanelRows};
   std::vector<PackedPlane> planes = {
       {"codes", DType::kU8, {panels, view.panel_bytes}, &result->codes_},

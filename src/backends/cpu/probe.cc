@@ -65,7 +65,7 @@ Rate measure_peak(ThreadPool& pool, const ArithmeticProbe& probe) {
 
 const KernelTable& widest_kernels(const DeviceCaps& caps) {
   for (const Level* level : kLevels) {
-    if (level->isa <= caps.isa) return level->kernels();
+    if (level->usable(caps)) return level->kernels();
   }
   return generic_kernels();
 }

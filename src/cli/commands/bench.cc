@@ -52,7 +52,7 @@ void bench_model(const ModelBenchOptions& options, Context& context) {
     return limits.peak(arithmetic).all_threads;
   };
   if (const auto kv = parse_model_format(options.format).kv) bench_options.kv_type = *kv;
-  if (const auto kv = parse_kv_option(options.kv_type)) bench_options.kv_type = *kv;
+  if (const auto kv = parse_kv_type(options.kv_type)) bench_options.kv_type = *kv;
   const Model model = load_bench_model(options, *backend, context);
   const BenchResult result = bench(model, bench_options, context.progress());
   const Json json = {{"model", options.model.empty() ? options.synthetic : options.model},

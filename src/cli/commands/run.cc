@@ -74,7 +74,7 @@ Json result_json(const GenerateResult& result, const std::vector<std::int32_t>& 
 
 void run(const RunOptions& options, Context& context) {
   const auto backend = context.make_backend();
-  const Session session = context.open(options.model, *backend, parse_kv_option(options.kv_type));
+  const Session session = context.open(options.model, *backend, parse_kv_type(options.kv_type));
   const std::vector<std::int32_t> prompt = prompt_ids(options, session, context);
   GenerateOptions generate_options = options.generate;
   if (generate_options.stop_ids.empty()) generate_options.stop_ids = default_stop_ids(session);

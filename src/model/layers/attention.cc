@@ -166,7 +166,7 @@ class AttentionCall {
     args.rows = segment.rows;
     args.heads = spec_.kv_heads;
     args.head_dim = spec_.head_dim;
-    args.type = sequence.cache == nullptr ? KvType::kF32 : sequence.cache->type();
+    args.type = kv_type(sequence);
     args.cache = {static_cast<std::byte*>(rows.data) + first * rows.row_stride, rows.row_stride,
                   rows.head_stride};
     context_.backend.run(args);
@@ -189,14 +189,13 @@ class AttentionCall {
     }
     const std::vector<float> slopes =
         spec_.alibi ? alibi_slopes(spec_.heads) : std::vector<float>();
-    const KvCache* cache = batch_.sequences[piece_.segments.front().sequence].cache;
     AttentionArgs args;
     args.q = constant(qkv_.q);
     args.sequences = sequences;
     args.heads = spec_.heads;
     args.kv_heads = spec_.kv_heads;
     args.head_dim = spec_.head_dim;
-    args.kv_type = cache == nullptr ? KvType::kF32 : cache->type();
+    args.kv_type = kv_type(batch_.sequences[piece_.segments.front().sequence]);
     args.causal = spec_.causal;
     args.window = window();
     args.scale = spec_.inverse_layer_scale ? spec_.scale / static_cast<float>(context_.layer + 1)

@@ -5,14 +5,9 @@
 #include "base/error.h"
 
 namespace nibble {
-namespace {
-
-// The type that a sequence's keys are read in; a cut sequence without a cache has scratch of F32.
 KvType kv_type(const Batch::Sequence& sequence) {
   return sequence.cache == nullptr ? KvType::kF32 : sequence.cache->type();
 }
-
-}  // namespace
 
 std::vector<Piece> cut_into_pieces(const Batch& batch, bool causal) {
   std::vector<Piece> pieces;

@@ -10,19 +10,14 @@ namespace {
 // Each file uses the ones before it.
 // clang-format off
 #include "backends/cpu/kernels/vec_avx512.inl.h"
-#include "backends/cpu/kernels/floats.inl.h"
 #include "backends/cpu/kernels/bf16_avx512.inl.h"
-#include "backends/cpu/kernels/tile_output.inl.h"
-#include "backends/cpu/kernels/bf16_rows.inl.h"
-#include "backends/cpu/kernels/bf16_panels.inl.h"
-#include "backends/cpu/kernels/bf16_direct.inl.h"
-#include "backends/cpu/kernels/ahead.inl.h"
-#include "backends/cpu/kernels/bf16_blocks.inl.h"
+#include "backends/cpu/kernels/bf16_level.inl.h"
 #include "backends/cpu/kernels/bf16_tile.inl.h"
 #include "backends/cpu/kernels/bf16_gemm.inl.h"
 #include "backends/cpu/kernels/math.inl.h"
 #include "backends/cpu/kernels/kv_rows.inl.h"
 #include "backends/cpu/kernels/attention_softmax.inl.h"
+#include "backends/cpu/kernels/attention_blocks.inl.h"
 #include "backends/cpu/kernels/attention_pairs.inl.h"
 #include "backends/cpu/kernels/bf16_probe.inl.h"
 // clang-format on
@@ -39,7 +34,7 @@ const Bf16Kernels& avx512_bf16_kernels() {
       .pack = bf16_pack,
       .unpack = nullptr,
       .gemm = bf16_gemm,
-      .attention_tiles = {kPairTileRows, attention_pairs_scratch, attention_pairs},
+      .attention_tiles = {kPairQueryRows, attention_pairs_scratch, attention_pairs},
       .probe = {4.0 * kPairLanes * kPairChains, bf16_probe},
   };
   return kTable;

@@ -1,6 +1,6 @@
-// attention_tiles on products of bf16 pairs: queries and softmax weights are rounded to bf16, keys
-// and values are what a cache of bf16 holds (or, of codes, what those round to). Rows of (query,
-// head) pairs are taken kBf16Rows at a time, keys in blocks of kKeys.
+// Attention of many queries on products of bf16 pairs: queries and softmax weights are rounded to
+// bf16, keys and values are what a cache of bf16 holds (or, of codes, what those round to).
+// kBf16Rows rows at a time.
 //
 //   S = Q K^T: K transposed to panels of pairs, as weights are
 //   P = weights of the running softmax, rounded row by row
@@ -8,21 +8,18 @@
 //
 // Included inside an anonymous namespace of an ISA unit.
 
-constexpr int kKeys = 128;
 static_assert(kKeys % kBf16PanelRows == 0, "whole panels");
-constexpr std::int64_t kPairTileRows = 192 / kBf16Rows * kBf16Rows;
+constexpr int kPairQueryRows = kMostRows / kBf16Rows * kBf16Rows;
 
 // Parts of the scratch memory.
 struct PairScratch {
-  std::uint16_t* queries;  // [kPairTileRows, depth]
-  float* outputs;          // [kPairTileRows, depth]
-  float* largest;          // [kPairTileRows]
-  float* sums;             // [kPairTileRows]
+  std::uint16_t* queries;  // [kPairQueryRows, depth]
+  RunningRows running;     // of `depth` columns
   std::uint32_t* keys;     // [kKeys / kBf16PanelRows][depth / 2, kBf16PanelRows]
   std::uint32_t* values;   // [depth / kBf16PanelRows][kKeys / 2, kBf16PanelRows]
   float* scores;           // [kBf16Rows, kKeys]
   std::uint16_t* weights;  // [kBf16Rows, kKeys]
-  float* row;              // [depth], and the next likewise as bf16
+  float* row;              // [depth]
   std::uint16_t* rows;     // [kBf16PanelRows, depth]
   std::int64_t depth;      // head_dim rounded up to kBf16Step
 };
@@ -30,29 +27,16 @@ struct PairScratch {
 inline std::int64_t lay_out(std::int64_t head_dim, float* memory, PairScratch* s) {
   static_assert(kBf16Step == kBf16PanelRows);
   s->depth = round_up(head_dim, kBf16Step);
-  std::int64_t at = 0;
-  const auto take = [&](std::int64_t bytes) {
-    float* part = memory == nullptr ? nullptr : memory + at;
-    at += round_up(bytes, 64) / 4;
-    return part;
-  };
-  const auto halves = [&](std::int64_t count) {
-    return reinterpret_cast<std::uint16_t*>(take(2 * count));
-  };
-  const auto pairs = [&](std::int64_t count) {
-    return reinterpret_cast<std::uint32_t*>(take(4 * count));
-  };
-  s->queries = halves(kPairTileRows * s->depth);
-  s->outputs = take(4 * kPairTileRows * s->depth);
-  s->largest = take(4 * kPairTileRows);
-  s->sums = take(4 * kPairTileRows);
-  s->keys = pairs(kKeys * s->depth / 2);
-  s->values = pairs(kKeys * s->depth / 2);
-  s->scores = take(4 * kBf16Rows * kKeys);
-  s->weights = halves(kBf16Rows * kKeys);
-  s->row = take(4 * s->depth);
-  s->rows = halves(kBf16PanelRows * s->depth);
-  return at;
+  ScratchPlan plan(memory);
+  s->queries = plan.halves(kPairQueryRows * s->depth);
+  s->running = RunningRows(plan, kPairQueryRows, s->depth);
+  s->keys = plan.pairs(kKeys * s->depth / 2);
+  s->values = plan.pairs(kKeys * s->depth / 2);
+  s->scores = plan.floats(kBf16Rows * kKeys);
+  s->weights = plan.halves(kBf16Rows * kKeys);
+  s->row = plan.floats(s->depth);
+  s->rows = plan.halves(kBf16PanelRows * s->depth);
+  return plan.size();
 }
 
 std::int64_t attention_pairs_scratch(std::int64_t head_dim) {
@@ -115,40 +99,21 @@ inline void pack_keys_values(const AttentionTask& t, std::int64_t begin, std::in
   }
 }
 
-// Weights of one row of scores, rounded; zeros where the row sees no key.
-inline void weigh(const AttentionTask& t, std::int64_t row, std::int64_t begin, std::int64_t n,
-                  float* scores, std::uint16_t* weights, const PairScratch& s) {
-  const KeyRange range = visible_keys(t, t.t_begin + row / t.group);
-  const std::int64_t from = range.begin <= begin ? 0 : range.begin - begin;
-  const std::int64_t to = range.end >= begin + n ? n : range.end - begin;
-  if (from >= to) {
-    for (std::int64_t j = 0; j < n; ++j) scores[j] = 0;
-  } else {
-    adjust(t, row % t.group, begin, n, scores);
-    soften(scores, from, to, n, s.largest + row, s.sums + row, s.outputs + row * s.depth, s.depth);
-  }
-  bf16_narrow(scores, n, weights);
-}
-
 // One tile of rows against keys [begin, begin + n), which are packed.
 inline void attend_pairs(const AttentionTask& t, std::int64_t first_row, std::int64_t rows,
                          std::int64_t begin, std::int64_t n, const PairScratch& s) {
-  const KeyRange low = visible_keys(t, t.t_begin + first_row / t.group);
-  const KeyRange high = visible_keys(t, t.t_begin + (first_row + rows - 1) / t.group);
-  if (low.begin >= begin + n || high.end <= begin) return;
-  if (high.end < begin + n) n = high.end - begin;
-
   const std::uint16_t* q = s.queries + first_row * s.depth;
   for (std::int64_t j = 0; j < n; j += kBf16PanelRows) {
     const TileOutput out = {s.scores + j, kKeys, kBf16PanelRows, nullptr, false};
     bf16_tile_rows(rows, q, s.depth, s.keys + j * s.depth / 2, s.depth, out);
   }
   for (std::int64_t i = 0; i < rows; ++i) {
-    weigh(t, first_row + i, begin, n, s.scores + i * kKeys, s.weights + i * kKeys, s);
+    s.running.weigh(t, first_row + i, begin, n, s.scores + i * kKeys);
+    bf16_narrow(s.scores + i * kKeys, n, s.weights + i * kKeys);
   }
   for (std::int64_t d = 0; d < s.depth; d += kBf16PanelRows) {
-    const TileOutput out = {s.outputs + first_row * s.depth + d, s.depth, kBf16PanelRows, nullptr,
-                            true};
+    const TileOutput out = {s.running.outputs + first_row * s.depth + d, s.depth, kBf16PanelRows,
+                            nullptr, true};
     bf16_tile_rows(rows, s.weights, kKeys, s.values + d * (kKeys / 2), round_up(n, 2), out);
   }
 }
@@ -156,23 +121,10 @@ inline void attend_pairs(const AttentionTask& t, std::int64_t first_row, std::in
 void attention_pairs(const AttentionTask& t) {
   PairScratch s;
   lay_out(t.head_dim, t.scratch, &s);
-  const std::int64_t rows = t.t_count * t.group;
-  round_queries(t, rows, s);
-  for (std::int64_t i = 0; i < rows * s.depth; ++i) s.outputs[i] = 0;
-  for (std::int64_t i = 0; i < rows; ++i) {
-    s.largest[i] = -__builtin_inff();
-    s.sums[i] = 0;
-  }
-  const std::int64_t begin = visible_keys(t, t.t_begin).begin;
-  const std::int64_t end = visible_keys(t, t.t_begin + t.t_count - 1).end;
-  for (std::int64_t key = begin; key < end; key += kKeys) {
-    const std::int64_t n = end - key < kKeys ? end - key : kKeys;
-    pack_keys_values(t, key, n, s);
-    for (std::int64_t row = 0; row < rows; row += kBf16Rows) {
-      attend_pairs(t, row, rows - row < kBf16Rows ? rows - row : kBf16Rows, key, n, s);
-    }
-  }
-  for (std::int64_t row = 0; row < rows; ++row) {
-    write_output(s.outputs + row * s.depth, s.sums[row], t.head_dim, output_row(t, row));
-  }
+  round_queries(t, t.t_count * t.group, s);
+  attend_blocks<kBf16Rows>(
+      t, s.running, [&](std::int64_t begin, std::int64_t n) { pack_keys_values(t, begin, n, s); },
+      [&](std::int64_t first_row, std::int64_t rows, std::int64_t begin, std::int64_t n) {
+        attend_pairs(t, first_row, rows, begin, n, s);
+      });
 }

@@ -166,18 +166,7 @@ void attention_rows_of(const AttentionTask& t, KeyRange range, float* part_memor
 }
 
 void attention_rows(const AttentionTask& t, KeyRange keys, float* part) {
-  switch (t.kv_type) {
-    case KvStorage::kF32:
-      return attention_rows_of<KvStorage::kF32>(t, keys, part);
-    case KvStorage::kF16:
-      return attention_rows_of<KvStorage::kF16>(t, keys, part);
-    case KvStorage::kBF16:
-      return attention_rows_of<KvStorage::kBF16>(t, keys, part);
-    case KvStorage::kInt8:
-      return attention_rows_of<KvStorage::kInt8>(t, keys, part);
-    case KvStorage::kInt4:
-      return attention_rows_of<KvStorage::kInt4>(t, keys, part);
-  }
+  with_kv_type(t.kv_type, [&](auto tag) { attention_rows_of<tag.kType>(t, keys, part); });
 }
 
 // The factor of each part for kLanes heads from g on, where their sums were.

@@ -6,15 +6,6 @@ inline std::int64_t round_up(std::int64_t n, std::int64_t step) {
   return (n + step - 1) / step * step;
 }
 
-// Rows of tiles are (query, head of the group) pairs.
-inline const float* query_row(const AttentionTask& t, std::int64_t row) {
-  return t.q + (t.t_begin + row / t.group) * t.q_row_stride + row % t.group * t.q_head_stride;
-}
-
-inline float* output_row(const AttentionTask& t, std::int64_t row) {
-  return t.out + (t.t_begin + row / t.group) * t.out_row_stride + row % t.group * t.head_dim;
-}
-
 // Caps and biases scores of the keys key + [0, n).
 inline void adjust(const AttentionTask& t, std::int64_t head, std::int64_t key, std::int64_t n,
                    float* scores) {

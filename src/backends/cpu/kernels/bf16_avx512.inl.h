@@ -25,15 +25,13 @@ inline Pairs pnarrow(Vec even, Vec odd) {
                                         8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   return _mm512_permutexvar_epi16(places, halves);
 }
-// Pairs of neighbours in two rows of `count` values: those of `first` low, those of `second` (null:
-// zeros) high; zeros behind them.
-inline Pairs pzip(const unsigned char* first, const unsigned char* second, std::int64_t count) {
-  const auto mask = static_cast<__mmask16>(count >= 16  ? 0xffff
-                                           : count <= 0 ? 0
-                                                        : (1 << count) - 1);
-  const Pairs low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, first));
-  if (second == nullptr) return low;
-  const Pairs high = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, second));
+// Pairs of neighbours in two rows of `count` values (16 at the most are taken): those of `low_row`
+// in the low halves, those of `high_row` (null: zeros) in the high halves; zeros behind them.
+inline Pairs pzip(const unsigned char* low_row, const unsigned char* high_row, std::int64_t count) {
+  const __mmask16 mask = first(count < 0 ? 0 : count > kPairLanes ? kPairLanes : count);
+  const Pairs low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, low_row));
+  if (high_row == nullptr) return low;
+  const Pairs high = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, high_row));
   return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
 }
 // acc + x[2p] * w[2p] + x[2p + 1] * w[2p + 1], in every lane

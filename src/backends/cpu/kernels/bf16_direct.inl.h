@@ -38,17 +38,7 @@ void bf16_direct_row(const Bf16DirectTask& t, std::int64_t row, std::int64_t i0)
 #pragma GCC unroll 8
     for (int i = 0; i < M; ++i) acc[0][i] = pdot(acc[0][i], pload(x + i * t.x_stride + k), wv);
   }
-#pragma GCC unroll 8
-  for (int i = 0; i < M; ++i) {
-    Vec sum = acc[0][i];
-#pragma GCC unroll 4
-    for (int s = 1; s < kChains; ++s) sum = vadd(sum, acc[s][i]);
-    float& y = t.y[(i0 + i) * t.y_stride + row];
-    float value = vsum(sum);
-    if (t.add) value += y;
-    if (t.bias != nullptr) value += t.bias[row];
-    y = value;
-  }
+  store_dots(acc, t, row, i0);
 }
 
 // bf16_direct_row for a number of rows known at run time.

@@ -35,9 +35,3 @@ inline Vec ifloat8(const signed char* p) {
   return _mm256_cvtepi32_ps(
       _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
 }
-inline void store_bytes(unsigned char* p, Vec v) {
-  const __m256i ints = _mm256_cvtps_epi32(v);
-  const __m128i words =
-      _mm_packus_epi32(_mm256_castsi256_si128(ints), _mm256_extracti128_si256(ints, 1));
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(words, words));
-}

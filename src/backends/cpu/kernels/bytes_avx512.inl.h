@@ -37,7 +37,3 @@ inline Vec ifloat8(const signed char* p) {
   return _mm512_cvtepi32_ps(
       _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 }
-// kLanes whole numbers in [0, 255] as bytes
-inline void store_bytes(unsigned char* p, Vec v) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));
-}

@@ -56,8 +56,3 @@ inline Vec ifloat8(const signed char* p) {
   const int16x8_t wide = vmovl_s8(vld1_s8(p));
   return ifloat({vmovl_s16(vget_low_s16(wide)), vmovl_high_s16(wide)});
 }
-inline void store_bytes(unsigned char* p, Vec v) {
-  const uint16x8_t halves =
-      vmovn_high_u32(vmovn_u32(vcvtnq_u32_f32(v.low)), vcvtnq_u32_f32(v.high));
-  vst1_u8(p, veor_u8(vmovn_u16(halves), vdup_n_u8(kByteShift)));
-}

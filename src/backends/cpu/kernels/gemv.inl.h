@@ -59,17 +59,7 @@ void gemv_row(const GemvTask& t, std::int64_t row, std::int64_t i0) {
       }
     }
   }
-#pragma GCC unroll 4
-  for (int i = 0; i < M; ++i) {
-    Vec sum = acc[0][i];
-#pragma GCC unroll 4
-    for (int s = 1; s < kSteps; ++s) sum = vadd(sum, acc[s][i]);
-    float& y = t.y[(i0 + i) * t.y_stride + row];
-    float value = vsum(sum);
-    if (t.add) value += y;
-    if (t.bias != nullptr) value += t.bias[row];
-    y = value;
-  }
+  store_dots(acc, t, row, i0);
 }
 
 template <class Source, int M>

@@ -70,19 +70,30 @@ inline void decode_row_of(const unsigned char* row, std::int64_t head_dim, float
   if (d < head_dim) put(d, load_kv_n<Type>(row, d, head_dim - d));
 }
 
-inline void kv_decode(KvStorage type, const unsigned char* row, std::int64_t head_dim, float* out) {
+template <KvStorage Type>
+struct KvTag {
+  static constexpr KvStorage kType = Type;
+};
+
+// fn(KvTag<type>()), for what is compiled once a type.
+template <class Fn>
+inline void with_kv_type(KvStorage type, const Fn& fn) {
   switch (type) {
     case KvStorage::kF32:
-      return decode_row_of<KvStorage::kF32>(row, head_dim, out);
+      return fn(KvTag<KvStorage::kF32>());
     case KvStorage::kF16:
-      return decode_row_of<KvStorage::kF16>(row, head_dim, out);
+      return fn(KvTag<KvStorage::kF16>());
     case KvStorage::kBF16:
-      return decode_row_of<KvStorage::kBF16>(row, head_dim, out);
+      return fn(KvTag<KvStorage::kBF16>());
     case KvStorage::kInt8:
-      return decode_row_of<KvStorage::kInt8>(row, head_dim, out);
+      return fn(KvTag<KvStorage::kInt8>());
     case KvStorage::kInt4:
-      return decode_row_of<KvStorage::kInt4>(row, head_dim, out);
+      return fn(KvTag<KvStorage::kInt4>());
   }
+}
+
+inline void kv_decode(KvStorage type, const unsigned char* row, std::int64_t head_dim, float* out) {
+  with_kv_type(type, [&](auto tag) { decode_row_of<tag.kType>(row, head_dim, out); });
 }
 
 // Values [i, i + kLanes) of x; behind the end its first one, which changes no range.

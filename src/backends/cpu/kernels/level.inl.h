@@ -5,6 +5,7 @@
 // clang-format off
 #include "backends/cpu/kernels/floats.inl.h"
 #include "backends/cpu/kernels/weights.inl.h"
+#include "backends/cpu/kernels/dot_output.inl.h"
 #include "backends/cpu/kernels/gemv.inl.h"
 #include "backends/cpu/kernels/tile_output.inl.h"
 #include "backends/cpu/kernels/gemm.inl.h"
@@ -12,6 +13,7 @@
 #include "backends/cpu/kernels/rows.inl.h"
 #include "backends/cpu/kernels/kv_rows.inl.h"
 #include "backends/cpu/kernels/attention_softmax.inl.h"
+#include "backends/cpu/kernels/attention_blocks.inl.h"
 #include "backends/cpu/kernels/attention_tiles.inl.h"
 #include "backends/cpu/kernels/attention_scores.inl.h"
 #include "backends/cpu/kernels/attention_panels.inl.h"
@@ -37,7 +39,7 @@ constexpr KernelTable level_table() {
   table.activate = activate;
   table.add = add;
   table.kv_encode = kv_encode;
-  table.attention_tiles = {kTiles * kMr, attention_scratch, attention_tiles};
+  table.attention_tiles = {kTileQueryRows, attention_scratch, attention_tiles};
   table.attention_part_keys = kPartKeys;
   table.attention_row_scratch = attention_row_scratch;
   table.attention_part_floats = attention_part_floats;
