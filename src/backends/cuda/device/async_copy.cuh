@@ -1,0 +1,39 @@
+// Copies from global to shared memory that run beside the threads that asked for them (cp.async,
+// sm_80 and up). A thread sees its own copies after wait_for_copies; other threads need a barrier.
+#pragma once
+
+#include <cstdint>
+
+namespace nibble::cuda {
+
+__device__ __forceinline__ std::uint32_t shared_address(const void* p) {
+  return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
+}
+
+// kBytes: 4, 8 or 16, to which both addresses are aligned. Zeros are written, and nothing is read,
+// when not `valid`.
+template <int kBytes>
+__device__ __forceinline__ void copy_async(std::uint32_t to, const void* from, bool valid) {
+  const int bytes = valid ? kBytes : 0;
+  if constexpr (kBytes == 16) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes)
+                 : "memory");
+  } else {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to), "l"(from), "n"(kBytes),
+                 "r"(bytes)
+                 : "memory");
+  }
+}
+
+// Ends a group of copies of this thread; an empty group counts too.
+__device__ __forceinline__ void end_copy_group() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+// Returns when at most kGroups of this thread's groups are still under way.
+template <int kGroups>
+__device__ __forceinline__ void wait_for_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
+}
+
+}  // namespace nibble::cuda

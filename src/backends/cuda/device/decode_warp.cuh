@@ -1,0 +1,309 @@
+// What one warp of the decode kernel does: it walks over keys and values of one head with up to
+// 8 * kRowTiles query rows and keeps a running softmax.
+//
+//   S^T = K Q^T   keys are the 16 rows of A, straight from the cache's bytes; queries are B
+//   O^T += V^T P^T   A = V^T from pieces of four keys, interleaved in registers; B = the weights,
+//                    transposed from the layout of S^T
+//
+// The order in which head_dim is summed is that of the pieces, for keys and queries alike. With
+// g = lane / 4, c = lane % 4: the lane's scores are keys g, g + 8 of each 16 and query rows 2c,
+// 2c + 1 of each 8.
+#pragma once
+
+#include "backends/cuda/device/async_copy.cuh"
+#include "backends/cuda/device/attention_rows.cuh"
+#include "backends/cuda/device/decode_shape.cuh"
+
+namespace nibble::cuda {
+
+// What a warp needs to know of its keys.
+struct DecodeKeys {
+  const std::uint8_t* k;  // row of key 0 of the KV head
+  const std::uint8_t* v;
+  std::int64_t k_stride;
+  std::int64_t v_stride;
+  int end;  // keys from here on are not read
+  int head_dim;
+};
+
+// A row's factors of a lane's two columns of each row tile.
+struct DecodeColumn {
+  float scale;      // of a sum of products
+  float query_sum;  // of the rounded query
+  float slope;      // alibi, in units of log 2
+  int begin;        // keys that the row sees
+  int end;
+};
+
+template <class Shape, KvType kType>
+class DecodeWarp {
+ public:
+  static constexpr int kRowTiles = Shape::kRows / 8;
+  static constexpr int kDim = Shape::kRowBytes * 8 / Shape::Traits::kBits;
+  static constexpr bool kCodes = Shape::Traits::kCodes;
+  using Pairs = typename Shape::Pairs;
+
+  __device__ DecodeWarp(std::uint8_t* queue, const DecodeKeys& keys, float softcap)
+      : queue_(queue), keys_(keys), lane_(static_cast<int>(threadIdx.x) % 32), softcap_(softcap) {
+#pragma unroll
+    for (int t = 0; t < kRowTiles; ++t) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        largest[t][i] = -INFINITY;
+        weight[t][i] = 0;
+        offset_[t][i] = 0;
+      }
+#pragma unroll
+      for (int m = 0; m < kDim / 16; ++m) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) sums[m][t][i] = 0;
+      }
+    }
+  }
+
+  // Starts the copies of keys [first, first + kKeys) into a step of the queue.
+  __device__ void request(int step, int first) const {
+    const std::uint32_t at = shared_address(queue_ + step * Shape::kStepBytes);
+    const int g = lane_ / 4;
+    const int c = lane_ % 4;
+#pragma unroll
+    for (int sub = 0; sub < Shape::kSubtiles; ++sub) {
+      const std::uint32_t base = at + sub * Shape::kSubtileBytes;
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const std::uint8_t* row = key_row(first + 16 * sub + 8 * half + g) + Shape::Traits::kHeader;
+#pragma unroll
+        for (int n = 0; n < Shape::kKeyPieces; ++n) {
+          const int piece = 4 * n + c;
+          copy_async<Shape::kKeyBytes>(
+              base + ((half * Shape::kKeyPieces + n) * 32 + lane_) * Shape::kKeyBytes,
+              row + piece * Shape::kKeyBytes, piece * Shape::kKeyElements < keys_.head_dim);
+        }
+      }
+#pragma unroll
+      for (int slot = 0; slot < 4; ++slot) {
+        const std::uint8_t* row =
+            value_row(first + 16 * sub + 2 * c + slot % 2 + slot / 2 * 8) + Shape::Traits::kHeader;
+#pragma unroll
+        for (int n = 0; n < Shape::kValuePieces; ++n) {
+          const int piece = 8 * n + g;
+          copy_async<Shape::kValueBytes>(
+              base + Shape::kValuesAt +
+                  ((slot * Shape::kValuePieces + n) * 32 + lane_) * Shape::kValueBytes,
+              row + piece * Shape::kValueBytes, piece * Shape::kValueElements < keys_.head_dim);
+        }
+      }
+    }
+    if constexpr (kCodes) {
+      static_assert(Shape::kKeys == 32, "a lane copies the header of one key and one value");
+      copy_async<8>(at + Shape::kHeadersAt + lane_ * 8, key_row(first + lane_), true);
+      copy_async<8>(at + Shape::kHeadersAt + (32 + lane_) * 8, value_row(first + lane_), true);
+    }
+  }
+
+  // Takes the keys [first, first + kKeys) of a step that has arrived. All lanes together.
+  __device__ void take(int step, int first) {
+    const std::uint8_t* at = queue_ + step * Shape::kStepBytes;
+    float scores[Shape::kSubtiles][kRowTiles][4] = {};
+    multiply_keys(at, scores);
+    weigh(at, first, scores);
+    multiply_values(at, scores);
+  }
+
+  // Brings what the lanes of a column have summed apart together: weights, and offsets into sums.
+  __device__ void finish() {
+#pragma unroll
+    for (int t = 0; t < kRowTiles; ++t) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+#pragma unroll
+        for (int lanes = 4; lanes < 32; lanes *= 2) {
+          weight[t][i] += __shfl_xor_sync(0xffffffffu, weight[t][i], lanes);
+          if (kCodes) offset_[t][i] += __shfl_xor_sync(0xffffffffu, offset_[t][i], lanes);
+        }
+        if constexpr (kCodes) {
+#pragma unroll
+          for (int m = 0; m < kDim / 16; ++m) {
+            sums[m][t][i] += offset_[t][i];
+            sums[m][t][i + 2] += offset_[t][i];
+          }
+        }
+      }
+    }
+  }
+
+  // Element of head_dim that sums[m][t][i] (i < 2, and one more for i >= 2) belongs to.
+  __device__ int element(int m) const {
+    constexpr int kTiles = Shape::kValueElements / 2;  // of a piece
+    return m / kTiles * 8 * Shape::kValueElements + lane_ / 4 * Shape::kValueElements +
+           m % kTiles * 2;
+  }
+
+  std::uint32_t queries[kDim / 16][kRowTiles][2];  // B fragments
+  DecodeColumn columns[kRowTiles][2];
+  float largest[kRowTiles][2];
+  float weight[kRowTiles][2];
+  float sums[kDim / 16][kRowTiles][4];
+
+ private:
+  // Keys at or beyond the end are replaced by the last one; their scores are masked.
+  __device__ const std::uint8_t* key_row(int key) const {
+    return keys_.k + min(key, keys_.end - 1) * keys_.k_stride;
+  }
+  __device__ const std::uint8_t* value_row(int key) const {
+    return keys_.v + min(key, keys_.end - 1) * keys_.v_stride;
+  }
+
+  __device__ void multiply_keys(const std::uint8_t* at,
+                                float (&scores)[Shape::kSubtiles][kRowTiles][4]) const {
+    constexpr int kBytes = Shape::kKeyBytes;
+    constexpr int kProducts = Shape::kKeyElements / 4;  // of 16 elements, a piece
+#pragma unroll
+    for (int n = 0; n < Shape::kKeyPieces; ++n) {
+#pragma unroll
+      for (int sub = 0; sub < Shape::kSubtiles; ++sub) {
+        const std::uint8_t* from = at + sub * Shape::kSubtileBytes + (n * 32 + lane_) * kBytes;
+        std::uint32_t low[2 * kProducts];
+        std::uint32_t high[2 * kProducts];
+        pairs_of_row<kType>(load_piece<kBytes>(from), low);
+        pairs_of_row<kType>(load_piece<kBytes>(from + Shape::kKeyPieces * 32 * kBytes), high);
+#pragma unroll
+        for (int p = 0; p < kProducts; ++p) {
+#pragma unroll
+          for (int t = 0; t < kRowTiles; ++t) {
+            const auto& query = queries[n * kProducts + p][t];
+            Pairs::multiply(scores[sub][t], low[2 * p], high[2 * p], low[2 * p + 1],
+                            high[2 * p + 1], query[0], query[1]);
+          }
+        }
+      }
+    }
+  }
+
+  // The score of a key in units of log 2, -infinity for a key that the row does not see.
+  __device__ float score(float product, float2 header, int key, const DecodeColumn& column) const {
+    float x = product;
+    if constexpr (kCodes) {
+      const float zero = fmaf(header.x, Shape::Traits::kZero, header.y);
+      x = fmaf(header.x, product, zero * column.query_sum);
+    }
+    x *= column.scale;
+    if (softcap_ > 0) x = capped(x, softcap_, 1 / softcap_) * kLog2E;
+    x = fmaf(column.slope, static_cast<float>(key), x);
+    return key >= column.begin && key < column.end ? x : -INFINITY;
+  }
+
+  // Products to weights of the softmax, relative to the largest score so far.
+  __device__ void weigh(const std::uint8_t* at, int first,
+                        float (&scores)[Shape::kSubtiles][kRowTiles][4]) {
+    const auto* headers = reinterpret_cast<const float2*>(at + Shape::kHeadersAt);
+    bool grew = false;
+    float factor[kRowTiles][2];
+#pragma unroll
+    for (int t = 0; t < kRowTiles; ++t) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        float most = largest[t][i];
+#pragma unroll
+        for (int sub = 0; sub < Shape::kSubtiles; ++sub) {
+#pragma unroll
+          for (int half = 0; half < 2; ++half) {
+            const int slot = 16 * sub + 8 * half + lane_ / 4;
+            float& x = scores[sub][t][2 * half + i];
+            x = score(x, kCodes ? headers[slot] : float2{}, first + slot, columns[t][i]);
+            most = fmaxf(most, x);
+          }
+        }
+#pragma unroll
+        for (int lanes = 4; lanes < 32; lanes *= 2) {
+          most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, lanes));
+        }
+        const float base = most == -INFINITY ? 0 : most;
+        factor[t][i] = power_of_2(largest[t][i] - base);
+        grew = grew || most > largest[t][i];
+        largest[t][i] = most;
+        weight[t][i] *= factor[t][i];
+#pragma unroll
+        for (int sub = 0; sub < Shape::kSubtiles; ++sub) {
+#pragma unroll
+          for (int half = 0; half < 2; ++half) {
+            float& x = scores[sub][t][2 * half + i];
+            x = power_of_2(x - base);
+            weight[t][i] += x;
+          }
+        }
+      }
+    }
+    if (__any_sync(0xffffffffu, grew)) shrink(factor);
+  }
+
+  __device__ void shrink(const float (&factor)[kRowTiles][2]) {
+#pragma unroll
+    for (int t = 0; t < kRowTiles; ++t) {
+      offset_[t][0] *= factor[t][0];
+      offset_[t][1] *= factor[t][1];
+#pragma unroll
+      for (int m = 0; m < kDim / 16; ++m) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) sums[m][t][i] *= factor[t][i % 2];
+      }
+    }
+  }
+
+  // Weights of one half (8 keys) of a subtile as a B fragment's register. Of codes the scale goes
+  // into the weight and the offset, with the weight as it was rounded, into a sum of its own.
+  __device__ std::uint32_t fragment(const float* weights, float2 header, float (&offset)[2]) const {
+    if constexpr (!kCodes) return transpose_8x8(Pairs::pack(weights[0], weights[1]));
+    const std::uint32_t pair = Pairs::pack(weights[0] * header.x, weights[1] * header.x);
+    const float2 rounded = Pairs::unpack(pair);
+    offset[0] += fmaf(weights[0], header.y, rounded.x * Shape::Traits::kZero);
+    offset[1] += fmaf(weights[1], header.y, rounded.y * Shape::Traits::kZero);
+    return transpose_8x8(pair);
+  }
+
+  __device__ void multiply_values(const std::uint8_t* at,
+                                  const float (&weights)[Shape::kSubtiles][kRowTiles][4]) {
+    constexpr int kBytes = Shape::kValueBytes;
+    constexpr int kElements = Shape::kValueElements;
+    constexpr int kSlot = Shape::kValuePieces * 32 * kBytes;
+    const auto* headers = reinterpret_cast<const float2*>(at + Shape::kHeadersAt) + Shape::kKeys;
+#pragma unroll
+    for (int sub = 0; sub < Shape::kSubtiles; ++sub) {
+      std::uint32_t b[kRowTiles][2];
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const float2 header = kCodes ? headers[16 * sub + 8 * half + lane_ / 4] : float2{};
+#pragma unroll
+        for (int t = 0; t < kRowTiles; ++t) {
+          b[t][half] = fragment(&weights[sub][t][2 * half], header, offset_[t]);
+        }
+      }
+#pragma unroll
+      for (int n = 0; n < Shape::kValuePieces; ++n) {
+        const std::uint8_t* from =
+            at + sub * Shape::kSubtileBytes + Shape::kValuesAt + (n * 32 + lane_) * kBytes;
+        std::uint32_t low[kElements];
+        std::uint32_t high[kElements];
+        pairs_of_rows<kType>(load_piece<kBytes>(from), load_piece<kBytes>(from + kSlot), low);
+        pairs_of_rows<kType>(load_piece<kBytes>(from + 2 * kSlot),
+                             load_piece<kBytes>(from + 3 * kSlot), high);
+#pragma unroll
+        for (int w = 0; w < kElements / 2; ++w) {
+#pragma unroll
+          for (int t = 0; t < kRowTiles; ++t) {
+            Pairs::multiply(sums[n * kElements / 2 + w][t], low[2 * w], low[2 * w + 1], high[2 * w],
+                            high[2 * w + 1], b[t][0], b[t][1]);
+          }
+        }
+      }
+    }
+  }
+
+  std::uint8_t* queue_;  // of this warp: kSteps steps
+  DecodeKeys keys_;
+  int lane_;
+  float softcap_;
+  float offset_[kRowTiles][2];
+};
+
+}  // namespace nibble::cuda
