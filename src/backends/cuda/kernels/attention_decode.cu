@@ -1,0 +1,425 @@
+// A block: one KV head of one sequence, 8 or 16 (query row, head of the group) pairs, and one part
+// of the keys, of which its warps take steps in turn.
+#include <algorithm>
+#include <climits>
+
+#include "backends/cuda/device/decode_warp.cuh"
+#include "backends/cuda/device/kv_dispatch.h"
+#include "backends/cuda/device/launch.cuh"
+#include "backends/cuda/device/warp_reduce.cuh"
+#include "backends/cuda/kernels/attention_decode.h"
+
+namespace nibble::cuda {
+namespace {
+
+constexpr int kThreads = 32 * kDecodeWarps;
+constexpr int kMaxDim = 256;
+
+// How the launch is cut, the same on host and device.
+struct DecodePlan {
+  int parts;       // of the keys, at most
+  int row_blocks;  // of the query rows of a KV head, at most
+  int items;       // sequences x KV heads x row blocks
+};
+
+struct DecodeLaunch {
+  AttentionLaunch args;
+  DecodePlan plan;
+  int group;           // query heads of a KV head
+  unsigned* counters;  // [items]
+  float* partial;      // [items, parts, kRows, kDim + 2]
+};
+
+// Where a block works.
+struct BlockWork {
+  KeyRange keys;  // of all parts
+  int part_keys;
+  int parts;  // that have keys; 1 when there are none at all
+  int first_row;
+  int rows;  // (query row, head) pairs of this block
+  int kv_head;
+  int item;
+};
+
+template <class Shape>
+__device__ BlockWork find_work(const DecodeLaunch& launch, const DeviceSequence& sequence) {
+  BlockWork work;
+  const int row_block = static_cast<int>(blockIdx.y) % launch.plan.row_blocks;
+  work.kv_head = static_cast<int>(blockIdx.y) / launch.plan.row_blocks;
+  work.item = static_cast<int>(blockIdx.z * gridDim.y + blockIdx.y);
+  work.first_row = row_block * Shape::kRows;
+  const auto all_rows = static_cast<int>(sequence.q_rows) * launch.group;
+  work.rows = min(Shape::kRows, all_rows - work.first_row);
+  work.keys = visible_keys(launch.args, sequence, work.first_row / launch.group,
+                           (work.first_row + work.rows - 1) / launch.group);
+  const int count = max(0, work.keys.end - work.keys.begin);
+  const int least = kDecodeWarps * Shape::kKeys;
+  const int share = (count + launch.plan.parts - 1) / launch.plan.parts;
+  work.part_keys = max(least, (share + Shape::kKeys - 1) / Shape::kKeys * Shape::kKeys);
+  work.parts = max(1, (count + work.part_keys - 1) / work.part_keys);
+  return work;
+}
+
+// Rounds the queries of the block to fragments and fills in what belongs to their rows.
+template <KvType kType, class Shape, class Warp>
+__device__ void load_queries(const DecodeLaunch& launch, const DeviceSequence& sequence,
+                             const BlockWork& work, Warp* warp) {
+  const AttentionLaunch& args = launch.args;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  constexpr int kSteps = Warp::kDim / 16;
+  constexpr int kProducts = Shape::kKeyElements / 4;
+#pragma unroll
+  for (int t = 0; t < Warp::kRowTiles; ++t) {
+    const int mine = 8 * t + lane / 4;
+    const int row = work.first_row + mine;
+    const float* q = args.q + (sequence.q_begin + row / launch.group) * args.q_row_stride +
+                     (work.kv_head * launch.group + row % launch.group) * args.q_head_stride;
+    float values[kSteps][4];
+    float largest = 0;
+#pragma unroll
+    for (int s = 0; s < kSteps; ++s) {
+      const int start = (s / kProducts * 4 + lane % 4) * Shape::kKeyElements;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int e = start + pair_element<kType>(s % kProducts * 2 + i / 2, i % 2 == 1);
+        values[s][i] = mine < work.rows && e < args.head_dim ? q[e] : 0;
+        largest = fmaxf(largest, fabsf(values[s][i]));
+      }
+    }
+    float unit = 1;  // a power of two that brings f16 queries to below 2
+    if constexpr (kType == KvType::kF16) {
+      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
+      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
+      unit = __uint_as_float(max(__float_as_uint(largest) & 0x7f800000u, 0x00800000u));
+    }
+    float sum = 0;
+#pragma unroll
+    for (int s = 0; s < kSteps; ++s) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const std::uint32_t pair =
+            Shape::Pairs::pack(values[s][2 * i] / unit, values[s][2 * i + 1] / unit);
+        const float2 rounded = Shape::Pairs::unpack(pair);
+        warp->queries[s][t][i] = pair;
+        sum += rounded.x + rounded.y;
+      }
+    }
+    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+    sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int column = lane % 4 * 2 + i;
+      DecodeColumn& to = warp->columns[t][i];
+      to.query_sum = __shfl_sync(0xffffffffu, sum, 4 * column);
+      to.scale =
+          args.scale * __shfl_sync(0xffffffffu, unit, 4 * column) * (args.softcap > 0 ? 1 : kLog2E);
+      const int r = work.first_row + 8 * t + column;
+      const bool exists = 8 * t + column < work.rows;
+      const KeyRange keys = visible_keys(args, sequence, r / launch.group);
+      to.begin = exists ? keys.begin : 0;
+      to.end = exists ? keys.end : 0;
+      to.slope = exists && args.alibi_slopes != nullptr
+                     ? args.alibi_slopes[work.kv_head * launch.group + r % launch.group] * kLog2E
+                     : 0;
+    }
+  }
+}
+
+// A warp's results in shared memory: sums [kRows, kDim], largest [kRows], weight [kRows].
+template <class Shape, class Warp>
+__device__ void store_warp(const Warp& warp, float* to) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+#pragma unroll
+  for (int t = 0; t < Warp::kRowTiles; ++t) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int row = 8 * t + lane % 4 * 2 + i;
+#pragma unroll
+      for (int m = 0; m < Warp::kDim / 16; ++m) {
+        *reinterpret_cast<float2*>(to + row * Warp::kDim + warp.element(m)) =
+            make_float2(warp.sums[m][t][i], warp.sums[m][t][i + 2]);
+      }
+      if (lane / 4 == 0) {
+        to[Shape::kRows * Warp::kDim + row] = warp.largest[t][i];
+        to[Shape::kRows * (Warp::kDim + 1) + row] = warp.weight[t][i];
+      }
+    }
+  }
+}
+
+// Results of the warps of this block, and of other blocks: those must not come from the L1 cache.
+struct OwnResults {
+  template <class T>
+  __device__ static T load(const T* from) {
+    return *from;
+  }
+};
+struct OthersResults {
+  template <class T>
+  __device__ static T load(const T* from) {
+    return __ldcg(from);
+  }
+};
+
+// Adds up `count` results of one row (results lie `stride` floats apart) as a warp: this lane's
+// columns 4 * lane + 128 * j, the row's largest score and its weight.
+template <class Shape, int kDim, class Source>
+struct RowSum {
+  static constexpr int kVectors = (kDim + 127) / 128;
+  float4 sums[kVectors] = {};
+  float largest = -INFINITY;
+  float weight = 0;
+
+  __device__ void add_up(const float* results, int count, std::int64_t stride, int row) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const float* tops = results + Shape::kRows * kDim + row;
+    for (int i = lane; i < count; i += 32)
+      largest = fmaxf(largest, Source::load(tops + i * stride));
+    largest = warp_max(largest);
+    const float base = largest == -INFINITY ? 0 : largest;
+    for (int first = 0; first < count; first += 32) {
+      float factor = 0;
+      if (first + lane < count) {
+        const float* top = tops + (first + lane) * stride;
+        factor = power_of_2(Source::load(top) - base);
+        weight += factor * Source::load(top + Shape::kRows);
+      }
+      const float* from = results + first * stride + row * kDim + 4 * lane;
+      const int some = min(32, count - first);
+#pragma unroll 8
+      for (int i = 0; i < some; ++i) {
+        const float f = __shfl_sync(0xffffffffu, factor, i);
+#pragma unroll
+        for (int j = 0; j < kVectors; ++j) {
+          if (kDim < 128 && 4 * lane >= kDim) continue;
+          const float4 x =
+              Source::load(reinterpret_cast<const float4*>(from + i * stride + 128 * j));
+          sums[j].x = fmaf(f, x.x, sums[j].x);
+          sums[j].y = fmaf(f, x.y, sums[j].y);
+          sums[j].z = fmaf(f, x.z, sums[j].z);
+          sums[j].w = fmaf(f, x.w, sums[j].w);
+        }
+      }
+    }
+    weight = warp_sum(weight);
+  }
+};
+
+// Adds up results row by row, a warp a row, and writes them as rows of `out`.
+template <class Shape, int kDim, class Source>
+__device__ void write_rows(const DecodeLaunch& launch, const DeviceSequence& sequence,
+                           const BlockWork& work, const float* results, int count,
+                           std::int64_t stride) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  for (int row = static_cast<int>(threadIdx.x) / 32; row < work.rows; row += kDecodeWarps) {
+    RowSum<Shape, kDim, Source> sum;
+    sum.add_up(results, count, stride, row);
+    const int r = work.first_row + row;
+    const std::int64_t head = work.kv_head * launch.group + r % launch.group;
+    float* out = launch.args.out + (sequence.q_begin + r / launch.group) * launch.args.out_stride +
+                 head * launch.args.head_dim;
+    const float inverse = sum.largest == -INFINITY ? 0 : 1 / sum.weight;
+#pragma unroll
+    for (int j = 0; j < sum.kVectors; ++j) {
+      const int d = 128 * j + 4 * lane;
+      if (d >= launch.args.head_dim) continue;
+      const float4 x = sum.sums[j];
+      out[d] = x.x * inverse;
+      out[d + 1] = x.y * inverse;
+      out[d + 2] = x.z * inverse;
+      out[d + 3] = x.w * inverse;
+    }
+  }
+}
+
+// The same, to this block's place among the partial results.
+template <class Shape, int kDim>
+__device__ void write_partial(const BlockWork& work, const float* results, float* to) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  for (int row = static_cast<int>(threadIdx.x) / 32; row < work.rows; row += kDecodeWarps) {
+    RowSum<Shape, kDim, OwnResults> sum;
+    sum.add_up(results, kDecodeWarps, Shape::kResultFloats, row);
+#pragma unroll
+    for (int j = 0; j < sum.kVectors; ++j) {
+      const int d = 128 * j + 4 * lane;
+      if (d < kDim) __stcg(reinterpret_cast<float4*>(to + row * kDim + d), sum.sums[j]);
+    }
+    if (lane == 0) {
+      __stcg(to + Shape::kRows * kDim + row, sum.largest);
+      __stcg(to + Shape::kRows * (kDim + 1) + row, sum.weight);
+    }
+  }
+}
+
+template <KvType kType, int kDim, int kRowTiles>
+__global__ void __launch_bounds__(kThreads) attend(const __grid_constant__ DecodeLaunch launch) {
+  using Shape = DecodeShape<kType, kDim, kRowTiles>;
+  using Warp = DecodeWarp<Shape, kType>;
+  extern __shared__ __align__(128) std::uint8_t shared[];
+  __shared__ bool last;
+  wait_for_kernel_ahead();
+  let_next_kernel_start();
+  const DeviceSequence sequence = launch.args.sequences[blockIdx.z];
+  const BlockWork work = find_work<Shape>(launch, sequence);
+  const int part = static_cast<int>(blockIdx.x);
+  if (work.rows <= 0 || part >= work.parts) return;
+
+  const int begin = work.keys.begin + part * work.part_keys;
+  const int end = min(work.keys.end, begin + work.part_keys);
+  const int index = static_cast<int>(threadIdx.x) / 32;
+  const DecodeKeys keys{
+      static_cast<const std::uint8_t*>(sequence.k) + work.kv_head * sequence.k_head_stride,
+      static_cast<const std::uint8_t*>(sequence.v) + work.kv_head * sequence.v_head_stride,
+      sequence.k_row_stride,
+      sequence.v_row_stride,
+      end,
+      launch.args.head_dim};
+  Warp warp(shared + index * Shape::kSteps * Shape::kStepBytes, keys, launch.args.softcap);
+  constexpr int kStride = kDecodeWarps * Shape::kKeys;
+  const int start = begin + index * Shape::kKeys;
+#pragma unroll
+  for (int s = 0; s < Shape::kSteps - 1; ++s) {
+    if (start + s * kStride < end) warp.request(s, start + s * kStride);
+    end_copy_group();
+  }
+  load_queries<kType, Shape>(launch, sequence, work, &warp);
+  int step = 0;
+  for (int key = start; key < end; key += kStride) {
+    wait_for_copies<Shape::kSteps - 2>();
+    __syncwarp();
+    const int next = key + (Shape::kSteps - 1) * kStride;
+    if (next < end) warp.request(step == 0 ? Shape::kSteps - 1 : step - 1, next);
+    end_copy_group();
+    warp.take(step, key);
+    step = step + 1 == Shape::kSteps ? 0 : step + 1;
+  }
+  warp.finish();
+
+  wait_for_copies<0>();
+  __syncthreads();
+  auto* results = reinterpret_cast<float*>(shared);
+  store_warp<Shape>(warp, results + index * Shape::kResultFloats);
+  __syncthreads();
+  if (work.parts == 1) {
+    write_rows<Shape, kDim, OwnResults>(launch, sequence, work, results, kDecodeWarps,
+                                        Shape::kResultFloats);
+    return;
+  }
+  float* parts = launch.partial +
+                 static_cast<std::int64_t>(work.item) * launch.plan.parts * Shape::kResultFloats;
+  write_partial<Shape, kDim>(work, results, parts + part * Shape::kResultFloats);
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    const auto parts_before =
+        atomicInc(launch.counters + work.item, static_cast<unsigned>(work.parts - 1));
+    last = parts_before == static_cast<unsigned>(work.parts - 1);
+  }
+  __syncthreads();
+  if (!last) return;
+  __threadfence();
+  write_rows<Shape, kDim, OthersResults>(launch, sequence, work, parts, work.parts,
+                                         Shape::kResultFloats);
+}
+
+// The instantiation for a call, and its sizes.
+struct DecodeKernel {
+  void (*run)(DecodeLaunch);
+  int rows;
+  int keys;
+  int shared_bytes;
+  int result_floats;
+  int blocks_per_sm;
+};
+
+template <KvType kType, int kDim, int kRowTiles>
+DecodeKernel describe() {
+  using Shape = DecodeShape<kType, kDim, kRowTiles>;
+  return {attend<kType, kDim, kRowTiles>, Shape::kRows,       Shape::kKeys, Shape::kSharedBytes,
+          Shape::kResultFloats,           Shape::kBlocksPerSm};
+}
+
+template <KvType kType>
+DecodeKernel choose(int head_dim, std::int64_t rows) {
+  if (head_dim > 128) return describe<kType, 256, 1>();
+  if (head_dim > 64) return rows > 8 ? describe<kType, 128, 2>() : describe<kType, 128, 1>();
+  return rows > 8 ? describe<kType, 64, 2>() : describe<kType, 64, 1>();
+}
+
+DecodeKernel choose(const AttentionLaunch& args) {
+  const std::int64_t rows = args.max_q_rows * (args.heads / args.kv_heads);
+  return with_kv_type(
+      args.kv_type, [&](auto type) { return choose<decltype(type)::value>(args.head_dim, rows); });
+}
+
+// Parts of the keys that end the launch soonest: waves of blocks times what a block takes, counted
+// in keys, with kFixed for its start and end.
+DecodePlan plan_of(const AttentionLaunch& args, const DecodeKernel& kernel) {
+  constexpr std::int64_t kFixed = 64;
+  const std::int64_t rows = args.max_q_rows * (args.heads / args.kv_heads);
+  DecodePlan plan;
+  plan.row_blocks = static_cast<int>((rows + kernel.rows - 1) / kernel.rows);
+  plan.items = args.sequence_count * args.kv_heads * plan.row_blocks;
+  const std::int64_t slots = static_cast<std::int64_t>(args.sm_count) * kernel.blocks_per_sm;
+  std::int64_t keys = args.max_kv_rows;
+  if (args.window > 0) keys = std::min(keys, args.window + args.max_q_rows);
+  const std::int64_t most = std::clamp<std::int64_t>(keys / (kDecodeWarps * kernel.keys), 1,
+                                                     std::max<std::int64_t>(1, slots));
+  std::int64_t best = LLONG_MAX;
+  for (std::int64_t parts = 1; parts <= most; ++parts) {
+    const std::int64_t waves = (plan.items * parts + slots - 1) / slots;
+    const std::int64_t cost = waves * ((keys + parts - 1) / parts + kFixed);
+    if (cost < best) {
+      best = cost;
+      plan.parts = static_cast<int>(parts);
+    }
+  }
+  return plan;
+}
+
+}  // namespace
+
+const char* attention_decode_unsupported(const AttentionLaunch& args) {
+  if (args.head_dim < 16 || args.head_dim > kMaxDim || args.head_dim % 16 != 0) {
+    return "head_dim is no multiple of 16 up to 256";
+  }
+  if (args.kv_type == KvType::kF32 && args.head_dim > 128) return "float32 rows of more than 128";
+  if (args.kv_heads < 1 || args.heads % args.kv_heads != 0) return "heads that kv_heads divide not";
+  if (args.sm_count < 1) return "no sm_count";
+  const std::int64_t rows = args.max_q_rows * (args.heads / args.kv_heads);
+  const std::int64_t most_items = args.sequence_count * args.kv_heads * ((rows + 7) / 8);
+  if (most_items > static_cast<std::int64_t>(kAttentionCounterBytes / sizeof(unsigned)) ||
+      args.kv_heads * ((rows + 7) / 8) > 65535 || args.sequence_count > 65535) {
+    return "more than 65535 blocks of query rows";
+  }
+  if (args.max_kv_rows > INT_MAX / 2) return "2^30 keys";
+  return nullptr;
+}
+
+std::size_t attention_decode_workspace(const AttentionLaunch& args) {
+  const DecodeKernel kernel = choose(args);
+  const DecodePlan plan = plan_of(args, kernel);
+  return kAttentionCounterBytes + sizeof(float) * static_cast<std::size_t>(plan.items) *
+                                      static_cast<std::size_t>(plan.parts) *
+                                      static_cast<std::size_t>(kernel.result_floats);
+}
+
+cudaError_t attention_decode(const AttentionLaunch& args, cudaStream_t stream) {
+  if (attention_decode_unsupported(args) != nullptr) return cudaErrorInvalidValue;
+  if (args.sequence_count == 0 || args.max_q_rows == 0) return cudaSuccess;
+  const DecodeKernel kernel = choose(args);
+  DecodeLaunch decode{args, plan_of(args, kernel), args.heads / args.kv_heads, nullptr, nullptr};
+  decode.counters = static_cast<unsigned*>(args.workspace);
+  decode.partial =
+      reinterpret_cast<float*>(static_cast<std::uint8_t*>(args.workspace) + kAttentionCounterBytes);
+  LaunchShape shape;
+  shape.grid = dim3(static_cast<unsigned>(decode.plan.parts),
+                    static_cast<unsigned>(args.kv_heads * decode.plan.row_blocks),
+                    static_cast<unsigned>(args.sequence_count));
+  shape.block = dim3(kThreads);
+  shape.shared_bytes = static_cast<std::size_t>(kernel.shared_bytes);
+  shape.dependent = args.dependent_launch;
+  return launch(kernel.run, shape, stream, decode);
+}
+
+}  // namespace nibble::cuda
