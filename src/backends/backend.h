@@ -8,6 +8,7 @@
 //                                     take exactly this implementation or fail
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -15,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "backends/memory.h"
 #include "backends/packed_store.h"
 #include "base/log.h"
 #include "ops/args.h"
@@ -28,7 +30,8 @@ struct BackendOptions {
   std::string isa;    // as NIBBLE_ISA; empty = the best the machine has
   std::string force;  // as NIBBLE_FORCE
   bool verbose_dispatch = false;
-  bool exact = false;  // no implementation that rounds activations
+  bool exact = false;                // no implementation that rounds activations
+  std::size_t gpu_memory_bytes = 0;  // use at most so much of the card's memory; 0 = all of it
   LogSink log;
 
   // Options from the environment variables above.
@@ -46,12 +49,24 @@ struct ImplRow {
 // Not thread-safe: one thread issues work; the work itself runs on the pool.
 class Backend {
  public:
+  // Keeps at most so many bytes of buffers that are not in use.
+  explicit Backend(std::size_t max_free_buffer_bytes)
+      : buffers_([this](std::int64_t count) { return memory().allocate(DType::kF32, {count}); },
+                 max_free_buffer_bytes) {}
   virtual ~Backend() = default;
 
   virtual const DeviceCaps& caps() const = 0;
   virtual ThreadPool& pool() = 0;
-  // Buffers for the thread that issues work.
+  // Every pointer in the arguments of an op points into this memory, unless its comment says that
+  // it is the host's; spans are the host's.
+  virtual DeviceMemory& memory() = 0;
+  // Buffers of it, for the thread that issues work.
   BufferPool& buffers() { return buffers_; }
+
+  // Runs `step`, which issues ops (and does nothing else of effect), such as one forward pass of a
+  // few tokens. A device that is slow to be told what to do may record the ops, and play the record
+  // when a later step issues the same ones.
+  virtual void run_step(const std::function<void()>& step) { step(); }
 
   // Runs the first implementation that supports the arguments. kUnsupported, with every reason,
   // when none does (a forced one, say); kUsage when NIBBLE_FORCE names none.
@@ -73,6 +88,9 @@ class Backend {
   virtual std::vector<ImplRow> impl_rows() const = 0;
   // Of the implementation that would run these arguments; kUnsupported when there is none.
   virtual Arithmetic arithmetic_of(const LinearArgs& args) const = 0;
+
+  // An embedding table for use in EmbedArgs.
+  virtual QuantTensor prepare_table(QuantTensor table) { return table; }
 
  private:
   BufferPool buffers_;

@@ -52,7 +52,8 @@ Tensor run_windows(const Model& model, Batch batch, const std::optional<KvType>&
   if (kv_type) {
     caches.reserve(batch.sequences.size());
     for (Batch::Sequence& sequence : batch.sequences) {
-      sequence.cache = &caches.emplace_back(model.spec(), sequence.rows, *kv_type);
+      sequence.cache =
+          &caches.emplace_back(model.spec(), sequence.rows, *kv_type, model.backend().memory());
     }
   }
   return model.hidden(batch);

@@ -23,7 +23,9 @@ bool operator==(const WeightDescriptor& a, const WeightDescriptor& b) {
 
 std::size_t QuantTensor::byte_size() const {
   std::size_t bytes = 0;
-  for (const Tensor& plane : planes) bytes += plane.byte_size();
+  for (const PlaneSpec& plane : format->planes(rows, cols)) {
+    bytes += static_cast<std::size_t>(element_count(plane.shape)) * dtype_size(plane.dtype);
+  }
   return bytes;
 }
 

@@ -62,6 +62,7 @@ struct QuantTensor {
   std::int64_t cols = 0;
   std::vector<Tensor> planes;
 
+  // Of all planes, also when a backend keeps them in another form.
   std::size_t byte_size() const;
 };
 

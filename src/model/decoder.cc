@@ -18,7 +18,7 @@ class Block {
         piece_(piece),
         scratch_(scratch),
         normed_(context.backend, piece.rows, context.spec.hidden),
-        result_(context.backend, piece.rows, context.spec.hidden) {}
+        result_(context.backend, adds_in_place() ? 0 : piece.rows, context.spec.hidden) {}
 
   // h is [piece.rows, hidden].
   void run(float* h) {
@@ -37,50 +37,52 @@ class Block {
   }
 
  private:
+  // Forms in which nothing comes between a half of the block and its addition to the residual: the
+  // last linear layer of that half adds.
+  bool adds_in_place() const {
+    const ResidualForm form = context_.spec.residual;
+    return form == ResidualForm::kPre || form == ResidualForm::kPreNormed ||
+           form == ResidualForm::kPost;
+  }
+
   void pre(float* h) {
     norm(context_.weights.attn_norm, h, normed_.data());
-    attention(normed_.data());
-    add(h);
+    attention(normed_.data(), {h, true});
     norm(context_.weights.mlp_norm, h, normed_.data());
-    mlp(normed_.data());
-    add(h);
+    mlp(normed_.data(), {h, true});
   }
 
   void pre_normed(float* h) {
     norm(context_.weights.attn_norm, h, h);
-    attention(h);
-    add(h);
+    attention(h, {h, true});
     norm(context_.weights.mlp_norm, h, h);
-    mlp(h);
-    add(h);
+    mlp(h, {h, true});
   }
 
   void post(float* h) {
-    attention(h);
-    add(h);
+    attention(h, {h, true});
     norm(context_.weights.attn_norm, h, h);
-    mlp(h);
-    add(h);
+    mlp(h, {h, true});
     norm(context_.weights.mlp_norm, h, h);
   }
 
   void sandwich(float* h) {
     norm(context_.weights.attn_norm, h, normed_.data());
-    attention(normed_.data());
+    attention(normed_.data(), {result_.data()});
     norm(context_.weights.attn_post_norm, result_.data(), result_.data());
     add(h);
     norm(context_.weights.mlp_norm, h, normed_.data());
-    mlp(normed_.data());
+    mlp(normed_.data(), {result_.data()});
     norm(context_.weights.mlp_post_norm, result_.data(), result_.data());
     add(h);
   }
 
   void parallel(float* h) {
     norm(context_.weights.attn_norm, h, normed_.data());
-    attention(normed_.data());
+    attention(normed_.data(), {result_.data()});
     norm(context_.weights.mlp_norm, h, normed_.data());
     add(h);
-    mlp(normed_.data());
+    mlp(normed_.data(), {result_.data()});
     add(h);
   }
 
@@ -88,10 +90,10 @@ class Block {
     run_norm(context_.spec.norm, weights, x, piece_.rows, context_.spec.hidden, y,
              context_.backend);
   }
-  void attention(const float* x) {
-    run_attention(context_, batch_, piece_, scratch_, x, result_.data());
+  void attention(const float* x, Output out) {
+    run_attention(context_, batch_, piece_, scratch_, x, out);
   }
-  void mlp(const float* x) { run_mlp(context_, x, piece_.rows, result_.data()); }
+  void mlp(const float* x, Output out) { run_mlp(context_, x, piece_.rows, out); }
   void add(float* h) {
     run_add(result_.data(), piece_.rows * context_.spec.hidden, h, context_.backend);
   }
@@ -155,7 +157,7 @@ void run_embedding(const ModelSpec& spec, const EmbeddingWeights& weights, const
                                               static_cast<std::size_t>(rows));
       args.out = narrow.data();
       backend.run(args);
-      run_linear(weights.project_in, narrow.data(), rows, hidden + begin * spec.hidden, backend);
+      run_linear(weights.project_in, narrow.data(), rows, {hidden + begin * spec.hidden}, backend);
     }
   } else {
     args.ids = batch.ids;
@@ -197,10 +199,10 @@ void run_head(const ModelSpec& spec, const HeadWeights& weights, const float* hi
     }
     Rows narrow(backend, weights.project_out.exists() ? count : 0, spec.embed_dim);
     if (weights.project_out.exists()) {
-      run_linear(weights.project_out, x, count, narrow.data(), backend);
+      run_linear(weights.project_out, x, count, {narrow.data()}, backend);
       x = narrow.data();
     }
-    run_linear(weights.head, x, count, y, backend);
+    run_linear(weights.head, x, count, {y}, backend);
     if (spec.logit_softcap > 0) {
       ActivationArgs cap;
       cap.kind = Activation::kTanh;

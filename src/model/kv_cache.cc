@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "base/error.h"
 
@@ -9,7 +10,6 @@ namespace nibble {
 namespace {
 
 constexpr std::int64_t kAlign = 64;  // of the rows of a head
-constexpr std::int64_t kHugeBytes = std::int64_t{16} << 20;
 
 bool has_infinity(const std::byte* row, std::int64_t count) {
   constexpr std::uint16_t kExponent = 0x7c00;
@@ -23,8 +23,9 @@ bool has_infinity(const std::byte* row, std::int64_t count) {
 
 }  // namespace
 
-KvCache::KvCache(const ModelSpec& spec, std::int64_t capacity, KvType type)
-    : type_(type),
+KvCache::KvCache(const ModelSpec& spec, std::int64_t capacity, KvType type, DeviceMemory& memory)
+    : memory_(&memory),
+      type_(type),
       layers_(spec.layers),
       heads_(spec.attention.kv_heads),
       head_dim_(spec.attention.head_dim),
@@ -38,9 +39,7 @@ void KvCache::allocate(std::int64_t capacity) {
   const std::int64_t bytes = element_count({capacity, row_bytes_});
   const std::int64_t head_bytes = bytes + (kAlign - bytes % kAlign) % kAlign;
   const Shape shape = {layers_, 2, heads_, head_bytes};
-  Tensor fresh = element_count(shape) < kHugeBytes ? Tensor::allocate(DType::kU8, shape)
-                                                   : Tensor::allocate_huge(DType::kU8, shape);
-  bytes_ = std::move(fresh);
+  bytes_ = memory_->allocate(DType::kU8, shape);
   head_bytes_ = head_bytes;
   capacity_ = capacity;
 }
@@ -67,8 +66,8 @@ void KvCache::grow(std::int64_t capacity) {
   allocate(capacity);
   auto* to = bytes_.mutable_data<std::uint8_t>();
   for (std::int64_t i = 0; i < layers_ * 2 * heads_; ++i) {
-    std::memcpy(to + i * head_bytes_, old.data<std::uint8_t>() + i * old_head_bytes,
-                static_cast<std::size_t>(size_ * row_bytes_));
+    memory_->copy(old.data<std::uint8_t>() + i * old_head_bytes,
+                  static_cast<std::size_t>(size_ * row_bytes_), to + i * head_bytes_);
   }
 }
 
@@ -77,15 +76,18 @@ HeadView<void> KvCache::view(std::int64_t plane) {
           head_bytes_};
 }
 
-const std::byte* KvCache::row(std::int64_t plane, std::int64_t head, std::int64_t token) const {
-  return bytes_.bytes().data() + (plane * heads_ + head) * head_bytes_ + token * row_bytes_;
+std::int64_t KvCache::row_offset(std::int64_t plane, std::int64_t head, std::int64_t token) const {
+  return (plane * heads_ + head) * head_bytes_ + token * row_bytes_;
 }
 
 bool KvCache::overflowed(std::int64_t layer, std::int64_t begin) const {
   if (type_ != KvType::kF16) return false;
+  std::vector<std::byte> rows(static_cast<std::size_t>((size_ - begin) * row_bytes_));
   for (std::int64_t plane = 2 * layer; plane < 2 * layer + 2; ++plane) {
     for (std::int64_t head = 0; head < heads_; ++head) {
-      if (has_infinity(row(plane, head, begin), (size_ - begin) * head_dim_)) return true;
+      memory_->copy_out(bytes_.data<std::uint8_t>() + row_offset(plane, head, begin), rows.size(),
+                        rows.data());
+      if (has_infinity(rows.data(), (size_ - begin) * head_dim_)) return true;
     }
   }
   return false;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "backends/memory.h"
 #include "formats/kv_type.h"
 #include "model/spec.h"
 #include "ops/args.h"
@@ -14,8 +15,10 @@ namespace nibble {
 // rows of one head lie one after the other, so that attention reads memory in order.
 class KvCache {
  public:
-  // Room for `capacity` tokens, all layers. kMemory when it cannot be had.
-  KvCache(const ModelSpec& spec, std::int64_t capacity, KvType type);
+  // Room for `capacity` tokens, all layers, in the memory of the backend that runs the model (which
+  // must outlive the cache). kMemory or kDevice when it cannot be had.
+  KvCache(const ModelSpec& spec, std::int64_t capacity, KvType type,
+          DeviceMemory& memory = host_memory());
 
   KvType type() const { return type_; }
   std::int64_t size() const { return size_; }
@@ -27,7 +30,7 @@ class KvCache {
   void truncate(std::int64_t size);
   // Called by the forward pass once a call's tokens are in every layer. kUsage beyond the capacity.
   void advance(std::int64_t rows);
-  // Makes room for more tokens; those held are copied. kMemory when it cannot be had.
+  // Makes room for more tokens; those held are copied. Errors as the constructor's.
   void grow(std::int64_t capacity);
 
   // Keys and values of a layer: rows in the sense of KvWriteArgs and AttentionArgs, from token 0.
@@ -40,9 +43,10 @@ class KvCache {
 
  private:
   HeadView<void> view(std::int64_t plane);
-  const std::byte* row(std::int64_t plane, std::int64_t head, std::int64_t token) const;
+  std::int64_t row_offset(std::int64_t plane, std::int64_t head, std::int64_t token) const;
   void allocate(std::int64_t capacity);
 
+  DeviceMemory* memory_;
   KvType type_;
   std::int64_t layers_;
   std::int64_t heads_;

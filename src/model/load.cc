@@ -131,7 +131,7 @@ class Loader {
     if (!is_float_weight(stored.dtype())) {
       fail(ErrorKind::kUnsupported, "tensor '{}': {} values", name, to_string(stored.dtype()));
     }
-    return to_float(stored);
+    return backend_.memory().upload(to_float(stored));
   }
 
   const ModelSpec& spec_;
@@ -274,14 +274,15 @@ EmbeddingWeights load_embedding(const ModelSpec& spec, const WeightSource& sourc
   const Loader loader(spec, source, backend);
   const NameSpec& names = spec.names;
   EmbeddingWeights weights;
-  weights.table = loader.matrix(loader.name(names.embed), spec.vocab, spec.embed_dim);
+  const auto table = [&](const std::string& pattern, std::int64_t rows, std::int64_t cols) {
+    return backend.prepare_table(loader.matrix(loader.name(pattern), rows, cols));
+  };
+  weights.table = table(names.embed, spec.vocab, spec.embed_dim);
   if (spec.learned_positions > 0) {
-    weights.positions =
-        loader.matrix(loader.name(names.positions), spec.learned_positions, spec.hidden);
+    weights.positions = table(names.positions, spec.learned_positions, spec.hidden);
   }
   if (spec.token_types > 0) {
-    weights.token_types =
-        loader.matrix(loader.name(names.token_types), spec.token_types, spec.hidden);
+    weights.token_types = table(names.token_types, spec.token_types, spec.hidden);
   }
   if (spec.embed_norm) {
     weights.norm = loader.norm(loader.name(names.embed_norm), *spec.embed_norm, spec.hidden);
@@ -336,7 +337,10 @@ HeadWeights load_head(const ModelSpec& spec, const EmbeddingWeights& embedding,
     return weights;
   }
   QuantTensor head = loader.matrix(stored, spec.vocab, spec.embed_dim);
-  if (spec.tied_head && same_matrix(head, embedding.table)) head = embedding.table;
+  const auto table = [&] {
+    return loader.matrix(loader.name(spec.names.embed), spec.vocab, spec.embed_dim);
+  };
+  if (spec.tied_head && same_matrix(head, table())) head = embedding.table;
   weights.head = loader.wrap(stored, std::move(head));
   return weights;
 }

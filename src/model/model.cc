@@ -3,8 +3,30 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "model/layers/layer_context.h"
 
 namespace nibble {
+namespace {
+
+void advance_caches(const Batch& batch) {
+  for (const Batch::Sequence& sequence : batch.sequences) {
+    if (sequence.cache != nullptr) sequence.cache->advance(sequence.rows);
+  }
+}
+
+// The last row of each sequence.
+std::vector<std::int32_t> last_rows(const Batch& batch) {
+  std::vector<std::int32_t> last;
+  std::int64_t rows = 0;
+  for (const Batch::Sequence& sequence : batch.sequences) {
+    if (sequence.rows == 0) fail(ErrorKind::kUsage, "a sequence of no tokens has no last one");
+    rows += sequence.rows;
+    last.push_back(static_cast<std::int32_t>(rows - 1));
+  }
+  return last;
+}
+
+}  // namespace
 
 Batch Batch::single(std::vector<std::int32_t> ids, KvCache* cache) {
   Batch batch;
@@ -33,17 +55,18 @@ Model::Model(ModelSpec spec, const WeightSource& source, Backend& backend)
   head_ = load_head(spec_, embedding_, source, backend);
 }
 
-Tensor Model::hidden(const Batch& batch) const {
-  Tensor hidden = Tensor::allocate(DType::kF32, {batch.rows(), spec_.hidden});
-  run_embedding(spec_, embedding_, batch, backend_, hidden.mutable_data<float>());
+void Model::run_blocks(const Batch& batch, float* hidden) const {
+  run_embedding(spec_, embedding_, batch, backend_, hidden);
   for (std::size_t layer = 0; layer < layers_.size(); ++layer) {
-    run_layer(spec_, static_cast<std::int64_t>(layer), layers_[layer], batch, backend_,
-              hidden.mutable_data<float>());
+    run_layer(spec_, static_cast<std::int64_t>(layer), layers_[layer], batch, backend_, hidden);
   }
-  for (const Batch::Sequence& sequence : batch.sequences) {
-    if (sequence.cache != nullptr) sequence.cache->advance(sequence.rows);
-  }
-  return hidden;
+}
+
+Tensor Model::hidden(const Batch& batch) const {
+  Tensor hidden = backend_.memory().allocate(DType::kF32, {batch.rows(), spec_.hidden});
+  run_blocks(batch, hidden.mutable_data<float>());
+  advance_caches(batch);
+  return backend_.memory().download(hidden);
 }
 
 Tensor Model::logits(const Batch& batch) const {
@@ -56,29 +79,38 @@ Tensor Model::logits(const Batch& batch) const {
 
 Tensor Model::last_logits(const Batch& batch) const {
   if (!spec_.decoder) fail(ErrorKind::kUsage, "an encoder has no logits");
-  const Tensor states = hidden(batch);
-  std::vector<std::int32_t> last;
-  std::int64_t rows = 0;
-  for (const Batch::Sequence& sequence : batch.sequences) {
-    if (sequence.rows == 0) fail(ErrorKind::kUsage, "a sequence of no tokens has no last one");
-    rows += sequence.rows;
-    last.push_back(static_cast<std::int32_t>(rows - 1));
-  }
+  const std::vector<std::int32_t> last = last_rows(batch);
   const auto count = static_cast<std::int64_t>(last.size());
-  Tensor picked = Tensor::allocate(DType::kF32, {count, spec_.hidden});
-  GatherRowsArgs gather;
-  gather.x = states.data<float>();
-  gather.index = last;
-  gather.cols = spec_.hidden;
-  gather.out = picked.mutable_data<float>();
-  backend_.run(gather);
-  Tensor logits = Tensor::allocate(DType::kF32, {count, spec_.vocab});
-  head(picked.data<float>(), count, logits.mutable_data<float>());
-  return logits;
+  Rows states(backend_, batch.rows(), spec_.hidden);
+  Rows picked(backend_, count, spec_.hidden);
+  Rows logits(backend_, count, spec_.vocab);
+  backend_.run_step([&] {
+    run_blocks(batch, states.data());
+    GatherRowsArgs gather;
+    gather.x = states.data();
+    gather.index = last;
+    gather.cols = spec_.hidden;
+    gather.out = picked.data();
+    backend_.run(gather);
+    run_head(spec_, head_, picked.data(), count, backend_, logits.data());
+  });
+  advance_caches(batch);
+  Tensor result = Tensor::allocate(DType::kF32, {count, spec_.vocab});
+  backend_.memory().copy_out(logits.data(), result.byte_size(), result.address());
+  return result;
 }
 
 void Model::head(const float* hidden, std::int64_t rows, float* logits) const {
-  run_head(spec_, head_, hidden, rows, backend_, logits);
+  if (backend_.memory().is_host()) {
+    run_head(spec_, head_, hidden, rows, backend_, logits);
+    return;
+  }
+  Rows x(backend_, rows, spec_.hidden);
+  Rows y(backend_, rows, spec_.vocab);
+  DeviceMemory& memory = backend_.memory();
+  memory.copy_in(hidden, static_cast<std::size_t>(rows * spec_.hidden) * sizeof(float), x.data());
+  run_head(spec_, head_, x.data(), rows, backend_, y.data());
+  memory.copy_out(y.data(), static_cast<std::size_t>(rows * spec_.vocab) * sizeof(float), logits);
 }
 
 }  // namespace nibble

@@ -49,7 +49,7 @@ struct LayerWeights {
   std::vector<Norm*> norms();
 };
 
-// Weights of 16-bit types stay mapped; norms and biases become F32.
+// Weights of 16-bit types stay mapped (on the CPU); norms and biases become F32.
 struct EmbeddingWeights {
   QuantTensor table;
   QuantTensor positions, token_types;  // format null when absent
@@ -83,7 +83,8 @@ struct Batch {
 // Sees the input of each linear during a forward pass. `site` is a name of sites.h ("attn_in",
 // "attn_out", "mlp_in", "mlp_down"). In a mixture of experts "mlp_in" has the rows that the router
 // sees, and "mlp_in.3" and "mlp_down.3" those that were sent to expert 3. x is [rows, cols],
-// contiguous. One forward pass calls it several times for a site, with consecutive rows.
+// contiguous, in the host's memory. One forward pass calls it several times for a site, with
+// consecutive rows.
 class SiteObserver {
  public:
   virtual ~SiteObserver() = default;
@@ -107,8 +108,8 @@ std::string find_prefix(const ModelSpec& spec, const WeightSource& source);
 HeadWeights load_head(const ModelSpec& spec, const EmbeddingWeights& embedding,
                       const WeightSource& source, Backend& backend);
 
-// hidden is [batch.rows(), spec.hidden]. Ids outside the vocabulary and positions beyond
-// spec.max_positions of a learned table are kUsage.
+// hidden is [batch.rows(), spec.hidden]; it and the logits lie in the backend's memory. Ids outside
+// the vocabulary and positions beyond spec.max_positions of a learned table are kUsage.
 void run_embedding(const ModelSpec& spec, const EmbeddingWeights& weights, const Batch& batch,
                    Backend& backend, float* hidden);
 void run_layer(const ModelSpec& spec, std::int64_t layer, const LayerWeights& weights,
@@ -128,6 +129,8 @@ class Model {
   const std::vector<LayerWeights>& layers() const { return layers_; }
   const HeadWeights& head_weights() const { return head_; }
 
+  // All results lie in the host's memory.
+  //
   // Hidden state after the last block of every token, before the final norm, F32 [rows, hidden].
   // Appends to the caches.
   Tensor hidden(const Batch& batch) const;
@@ -135,10 +138,12 @@ class Model {
   Tensor logits(const Batch& batch) const;
   // Logits of the last token of each sequence, F32 [sequences, vocab].
   Tensor last_logits(const Batch& batch) const;
-  // Logits of some rows of a hidden state: for callers that cannot hold [rows, vocab] at once.
+  // Logits of some rows of a hidden state: for callers that cannot hold [rows, vocab] at once. Both
+  // in the host's memory.
   void head(const float* hidden, std::int64_t rows, float* logits) const;
 
  private:
+  void run_blocks(const Batch& batch, float* hidden) const;
   ModelSpec spec_;
   Backend& backend_;
   EmbeddingWeights embedding_;

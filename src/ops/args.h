@@ -1,6 +1,7 @@
 // Argument structs of all ops. Activations are float32. Unless said otherwise matrices are
 // row-major and contiguous, sizes are in elements, and outputs must not alias inputs. Ops do not
-// allocate results.
+// allocate results. Pointers point into the memory of the backend that runs the op; spans, and what
+// is said to lie in the host's memory, are read while run() lasts.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +10,7 @@
 
 #include "formats/format.h"
 #include "formats/kv_type.h"
+#include "ops/activation.h"
 
 namespace nibble {
 
@@ -121,12 +123,10 @@ struct AttentionArgs {
   std::int64_t window = 0;
   float scale = 1;
   float softcap = 0;
-  const float* alibi_slopes = nullptr;  // [heads] or null
+  std::span<const float> alibi_slopes;  // [heads] or empty
   float* out = nullptr;                 // [rows, heads * head_dim], rows out_stride apart
   std::int64_t out_stride = 0;
 };
-
-enum class Activation { kIdentity, kRelu, kSilu, kGelu, kGeluTanh, kGeluQuick, kTanh };
 
 // y[r, c] = f(x[r, c]) * multiplier[r, c]   (multiplier null: 1)
 // kTanh with softcap > 0 is softcap * tanh(x / softcap). y may alias x or multiplier.
@@ -158,8 +158,8 @@ struct MoeRouteArgs {
   std::int64_t experts = 0;
   std::int64_t top_k = 0;
   bool renormalize = true;
-  std::int32_t* chosen = nullptr;  // [rows, top_k]
-  float* weights = nullptr;        // [rows, top_k]
+  std::int32_t* chosen = nullptr;  // [rows, top_k], in the host's memory
+  float* weights = nullptr;        // [rows, top_k], in the host's memory
 };
 
 // out[i] = x[index[i]], rows of `cols`

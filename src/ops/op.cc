@@ -24,6 +24,8 @@ std::string_view to_string(Arithmetic arithmetic) {
       return "float32";
     case Arithmetic::kBf16:
       return "bf16";
+    case Arithmetic::kBf16Exact:
+      return "bf16";
     case Arithmetic::kInt8:
       return "int8";
   }

@@ -25,12 +25,17 @@ struct DeviceCaps {
   bool neon_dotprod = false;
   bool neon_i8mm = false;
   bool neon_bf16 = false;
+  int compute_capability = 0;      // of a CUDA device: 90 for 9.0; 0 on a CPU
+  int multiprocessors = 0;         // of a CUDA device
+  bool device_blas = false;        // the vendor's matrix product for that device was found
   bool exact_activations = false;  // kernels may not round activations below float32
 };
 
 // What the inner products of an implementation are made of: the peak that it is held against.
-// kBf16 rounds activations to bf16, kInt8 to bytes by block; sums are wider.
-enum class Arithmetic { kFloat32, kBf16, kInt8 };
+// kBf16 rounds activations and weights to bf16, kBf16Exact activations alone (its weights are
+// integers that bf16 holds, scaled in float32), kInt8 activations to bytes by block; sums are
+// wider.
+enum class Arithmetic { kFloat32, kBf16, kBf16Exact, kInt8 };
 std::string_view to_string(Arithmetic arithmetic);
 
 // Answer of an implementation: yes, or no with a reason.
@@ -42,10 +47,13 @@ struct Support {
   static Support no(std::string reason) { return {false, std::move(reason)}; }
 };
 
+class DeviceQueue;  // the stream of work of a device that is not the host
+
 // What an implementation may use while it runs.
 struct ExecContext {
   ThreadPool& pool;
   const DeviceCaps& caps;
+  DeviceQueue* queue = nullptr;  // null on the CPU
 };
 
 template <class Args>

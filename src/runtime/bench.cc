@@ -56,7 +56,7 @@ std::vector<KvCache> make_caches(const Model& model, const BenchOptions& options
                                  std::int64_t capacity) {
   std::vector<KvCache> caches;
   for (std::int64_t i = 0; i < options.batch; ++i) {
-    caches.emplace_back(model.spec(), capacity, options.kv_type);
+    caches.emplace_back(model.spec(), capacity, options.kv_type, model.backend().memory());
   }
   return caches;
 }
@@ -77,10 +77,13 @@ void fill(const Model& model, KvCache& cache, std::int64_t count) {
   const AttentionSpec& spec = model.spec().attention;
   std::mt19937 random(1);
   std::normal_distribution<float> normal;
-  std::vector<float> values(static_cast<std::size_t>(kRows * spec.kv_heads * spec.head_dim));
-  for (float& value : values) value = normal(random);
+  Tensor values = Tensor::allocate(DType::kF32, {kRows, spec.kv_heads, spec.head_dim});
+  for (std::int64_t i = 0; i < values.elements(); ++i) {
+    values.mutable_data<float>()[i] = normal(random);
+  }
+  const Tensor x = model.backend().memory().upload(values);
   KvWriteArgs args;
-  args.x = {values.data(), spec.kv_heads * spec.head_dim, spec.head_dim};
+  args.x = {x.data<float>(), spec.kv_heads * spec.head_dim, spec.head_dim};
   args.heads = spec.kv_heads;
   args.head_dim = spec.head_dim;
   args.type = cache.type();

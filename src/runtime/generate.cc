@@ -24,8 +24,10 @@ constexpr std::int64_t kMinCapacity = 256;
 // The cache of one sequence: grown by doubling up to the context, and checked for overflow.
 class GrowingCache {
  public:
-  GrowingCache(const ModelSpec& spec, KvType type, std::int64_t first, std::int64_t limit)
-      : spec_(spec), limit_(limit), cache_(spec, std::min(limit, round_up(first)), type) {}
+  GrowingCache(const Model& model, KvType type, std::int64_t first, std::int64_t limit)
+      : spec_(model.spec()),
+        limit_(limit),
+        cache_(spec_, std::min(limit, round_up(first)), type, model.backend().memory()) {}
 
   // Room for `rows` more.
   KvCache& reserve(std::int64_t rows) {
@@ -198,7 +200,7 @@ GenerateResult generate(const Session& session, const std::vector<std::int32_t>&
   const std::int64_t most = std::min(options.max_new_tokens, limit - prompt_size);
   if (most == 0) return result;
 
-  GrowingCache cache(model.spec(), session.kv_type, prompt_size, limit);
+  GrowingCache cache(model, session.kv_type, prompt_size, limit);
   auto start = Clock::now();
   Tensor logits = prefill(model, cache, prompt, options.prefill_chunk);
   result.prefill_seconds = seconds_since(start);

@@ -11,7 +11,7 @@ Tensor BufferPool::take(std::int64_t count) {
     const bool fits = it->elements() >= count && it->elements() / 2 <= count;
     if (fits && (best == free_.end() || it->elements() <= best->elements())) best = it;
   }
-  if (best == free_.end()) return Tensor::allocate(DType::kF32, {count});
+  if (best == free_.end()) return allocate_(count);
   Tensor buffer = std::move(*best);
   free_.erase(best);
   return buffer;
@@ -19,7 +19,7 @@ Tensor BufferPool::take(std::int64_t count) {
 
 void BufferPool::give(Tensor buffer) {
   free_.push_back(std::move(buffer));
-  while (free_bytes() > kMaxFreeBytes) free_.erase(free_.begin());
+  while (free_bytes() > max_free_bytes_) free_.erase(free_.begin());
 }
 
 std::size_t BufferPool::free_bytes() const {

@@ -76,6 +76,18 @@ Tensor Tensor::view(DType dtype, Shape shape, std::span<const std::byte> bytes,
   return t;
 }
 
+Tensor Tensor::on_device(DType dtype, Shape shape, void* data, std::shared_ptr<const void> owner) {
+  Tensor t;
+  t.dtype_ = dtype;
+  t.elements_ = element_count(shape);
+  t.shape_ = std::move(shape);
+  t.data_ = static_cast<const std::byte*>(data);
+  t.mutable_ = true;
+  t.place_ = Place::kDevice;
+  t.owner_ = std::move(owner);
+  return t;
+}
+
 Tensor Tensor::reshaped(Shape shape) const {
   NIBBLE_CHECK(element_count(shape) == elements_);
   Tensor t = *this;

@@ -20,6 +20,9 @@ using Shape = std::vector<std::int64_t>;
 std::int64_t element_count(const Shape& shape);
 std::string to_string(const Shape& shape);  // "[4096, 256]"
 
+// Where the bytes of a tensor lie. Those of kDevice can be read by the ops of a backend only.
+enum class Place { kHost, kDevice };
+
 // Row-major and contiguous. Copies are shallow: they share the bytes, which live as long as the
 // last copy. A tensor either owns a heap block (`allocate`) or views bytes kept alive by `owner` (a
 // mapped file, another tensor). The data pointer of a view need not be aligned to the element: read
@@ -36,16 +39,24 @@ class Tensor {
   // kInternal unless `bytes` holds exactly the elements.
   static Tensor view(DType dtype, Shape shape, std::span<const std::byte> bytes,
                      std::shared_ptr<const void> owner);
+  // A block of device memory that `owner` frees.
+  static Tensor on_device(DType dtype, Shape shape, void* data, std::shared_ptr<const void> owner);
 
+  Place place() const { return place_; }
   bool empty() const { return data_ == nullptr; }
   DType dtype() const { return dtype_; }
   const Shape& shape() const { return shape_; }
   std::int64_t dim(std::size_t axis) const { return shape_[axis]; }
   std::int64_t elements() const { return elements_; }
   std::size_t byte_size() const { return static_cast<std::size_t>(elements_) * dtype_size(dtype_); }
-  std::span<const std::byte> bytes() const { return {data_, byte_size()}; }
+  // kInternal for a tensor on a device.
+  std::span<const std::byte> bytes() const {
+    NIBBLE_CHECK(place_ == Place::kHost);
+    return {data_, byte_size()};
+  }
 
   // Typed access; kInternal when T does not have the size of the element or (data) it is a view.
+  // The address of a tensor on a device is for the arguments of ops.
   template <class T>
   const T* data() const {
     NIBBLE_CHECK(sizeof(T) == dtype_size(dtype_));
@@ -55,6 +66,13 @@ class Tensor {
   T* mutable_data() {
     NIBBLE_CHECK(sizeof(T) == dtype_size(dtype_) && mutable_);
     return reinterpret_cast<T*>(const_cast<std::byte*>(data_));
+  }
+
+  // The first byte, wherever it lies; kInternal (mutable) when it is a view.
+  const void* address() const { return data_; }
+  void* address() {
+    NIBBLE_CHECK(mutable_);
+    return const_cast<std::byte*>(data_);
   }
 
   // The same bytes under another shape with as many elements.
@@ -69,6 +87,7 @@ class Tensor {
   std::int64_t elements_ = 0;
   const std::byte* data_ = nullptr;
   bool mutable_ = false;
+  Place place_ = Place::kHost;
   std::shared_ptr<const void> owner_;
 };
 

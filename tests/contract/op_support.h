@@ -2,6 +2,7 @@
 #pragma once
 
 #include <bit>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <random>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "backends/backend.h"
+#include "contract/mirror_backend.h"
 #include "support/test_data.h"
 
 namespace nibble::test {
@@ -57,20 +59,27 @@ inline std::vector<float> random_floats(std::int64_t count, unsigned seed, float
   return values;
 }
 
+// The backend under test: the CPU's, or with NIBBLE_TEST_DEVICE=cuda that of a GPU.
+inline std::unique_ptr<Backend> tested_backend(const BackendOptions& options) {
+  const char* const device = std::getenv("NIBBLE_TEST_DEVICE");
+  if (device == nullptr || std::string(device) == "cpu") return make_cpu_backend(options);
+  return mirror_backend(make_backend(device, options));
+}
+
 // A backend that runs exactly `impl` for `op`; NIBBLE_ISA still holds.
 inline std::unique_ptr<Backend> forced_backend(const std::string& op, const std::string& impl,
                                                int threads = 2) {
   BackendOptions options = BackendOptions::from_environment();
   options.threads = threads;
   options.force = op + ":" + impl;
-  return make_cpu_backend(options);
+  return tested_backend(options);
 }
 
 // The implementations of an op that this machine (and NIBBLE_ISA) can run.
 inline std::vector<ImplRow> usable_rows(const std::string& op) {
   BackendOptions options = BackendOptions::from_environment();
   options.threads = 1;
-  std::vector<ImplRow> rows = make_cpu_backend(options)->impl_rows();
+  std::vector<ImplRow> rows = tested_backend(options)->impl_rows();
   std::erase_if(rows, [&](const ImplRow& row) { return row.op != op || !row.usable; });
   return rows;
 }

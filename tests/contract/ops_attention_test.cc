@@ -87,7 +87,7 @@ class AttentionCase {
     args.window = options_.window;
     args.scale = scale_;
     args.softcap = options_.softcap;
-    args.alibi_slopes = options_.alibi ? slopes_.data() : nullptr;
+    if (options_.alibi) args.alibi_slopes = slopes_;
     args.out = out;
     args.out_stride = out_stride;
     return args;

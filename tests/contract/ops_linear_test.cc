@@ -67,7 +67,7 @@ void round_to_bf16(std::vector<float>& values) {
 void round_rows(Arithmetic arithmetic, std::vector<float>& x, std::int64_t cols,
                 std::int64_t stride) {
   constexpr std::int64_t kBlock = 32;
-  if (arithmetic == Arithmetic::kBf16) round_to_bf16(x);
+  if (arithmetic == Arithmetic::kBf16 || arithmetic == Arithmetic::kBf16Exact) round_to_bf16(x);
   if (arithmetic != Arithmetic::kInt8) return;
   for (auto row = x.data(); row < x.data() + x.size(); row += stride) {
     for (std::int64_t k = 0; k < cols; k += kBlock) round_block(row + k, kBlock);

@@ -36,7 +36,7 @@ AttentionTask group_task(const AttentionArgs& args, const AttentionSequence& seq
           .window = args.window,
           .scale = args.scale,
           .softcap = args.softcap,
-          .alibi_slopes = args.alibi_slopes == nullptr ? nullptr : args.alibi_slopes + head,
+          .alibi_slopes = args.alibi_slopes.empty() ? nullptr : args.alibi_slopes.data() + head,
           .out = args.out + sequence.q_begin * args.out_stride + head * args.head_dim,
           .out_row_stride = args.out_stride};
 }

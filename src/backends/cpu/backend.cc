@@ -31,16 +31,22 @@ DeviceCaps choose_caps(const BackendOptions& options) {
   return caps;
 }
 
+constexpr std::size_t kMaxFreeBufferBytes = std::size_t{256} << 20;
+
 class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(const BackendOptions& options)
-      : caps_(choose_caps(options)), pool_(options.threads), context_{pool_, caps_} {
+      : Backend(kMaxFreeBufferBytes),
+        caps_(choose_caps(options)),
+        pool_(options.threads),
+        context_{pool_, caps_} {
     if (options.verbose_dispatch) verbose_ = options.log;
     for (const ForcedImpl& forced : parse_force(options.force)) force(forced);
   }
 
   const DeviceCaps& caps() const override { return caps_; }
   ThreadPool& pool() override { return pool_; }
+  DeviceMemory& memory() override { return host_memory(); }
 
 #define NIBBLE_OP(name, Args) \
   void run(const Args& args) override { name##_.run(args, context_, verbose_); }

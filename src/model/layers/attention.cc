@@ -31,7 +31,7 @@ class AttentionCall {
         scratch_(scratch),
         buffer_(context.backend, piece.rows, (spec_.heads + 2 * spec_.kv_heads) * spec_.head_dim) {}
 
-  void run(const float* x, float* out) {
+  void run(const float* x, Output out) {
     project(x);
     if (spec_.qk_norm) {
       norm_heads(context_.weights.q_norm, qkv_.q, spec_.heads);
@@ -66,7 +66,7 @@ class AttentionCall {
       qkv_ = {{data, q_cols, dim}, {k, kv_cols, dim}, {v, kv_cols, dim}};
       return;
     }
-    run_linear(weights.qkv, x, piece_.rows, data, context_.backend);
+    run_linear(weights.qkv, x, piece_.rows, {data}, context_.backend);
     const std::int64_t row = q_cols + 2 * kv_cols;
     if (spec_.layout == QkvLayout::kConcat) {
       qkv_ = {{data, row, dim}, {data + q_cols, row, dim}, {data + q_cols + kv_cols, row, dim}};
@@ -145,7 +145,7 @@ class AttentionCall {
     ScratchKv& kv = scratch_[segment.sequence];
     Tensor& tensor = keys ? kv.k : kv.v;
     if (tensor.empty()) {
-      tensor = Tensor::allocate(
+      tensor = context_.backend.memory().allocate(
           DType::kF32, {batch_.sequences[segment.sequence].rows, spec_.kv_heads, spec_.head_dim});
     }
     return {tensor.mutable_data<float>(), spec_.kv_heads * spec_.head_dim * kFloatBytes,
@@ -201,7 +201,7 @@ class AttentionCall {
     args.scale = spec_.inverse_layer_scale ? spec_.scale / static_cast<float>(context_.layer + 1)
                                            : spec_.scale;
     args.softcap = spec_.softcap;
-    args.alibi_slopes = slopes.empty() ? nullptr : slopes.data();
+    args.alibi_slopes = slopes;
     args.out = out;
     args.out_stride = spec_.heads * spec_.head_dim;
     context_.backend.run(args);
@@ -219,7 +219,7 @@ class AttentionCall {
 }  // namespace
 
 void run_attention(const LayerContext& context, const Batch& batch, const Piece& piece,
-                   ScratchKvs& scratch, const float* x, float* out) {
+                   ScratchKvs& scratch, const float* x, Output out) {
   context.observe("attn_in", x, piece.rows, context.spec.hidden);
   AttentionCall(context, batch, piece, scratch).run(x, out);
 }

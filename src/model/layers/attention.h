@@ -16,7 +16,8 @@ struct ScratchKv {
 using ScratchKvs = std::map<std::size_t, ScratchKv>;  // by index of the sequence
 
 // out [piece.rows, hidden] = attention of x [piece.rows, hidden], the output projection included.
+// out may be x when it accumulates.
 void run_attention(const LayerContext& context, const Batch& batch, const Piece& piece,
-                   ScratchKvs& scratch, const float* x, float* out);
+                   ScratchKvs& scratch, const float* x, Output out);
 
 }  // namespace nibble

@@ -18,6 +18,18 @@ LinearArgs linear_args(const LinearTarget& target, const float* x, std::int64_t 
 
 }  // namespace
 
+void LayerContext::observe(const std::string& site, const float* x, std::int64_t rows,
+                           std::int64_t cols) const {
+  if (observer == nullptr) return;
+  if (backend.memory().is_host()) {
+    observer->on_input(site, x, rows, cols);
+    return;
+  }
+  std::vector<float> values(static_cast<std::size_t>(rows * cols));
+  backend.memory().copy_out(x, values.size() * sizeof(float), values.data());
+  observer->on_input(site, values.data(), rows, cols);
+}
+
 void run_norm(const NormSpec& spec, const Norm& norm, const float* x, std::int64_t rows,
               std::int64_t cols, float* y, Backend& backend) {
   NormArgs args;
@@ -35,9 +47,11 @@ void run_norm(const NormSpec& spec, const Norm& norm, const float* x, std::int64
   backend.run(args);
 }
 
-void run_linear(const Linear& linear, const float* x, std::int64_t rows, float* y,
+void run_linear(const Linear& linear, const float* x, std::int64_t rows, Output y,
                 Backend& backend) {
-  backend.run(linear_args({linear, y}, x, rows));
+  LinearArgs args = linear_args({linear, y.data}, x, rows);
+  args.accumulate = y.accumulate;
+  backend.run(args);
 }
 
 void run_linears(std::initializer_list<LinearTarget> targets, const float* x, std::int64_t rows,

@@ -15,10 +15,8 @@ struct LayerContext {
   Backend& backend;
   SiteObserver* observer = nullptr;
 
-  void observe(const std::string& site, const float* x, std::int64_t rows,
-               std::int64_t cols) const {
-    if (observer != nullptr) observer->on_input(site, x, rows, cols);
-  }
+  // Shows x [rows, cols] to the observer, if there is one.
+  void observe(const std::string& site, const float* x, std::int64_t rows, std::int64_t cols) const;
 };
 
 // A float32 buffer [rows, cols] from the backend's pool, not initialised.
@@ -41,8 +39,14 @@ class Rows {
 void run_norm(const NormSpec& spec, const Norm& norm, const float* x, std::int64_t rows,
               std::int64_t cols, float* y, Backend& backend);
 
+// Where a result goes: instead of what `data` holds, or added to it.
+struct Output {
+  float* data = nullptr;
+  bool accumulate = false;
+};
+
 // y [rows, out] = x [rows, in] * weight^T + bias
-void run_linear(const Linear& linear, const float* x, std::int64_t rows, float* y,
+void run_linear(const Linear& linear, const float* x, std::int64_t rows, Output y,
                 Backend& backend);
 
 // Several linears of one x, each into its own y.

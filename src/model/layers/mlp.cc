@@ -7,7 +7,7 @@ namespace {
 
 // `suffix` tells the sites of one expert from those of the others: "" or ".3".
 void run_dense(const LayerContext& context, const MlpWeights& weights, const std::string& suffix,
-               const float* x, std::int64_t rows, float* out) {
+               const float* x, std::int64_t rows, Output out) {
   const MlpSpec& spec = context.spec.mlp;
   const std::int64_t cols = spec.intermediate;
   context.observe("mlp_in" + suffix, x, rows, context.spec.hidden);
@@ -23,7 +23,7 @@ void run_dense(const LayerContext& context, const MlpWeights& weights, const std
   args.x = buffer.data();
   args.x_stride = cols;
   if (spec.concat_gate_up) {
-    run_linear(weights.gate_up, x, rows, buffer.data(), context.backend);
+    run_linear(weights.gate_up, x, rows, {buffer.data()}, context.backend);
     args.x_stride = args.multiplier_stride = 2 * cols;
     args.multiplier = buffer.data() + cols;
   } else if (spec.gated) {
@@ -32,7 +32,7 @@ void run_dense(const LayerContext& context, const MlpWeights& weights, const std
     args.multiplier = up;
     args.multiplier_stride = cols;
   } else {
-    run_linear(weights.up, x, rows, buffer.data(), context.backend);
+    run_linear(weights.up, x, rows, {buffer.data()}, context.backend);
   }
   context.backend.run(args);
 
@@ -49,7 +49,7 @@ struct Routed {
 std::vector<Routed> route(const LayerContext& context, const float* x, std::int64_t rows) {
   const MlpSpec& spec = context.spec.mlp;
   Rows logits(context.backend, rows, spec.experts);
-  run_linear(context.weights.router, x, rows, logits.data(), context.backend);
+  run_linear(context.weights.router, x, rows, {logits.data()}, context.backend);
   std::vector<std::int32_t> chosen(static_cast<std::size_t>(rows * spec.top_k));
   std::vector<float> weights(chosen.size());
   MoeRouteArgs args;
@@ -71,11 +71,14 @@ std::vector<Routed> route(const LayerContext& context, const float* x, std::int6
   return routed;
 }
 
-void run_experts(const LayerContext& context, const float* x, std::int64_t rows, float* out) {
+void run_experts(const LayerContext& context, const float* x, std::int64_t rows, Output out) {
   const std::int64_t hidden = context.spec.hidden;
   context.observe("mlp_in", x, rows, hidden);
-  std::fill(out, out + rows * hidden, 0.0f);
   const std::vector<Routed> routed = route(context, x, rows);
+  // When out is x, no expert may add to it before the last one has read it.
+  Rows apart(context.backend, out.accumulate ? rows : 0, hidden);
+  float* const sum = out.accumulate ? apart.data() : out.data;
+  context.backend.memory().zero(sum, static_cast<std::size_t>(rows * hidden) * sizeof(float));
   for (std::size_t e = 0; e < routed.size(); ++e) {
     const auto count = static_cast<std::int64_t>(routed[e].rows.size());
     if (count == 0) continue;
@@ -88,20 +91,21 @@ void run_experts(const LayerContext& context, const float* x, std::int64_t rows,
     gather.out = input.data();
     context.backend.run(gather);
     run_dense(context, context.weights.experts[e], "." + std::to_string(e), input.data(), count,
-              output.data());
+              {output.data()});
     ScatterAddRowsArgs scatter;
     scatter.x = output.data();
     scatter.index = routed[e].rows;
     scatter.weights = routed[e].weights;
     scatter.cols = hidden;
-    scatter.y = out;
+    scatter.y = sum;
     context.backend.run(scatter);
   }
+  if (out.accumulate) run_add(sum, rows * hidden, out.data, context.backend);
 }
 
 }  // namespace
 
-void run_mlp(const LayerContext& context, const float* x, std::int64_t rows, float* out) {
+void run_mlp(const LayerContext& context, const float* x, std::int64_t rows, Output out) {
   if (context.spec.mlp.experts > 0) {
     run_experts(context, x, rows, out);
   } else {

@@ -5,7 +5,7 @@
 
 namespace nibble {
 
-// out [rows, hidden] = mlp(x [rows, hidden])
-void run_mlp(const LayerContext& context, const float* x, std::int64_t rows, float* out);
+// out [rows, hidden] = mlp(x [rows, hidden]); out may be x when it accumulates.
+void run_mlp(const LayerContext& context, const float* x, std::int64_t rows, Output out);
 
 }  // namespace nibble

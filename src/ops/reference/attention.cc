@@ -19,8 +19,9 @@ double score(const AttentionArgs& args, const float* q, const float* k, std::int
   sum *= static_cast<double>(args.scale);
   const auto cap = static_cast<double>(args.softcap);
   if (cap > 0) sum = cap * std::tanh(sum / cap);
-  if (args.alibi_slopes != nullptr) {
-    sum += static_cast<double>(args.alibi_slopes[head]) * static_cast<double>(j);
+  if (!args.alibi_slopes.empty()) {
+    sum += static_cast<double>(args.alibi_slopes[static_cast<std::size_t>(head)]) *
+           static_cast<double>(j);
   }
   return sum;
 }

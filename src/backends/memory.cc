@@ -1,0 +1,52 @@
+#include "backends/memory.h"
+
+#include <cstring>
+
+namespace nibble {
+namespace {
+
+constexpr std::size_t kHugeBytes = std::size_t{16} << 20;
+
+class HostMemory final : public DeviceMemory {
+ public:
+  bool is_host() const override { return true; }
+  Tensor allocate(DType dtype, Shape shape) override {
+    const auto elements = static_cast<std::size_t>(element_count(shape));
+    return elements < kHugeBytes / dtype_size(dtype)
+               ? Tensor::allocate(dtype, std::move(shape))
+               : Tensor::allocate_huge(dtype, std::move(shape));
+  }
+  void copy_in(const void* host, std::size_t bytes, void* device) override {
+    std::memcpy(device, host, bytes);
+  }
+  void copy_out(const void* device, std::size_t bytes, void* host) override {
+    std::memcpy(host, device, bytes);
+  }
+  void copy(const void* from, std::size_t bytes, void* to) override {
+    std::memcpy(to, from, bytes);
+  }
+  void zero(void* device, std::size_t bytes) override { std::memset(device, 0, bytes); }
+};
+
+}  // namespace
+
+Tensor DeviceMemory::upload(const Tensor& tensor) {
+  if (tensor.empty() || is_host() || tensor.place() == Place::kDevice) return tensor;
+  Tensor result = allocate(tensor.dtype(), tensor.shape());
+  copy_in(tensor.bytes().data(), tensor.byte_size(), result.address());
+  return result;
+}
+
+Tensor DeviceMemory::download(const Tensor& tensor) {
+  if (tensor.place() == Place::kHost) return tensor;
+  Tensor result = Tensor::allocate(tensor.dtype(), tensor.shape());
+  copy_out(tensor.address(), tensor.byte_size(), result.address());
+  return result;
+}
+
+DeviceMemory& host_memory() {
+  static HostMemory memory;
+  return memory;
+}
+
+}  // namespace nibble

@@ -1,0 +1,36 @@
+// The memory in which a backend's ops find their arguments.
+#pragma once
+
+#include <cstddef>
+
+#include "tensor/tensor.h"
+
+namespace nibble {
+
+// Copies are ordered after the ops that were issued before them; those that end on the host wait.
+// Errors: kMemory or kDevice when memory cannot be had, kDevice when the device fails. Not
+// thread-safe.
+class DeviceMemory {
+ public:
+  virtual ~DeviceMemory() = default;
+
+  // True when it is the host's memory, and nothing needs to be copied.
+  virtual bool is_host() const = 0;
+  // Not initialised; aligned to 64 bytes at least.
+  virtual Tensor allocate(DType dtype, Shape shape) = 0;
+  virtual void copy_in(const void* host, std::size_t bytes, void* device) = 0;
+  virtual void copy_out(const void* device, std::size_t bytes, void* host) = 0;
+  virtual void copy(const void* from, std::size_t bytes, void* to) = 0;  // both within this memory
+  virtual void zero(void* device, std::size_t bytes) = 0;
+
+  // The same values in this memory; a tensor that is there already is returned as it is, an empty
+  // one too.
+  Tensor upload(const Tensor& tensor);
+  // The same values in the host's memory.
+  Tensor download(const Tensor& tensor);
+};
+
+// Thread-safe.
+DeviceMemory& host_memory();
+
+}  // namespace nibble
