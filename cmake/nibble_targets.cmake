@@ -33,8 +33,9 @@ function(nibble_library name)
   # Relative, so that the filter sees nothing of where the checkout lies.
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR}
     ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
-  # isa/ (flags of its own) and main/ (a program) are added by their folder's CMakeLists.txt.
-  list(FILTER sources EXCLUDE REGEX "(^|/)(isa|main)/")
+  # isa/ (flags of its own), cuda/ (a compiler of its own) and main/ (a program) are added by their
+  # folder's CMakeLists.txt.
+  list(FILTER sources EXCLUDE REGEX "(^|/)((isa|cuda|main)/|no_cuda.cc$)")
   add_library(nibble_${name} STATIC ${sources})
   target_link_libraries(nibble_${name} PUBLIC nibble_flags ${ARG_DEPS})
 endfunction()

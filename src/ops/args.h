@@ -4,6 +4,7 @@
 // is said to lie in the host's memory, are read while run() lasts.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -86,16 +87,41 @@ struct RopeArgs {
   float scale = 1;
 };
 
-// Stores rows of keys or values into a cache, each head of a token as a row of `type`
-// (formats/kv_type.h).
-struct KvWriteArgs {
-  HeadView<const float> x;
+// The view from a row on; strides in bytes.
+inline HeadView<void> from_row(const HeadView<void>& view, std::int64_t row) {
+  return {static_cast<std::byte*>(view.data) + row * view.row_stride, view.row_stride,
+          view.head_stride};
+}
+
+// Where new keys and values of one sequence go. Strides in bytes; the views point at the rows of
+// the sequence's first new token. No two sequences share rows.
+struct KvWriteSequence {
+  std::int64_t begin = 0;  // first row of the sequence in k and v
   std::int64_t rows = 0;
+  HeadView<void> k;
+  HeadView<void> v;
+};
+
+// Stores keys and values into caches, each head of a token as a row of `type` (formats/kv_type.h).
+struct KvWriteArgs {
+  HeadView<float> k;
+  HeadView<const float> v;
+  std::span<const KvWriteSequence> sequences;
   std::int64_t heads = 0;
   std::int64_t head_dim = 0;
   KvType type = KvType::kF32;
-  HeadView<void> cache;  // strides in bytes; points at the row where x's row 0 goes
+  // If given: queries that are rotated by the way, and the keys with them before they are stored.
+  // Its rows are those of k and v; what k holds afterwards is not defined.
+  const RopeArgs* rope = nullptr;
 };
+
+// The rotation of the keys that goes with that of the queries.
+inline RopeArgs rope_of_keys(const KvWriteArgs& args) {
+  RopeArgs rope = *args.rope;
+  rope.x = args.k;
+  rope.heads = args.heads;
+  return rope;
+}
 
 // One sequence of an attention call.
 struct AttentionSequence {

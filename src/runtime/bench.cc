@@ -81,20 +81,20 @@ void fill(const Model& model, KvCache& cache, std::int64_t count) {
   for (std::int64_t i = 0; i < values.elements(); ++i) {
     values.mutable_data<float>()[i] = normal(random);
   }
-  const Tensor x = model.backend().memory().upload(values);
+  Tensor x = model.backend().memory().upload(values);
   KvWriteArgs args;
-  args.x = {x.data<float>(), spec.kv_heads * spec.head_dim, spec.head_dim};
+  args.k = {x.mutable_data<float>(), spec.kv_heads * spec.head_dim, spec.head_dim};
+  args.v = {args.k.data, args.k.row_stride, args.k.head_stride};
   args.heads = spec.kv_heads;
   args.head_dim = spec.head_dim;
   args.type = cache.type();
   for (std::int64_t layer = 0; layer < model.spec().layers; ++layer) {
-    for (const HeadView<void>& rows : {cache.k(layer), cache.v(layer)}) {
-      for (std::int64_t at = 0; at < count; at += kRows) {
-        args.rows = std::min(kRows, count - at);
-        args.cache = {static_cast<std::byte*>(rows.data) + (cache.size() + at) * rows.row_stride,
-                      rows.row_stride, rows.head_stride};
-        model.backend().run(args);
-      }
+    for (std::int64_t at = 0; at < count; at += kRows) {
+      const KvWriteSequence sequence = {0, std::min(kRows, count - at),
+                                        from_row(cache.k(layer), cache.size() + at),
+                                        from_row(cache.v(layer), cache.size() + at)};
+      args.sequences = {&sequence, 1};
+      model.backend().run(args);
     }
   }
   cache.advance(count);

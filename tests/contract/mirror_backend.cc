@@ -136,13 +136,16 @@ RopeArgs mapped(Mirror& mirror, RopeArgs args) {
 }
 
 void add_ranges(Mirror& mirror, const KvWriteArgs& args) {
-  add_heads(mirror, args.x, args.rows, args.heads, kFloat, args.head_dim * kFloat);
-  add_heads(mirror, args.cache, args.rows, args.heads, 1, kv_row_bytes(args.type, args.head_dim));
-}
-KvWriteArgs mapped(Mirror& mirror, KvWriteArgs args) {
-  args.x.data = mirror.map(args.x.data);
-  args.cache = mirror.map(args.cache);
-  return args;
+  const std::int64_t row = kv_row_bytes(args.type, args.head_dim);
+  std::int64_t rows = 0;
+  for (const KvWriteSequence& s : args.sequences) {
+    rows = std::max(rows, s.begin + s.rows);
+    add_heads(mirror, s.k, s.rows, args.heads, 1, row);
+    add_heads(mirror, s.v, s.rows, args.heads, 1, row);
+  }
+  add_heads(mirror, args.k, rows, args.heads, kFloat, args.head_dim * kFloat);
+  add_heads(mirror, args.v, rows, args.heads, kFloat, args.head_dim * kFloat);
+  if (args.rope != nullptr) add_ranges(mirror, *args.rope);
 }
 
 void add_ranges(Mirror& mirror, const AttentionArgs& args) {
@@ -265,6 +268,22 @@ class MirrorBackend final : public Backend {
     const QuantTensor table = device_->prepare_table(*args.table);
     on_device.table = &table;
     device_->run(on_device);
+  }
+  void run_mapped(Mirror& mirror, KvWriteArgs args) {
+    std::vector<KvWriteSequence> sequences(args.sequences.begin(), args.sequences.end());
+    for (KvWriteSequence& s : sequences) {
+      s.k = mirror.map(s.k);
+      s.v = mirror.map(s.v);
+    }
+    args.sequences = sequences;
+    args.k.data = mirror.map(args.k.data);
+    args.v.data = mirror.map(args.v.data);
+    RopeArgs rope;
+    if (args.rope != nullptr) {
+      rope = mapped(mirror, *args.rope);
+      args.rope = &rope;
+    }
+    device_->run(args);
   }
   void run_mapped(Mirror& mirror, AttentionArgs args) {
     std::vector<AttentionSequence> sequences(args.sequences.begin(), args.sequences.end());

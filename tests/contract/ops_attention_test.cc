@@ -349,23 +349,82 @@ TEST_P(KvWriteContract, StoresTheBitsThatTheTypeDefines) {
     std::fill_n(x.begin() + 2 * x_stride, head_dim, 0.3f);
     for (const KvType type : kKvTypes) {
       const std::int64_t bytes = kv_row_bytes(type, head_dim) + 2, row_bytes = heads * bytes + 5;
-      std::vector<std::byte> cache(static_cast<std::size_t>(rows * row_bytes), std::byte{0xcc});
-      std::vector<std::byte> expected = cache;
+      const std::vector<std::byte> empty(static_cast<std::size_t>(rows * row_bytes),
+                                         std::byte{0xcc});
+      std::vector<std::byte> keys = empty, values = empty, expected = empty;
+      // Rows of two sequences, the second first.
+      const HeadView<void> k = {keys.data(), row_bytes, bytes};
+      const HeadView<void> v = {values.data(), row_bytes, bytes};
+      const std::vector<KvWriteSequence> sequences = {{3, 2, from_row(k, 3), from_row(v, 3)},
+                                                      {0, 3, k, v}};
       KvWriteArgs args;
-      args.x = {x.data(), x_stride, head_stride};
-      args.rows = rows;
+      args.k = {x.data(), x_stride, head_stride};
+      args.v = {x.data(), x_stride, head_stride};
+      args.sequences = sequences;
       args.heads = heads;
       args.head_dim = head_dim;
       args.type = type;
-      args.cache = {cache.data(), row_bytes, bytes};
       backend->run(args);
       for (std::int64_t i = 0; i < rows * heads; ++i) {
         encode_kv_row(type, x.data() + i / heads * x_stride + i % heads * head_stride, head_dim,
                       expected.data() + i / heads * row_bytes + i % heads * bytes);
       }
-      EXPECT_EQ(cache, expected) << to_string(type) << ", " << head_dim;
+      EXPECT_EQ(keys, expected) << to_string(type) << ", " << head_dim;
+      EXPECT_EQ(values, expected) << to_string(type) << ", " << head_dim;
     }
   }
+}
+
+// Two queries to a key; the first half of each head is rotated.
+TEST_P(KvWriteContract, RotatesQueriesAndKeysOnTheWay) {
+  const auto backend = forced_backend("kv_write", GetParam());
+  constexpr std::int64_t kRows = 3, kHeads = 2, kDim = 32, kHalf = 8;
+  const std::vector<float> q = random_floats(kRows * 2 * kHeads * kDim, 51);
+  const std::vector<float> k = random_floats(kRows * kHeads * kDim, 52);
+  const std::vector<std::int32_t> positions = {5, 6, 1000};
+  std::vector<float> inv_freq;
+  for (std::int64_t i = 0; i < kHalf; ++i) {
+    inv_freq.push_back(static_cast<float>(std::pow(10000.0, static_cast<double>(-i) / kHalf)));
+  }
+  const auto rotated = [&](const std::vector<float>& x, std::int64_t heads, std::size_t i) {
+    const auto at = static_cast<std::int64_t>(i);
+    const std::int64_t d = at % kDim;
+    if (d >= 2 * kHalf) return static_cast<double>(x[i]);
+    const float angle = static_cast<float>(positions[i / static_cast<std::size_t>(heads * kDim)]) *
+                        inv_freq[static_cast<std::size_t>(d % kHalf)];
+    const auto other = static_cast<std::size_t>(d < kHalf ? at + kHalf : at - kHalf);
+    const double sine = (d < kHalf ? -1 : 1) * std::sin(static_cast<double>(angle));
+    return x[i] * std::cos(static_cast<double>(angle)) + x[other] * sine;
+  };
+  std::vector<float> queries = q, keys = k, stored_keys(k.size(), NAN), stored_values = stored_keys;
+  constexpr std::int64_t kRowBytes = kHeads * kDim * 4, kHeadBytes = kDim * 4;
+  const KvWriteSequence sequence = {0,
+                                    kRows,
+                                    {stored_keys.data(), kRowBytes, kHeadBytes},
+                                    {stored_values.data(), kRowBytes, kHeadBytes}};
+  RopeArgs rope;
+  rope.x = {queries.data(), 2 * kHeads * kDim, kDim};
+  rope.rows = kRows;
+  rope.heads = 2 * kHeads;
+  rope.rotary_dim = 2 * kHalf;
+  rope.inv_freq = inv_freq;
+  rope.positions = positions;
+  KvWriteArgs args;
+  args.k = {keys.data(), kHeads * kDim, kDim};
+  args.v = {k.data(), kHeads * kDim, kDim};
+  args.sequences = {&sequence, 1};
+  args.heads = kHeads;
+  args.head_dim = kDim;
+  args.rope = &rope;
+  if (!try_run(*backend, args)) return;
+  constexpr double kBound = 1e-5;  // of sums of two products of a few units
+  for (std::size_t i = 0; i < q.size(); ++i) {
+    ASSERT_NEAR(queries[i], rotated(q, 2 * kHeads, i), kBound) << i;
+  }
+  for (std::size_t i = 0; i < k.size(); ++i) {
+    ASSERT_NEAR(stored_keys[i], rotated(k, kHeads, i), kBound) << i;
+  }
+  EXPECT_EQ(stored_values, k);
 }
 
 INSTANTIATE_TEST_SUITE_P(Impls, KvWriteContract, ::testing::ValuesIn(usable_impls("kv_write")),

@@ -93,21 +93,40 @@ void run_add(const KernelTable& kernels, const AddArgs& args, ExecContext& conte
   });
 }
 
-Support kv_write_fits(const KernelTable&, const KvWriteArgs&) { return Support::yes(); }
+Support kv_write_fits(const KernelTable& kernels, const KvWriteArgs& args) {
+  return args.rope == nullptr ? Support::yes() : rope_fits(kernels, *args.rope);
+}
+
+namespace {
+
+// One row of keys or of values of a sequence, all heads.
+template <class T>
+void encode_row(const KernelTable& kernels, const KvWriteArgs& args, const HeadView<T>& x,
+                std::int64_t row, const HeadView<void>& cache, std::int64_t t) {
+  const KvStorage type = kv_storage(args.type);
+  auto* const to = static_cast<unsigned char*>(cache.data) + t * cache.row_stride;
+  for (std::int64_t h = 0; h < args.heads; ++h) {
+    kernels.kv_encode(x.data + row * x.row_stride + h * x.head_stride, args.head_dim, type,
+                      to + h * cache.head_stride);
+  }
+}
+
+}  // namespace
 
 void run_kv_write(const KernelTable& kernels, const KvWriteArgs& args, ExecContext& context) {
-  const KvStorage type = kv_storage(args.type);
-  auto* cache = static_cast<unsigned char*>(args.cache.data);
-  const std::int64_t grain = row_grain(args.heads * args.head_dim);
-  context.pool.parallel_for(args.rows, grain, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t t = begin; t < end; ++t) {
-      for (std::int64_t h = 0; h < args.heads; ++h) {
-        kernels.kv_encode(args.x.data + t * args.x.row_stride + h * args.x.head_stride,
-                          args.head_dim, type,
-                          cache + t * args.cache.row_stride + h * args.cache.head_stride);
+  if (args.rope != nullptr) {
+    run_rope(kernels, *args.rope, context);
+    run_rope(kernels, rope_of_keys(args), context);
+  }
+  const std::int64_t grain = row_grain(2 * args.heads * args.head_dim);
+  for (const KvWriteSequence& s : args.sequences) {
+    context.pool.parallel_for(s.rows, grain, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t t = begin; t < end; ++t) {
+        encode_row(kernels, args, args.k, s.begin + t, s.k, t);
+        encode_row(kernels, args, args.v, s.begin + t, s.v, t);
       }
-    }
-  });
+    });
+  }
 }
 
 }  // namespace nibble::cpu

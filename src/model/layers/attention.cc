@@ -1,5 +1,8 @@
 #include "model/layers/attention.h"
 
+#include <algorithm>
+#include <numeric>
+
 #include "model/rope.h"
 
 namespace nibble {
@@ -37,7 +40,7 @@ class AttentionCall {
       norm_heads(context_.weights.q_norm, qkv_.q, spec_.heads);
       norm_heads(context_.weights.k_norm, qkv_.k, spec_.kv_heads);
     }
-    if (spec_.rope) rotate(rope());
+    rotate_and_store();
     const std::int64_t cols = spec_.heads * spec_.head_dim;
     Rows attended(context_.backend, piece_.rows, cols);
     attend(attended.data());
@@ -97,40 +100,55 @@ class AttentionCall {
     }
   }
 
-  void rotate(const RopeSpec& rope) {
-    std::vector<std::int32_t> positions(static_cast<std::size_t>(piece_.rows));
-    for (const SequencePart& segment : piece_.segments) {
-      const std::int64_t first = batch_.sequences[segment.sequence].first_position + segment.offset;
-      for (std::int64_t t = 0; t < segment.rows; ++t) {
-        positions[static_cast<std::size_t>(segment.begin + t)] =
-            static_cast<std::int32_t>(first + t);
+  // Rotates queries and keys, and stores keys and values.
+  void rotate_and_store() {
+    if (!spec_.rope) return store_all(nullptr);
+    const std::vector<std::int32_t> positions = position_of_rows();
+    if (depends_on_length(rope())) {
+      for (const SequencePart& segment : piece_.segments) {
+        const Batch::Sequence& sequence = batch_.sequences[segment.sequence];
+        const RopeTable table = rope_table(rope(), sequence.first_position + sequence.rows);
+        rotate(rope_args(table, positions, segment.begin, segment.rows));
       }
+      return store_all(nullptr);
     }
-    if (!depends_on_length(rope)) {
-      rotate_rows(rope, rope_table(rope, 0), positions, 0, piece_.rows);
-      return;
-    }
-    for (const SequencePart& segment : piece_.segments) {
-      const Batch::Sequence& sequence = batch_.sequences[segment.sequence];
-      rotate_rows(rope, rope_table(rope, sequence.first_position + sequence.rows), positions,
-                  segment.begin, segment.rows);
-    }
+    const RopeTable table = rope_table(rope(), 0);
+    const RopeArgs args = rope_args(table, positions, 0, piece_.rows);
+    if (all_stored() && args.rotary_dim > 0) return store_all(&args);
+    rotate(args);
+    store_all(nullptr);
   }
 
-  void rotate_rows(const RopeSpec& rope, const RopeTable& table,
-                   std::span<const std::int32_t> positions, std::int64_t begin, std::int64_t rows) {
-    if (table.inv_freq.empty()) return;  // partial_rotary_factor 0
+  std::vector<std::int32_t> position_of_rows() const {
+    std::vector<std::int32_t> positions(static_cast<std::size_t>(piece_.rows));
+    for (const SequencePart& segment : piece_.segments) {
+      const auto first = positions.begin() + segment.begin;
+      std::iota(first, first + segment.rows, static_cast<std::int32_t>(first_token(segment)));
+    }
+    return positions;
+  }
+
+  // The rotation of the queries of some rows of the piece.
+  RopeArgs rope_args(const RopeTable& table, std::span<const std::int32_t> positions,
+                     std::int64_t begin, std::int64_t rows) const {
     RopeArgs args;
+    args.x = shifted(qkv_.q, begin);
     args.rows = rows;
+    args.heads = spec_.heads;
     args.rotary_dim = 2 * static_cast<std::int64_t>(table.inv_freq.size());
-    args.interleaved = rope.interleaved;
+    args.interleaved = rope().interleaved;
     args.inv_freq = table.inv_freq;
     args.positions =
         positions.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(rows));
     args.scale = table.scale;
-    args.x = shifted(qkv_.q, begin);
-    args.heads = spec_.heads;
+    return args;
+  }
+
+  // Queries, and keys with them.
+  void rotate(RopeArgs args) {
+    if (args.rotary_dim == 0) return;  // partial_rotary_factor 0
     context_.backend.run(args);
+    const std::int64_t begin = (args.x.data - qkv_.q.data) / qkv_.q.row_stride;
     args.x = shifted(qkv_.k, begin);
     args.heads = spec_.kv_heads;
     context_.backend.run(args);
@@ -152,39 +170,60 @@ class AttentionCall {
             spec_.head_dim * kFloatBytes};
   }
 
-  // Writes a segment's rows to its store, if any, and returns all rows of the sequence so far.
-  HeadView<const void> stored(const SequencePart& segment, const HeadView<float>& x, bool keys) {
-    const HeadView<void> rows = store(segment, keys);
-    if (rows.data == nullptr) {
-      return {shifted(x, segment.begin).data, x.row_stride * kFloatBytes,
-              x.head_stride * kFloatBytes};
+  bool all_stored() const {
+    return std::ranges::all_of(piece_.segments, [&](const SequencePart& segment) {
+      return batch_.sequences[segment.sequence].cache != nullptr || !segment.whole;
+    });
+  }
+
+  // Stores new keys and values where they are to be kept. With `rope`, rotates queries and keys
+  // first.
+  void store_all(const RopeArgs* rope) {
+    std::vector<KvWriteSequence> sequences;
+    for (const SequencePart& segment : piece_.segments) {
+      const HeadView<void> k = store(segment, true);
+      if (k.data == nullptr) continue;
+      const std::int64_t first = first_token(segment);
+      sequences.push_back({segment.begin, segment.rows, from_row(k, first),
+                           from_row(store(segment, false), first)});
     }
-    const Batch::Sequence& sequence = batch_.sequences[segment.sequence];
-    const std::int64_t first = sequence.first_position + segment.offset;
+    if (sequences.empty()) return;
     KvWriteArgs args;
-    args.x = constant(shifted(x, segment.begin));
-    args.rows = segment.rows;
+    args.k = qkv_.k;
+    args.v = constant(qkv_.v);
+    args.sequences = sequences;
     args.heads = spec_.kv_heads;
     args.head_dim = spec_.head_dim;
-    args.type = kv_type(sequence);
-    args.cache = {static_cast<std::byte*>(rows.data) + first * rows.row_stride, rows.row_stride,
-                  rows.head_stride};
+    args.type = kv_type(batch_.sequences[piece_.segments.front().sequence]);
+    args.rope = rope;
     context_.backend.run(args);
-    return {rows.data, rows.row_stride, rows.head_stride};
+  }
+
+  // All keys (values) of a segment's sequence so far.
+  HeadView<const void> rows_so_far(const SequencePart& segment, const HeadView<float>& x,
+                                   bool keys) {
+    const HeadView<void> rows = store(segment, keys);
+    if (rows.data != nullptr) return {rows.data, rows.row_stride, rows.head_stride};
+    return {shifted(x, segment.begin).data, x.row_stride * kFloatBytes,
+            x.head_stride * kFloatBytes};
+  }
+
+  // Position of a segment's first token in its sequence.
+  std::int64_t first_token(const SequencePart& segment) const {
+    return batch_.sequences[segment.sequence].first_position + segment.offset;
   }
 
   void attend(float* out) {
     std::vector<AttentionSequence> sequences;
     for (const SequencePart& segment : piece_.segments) {
-      const std::int64_t before =
-          batch_.sequences[segment.sequence].first_position + segment.offset;
+      const std::int64_t before = first_token(segment);
       AttentionSequence sequence;
       sequence.q_begin = segment.begin;
       sequence.q_rows = segment.rows;
       sequence.kv_rows = before + segment.rows;
       sequence.q_offset = before;
-      sequence.k = stored(segment, qkv_.k, true);
-      sequence.v = stored(segment, qkv_.v, false);
+      sequence.k = rows_so_far(segment, qkv_.k, true);
+      sequence.v = rows_so_far(segment, qkv_.v, false);
       sequences.push_back(sequence);
     }
     const std::vector<float> slopes =

@@ -1,4 +1,5 @@
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include "backends/cuda/device/dependent_launch.cuh"
@@ -10,11 +11,18 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kVector = 8;  // floats a step of a thread: two loads of 16 bytes, one store of 16
 
+template <class T>
 __device__ __forceinline__ unsigned round_pair(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const unsigned*>(&pair);
+  if constexpr (std::is_same_v<T, __half>) {
+    const __half2 pair = __floats2half2_rn(low, high);
+    return *reinterpret_cast<const unsigned*>(&pair);
+  } else {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+    return *reinterpret_cast<const unsigned*>(&pair);
+  }
 }
 
+template <class T>
 __global__ void __launch_bounds__(kThreads) round_vectors(const float* x, uint4* y, unsigned rows,
                                                           unsigned vectors, std::int64_t x_stride) {
   wait_for_kernel_ahead();
@@ -26,34 +34,28 @@ __global__ void __launch_bounds__(kThreads) round_vectors(const float* x, uint4*
         reinterpret_cast<const float4*>(x + row * x_stride + std::int64_t{kVector} * vector);
     const float4 a = from[0];
     const float4 b = from[1];
-    y[std::int64_t{row} * vectors + vector] = make_uint4(
-        round_pair(a.x, a.y), round_pair(a.z, a.w), round_pair(b.x, b.y), round_pair(b.z, b.w));
+    y[std::int64_t{row} * vectors + vector] =
+        make_uint4(round_pair<T>(a.x, a.y), round_pair<T>(a.z, a.w), round_pair<T>(b.x, b.y),
+                   round_pair<T>(b.z, b.w));
   }
 }
 
+template <class T>
 __global__ void __launch_bounds__(kThreads)
-    round_scalars(const float* x, __nv_bfloat16* y, unsigned rows, unsigned cols,
-                  std::int64_t x_stride) {
+    round_scalars(const float* x, T* y, unsigned rows, unsigned cols, std::int64_t x_stride) {
   wait_for_kernel_ahead();
   let_next_kernel_start();
   const unsigned col = blockIdx.x * kThreads + threadIdx.x;
   if (col >= cols) return;
   for (unsigned row = blockIdx.y; row < rows; row += gridDim.y) {
-    y[std::int64_t{row} * cols + col] = __float2bfloat16_rn(x[row * x_stride + col]);
+    y[std::int64_t{row} * cols + col] = static_cast<T>(x[row * x_stride + col]);
   }
 }
 
 bool on_16_bytes(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
 
-}  // namespace
-
-cudaError_t round_rows(const RoundRows& args, cudaStream_t stream) {
-  constexpr std::int64_t kMost = std::int64_t{1} << 31;
-  if (args.rows < 0 || args.cols < 0 || args.rows >= kMost || args.cols >= kMost ||
-      args.x_stride < args.cols) {
-    return cudaErrorInvalidValue;
-  }
-  if (args.rows == 0 || args.cols == 0) return cudaSuccess;
+template <class T>
+cudaError_t run(const RoundRows& args, cudaStream_t stream) {
   const bool vectors = args.cols % kVector == 0 && args.x_stride % 4 == 0 && on_16_bytes(args.x) &&
                        on_16_bytes(args.y);
   const auto rows = static_cast<unsigned>(args.rows);
@@ -66,11 +68,23 @@ cudaError_t round_rows(const RoundRows& args, cudaStream_t stream) {
   config.attrs = &attribute;
   config.numAttrs = args.dependent_launch ? 1 : 0;
   if (vectors) {
-    return cudaLaunchKernelEx(&config, round_vectors, args.x, static_cast<uint4*>(args.y), rows,
+    return cudaLaunchKernelEx(&config, round_vectors<T>, args.x, static_cast<uint4*>(args.y), rows,
                               width, args.x_stride);
   }
-  return cudaLaunchKernelEx(&config, round_scalars, args.x, static_cast<__nv_bfloat16*>(args.y),
-                            rows, width, args.x_stride);
+  return cudaLaunchKernelEx(&config, round_scalars<T>, args.x, static_cast<T*>(args.y), rows, width,
+                            args.x_stride);
+}
+
+}  // namespace
+
+cudaError_t round_rows(const RoundRows& args, cudaStream_t stream) {
+  constexpr std::int64_t kMost = std::int64_t{1} << 31;
+  if (args.rows < 0 || args.cols < 0 || args.rows >= kMost || args.cols >= kMost ||
+      args.x_stride < args.cols) {
+    return cudaErrorInvalidValue;
+  }
+  if (args.rows == 0 || args.cols == 0) return cudaSuccess;
+  return args.half ? run<__half>(args, stream) : run<__nv_bfloat16>(args, stream);
 }
 
 }  // namespace nibble::cuda

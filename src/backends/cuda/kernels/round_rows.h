@@ -1,4 +1,5 @@
-// Float32 rows to bfloat16, to nearest even: activations on their way into the tensor cores.
+// Float32 rows to bfloat16 or half precision, to nearest even: activations on their way into the
+// tensor cores.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -9,10 +10,11 @@ namespace nibble::cuda {
 
 struct RoundRows {
   const float* x = nullptr;  // [rows, cols], x_stride floats from row to row
-  void* y = nullptr;         // bfloat16 [rows, cols], contiguous
+  void* y = nullptr;         // 16-bit [rows, cols], contiguous
   std::int64_t rows = 0;     // 0 launches nothing
   std::int64_t cols = 0;
-  std::int64_t x_stride = 0;      // >= cols
+  std::int64_t x_stride = 0;  // >= cols
+  bool half = false;  // to half precision (what is beyond its range becomes infinite), not bfloat16
   bool dependent_launch = false;  // may start before the kernel ahead of it in the stream has ended
 };
 

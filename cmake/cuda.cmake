@@ -1,0 +1,33 @@
+# The CUDA toolkit, if the CUDA backend is wanted: sets NIBBLE_HAS_CUDA.
+#
+# The runtime is linked statically, and cuBLASLt is looked for when the program runs, so the program
+# starts on machines that have neither.
+set(NIBBLE_HAS_CUDA OFF)
+if(NIBBLE_CUDA STREQUAL "OFF" OR NIBBLE_FUZZ OR NIBBLE_SANITIZE OR CMAKE_CROSSCOMPILING)
+  return()
+endif()
+if(NOT CMAKE_CUDA_COMPILER)
+  find_program(nvcc nvcc HINTS $ENV{CUDA_HOME}/bin /usr/local/cuda/bin)
+  if(nvcc)
+    set(CMAKE_CUDA_COMPILER ${nvcc})
+  endif()
+endif()
+if(NOT CMAKE_CUDA_COMPILER)
+  if(NIBBLE_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "NIBBLE_CUDA is ON, but there is no nvcc; install the CUDA toolkit 13")
+  endif()
+  message(STATUS "No CUDA toolkit: building without the CUDA backend")
+  return()
+endif()
+set(CMAKE_CUDA_ARCHITECTURES ${NIBBLE_CUDA_ARCHITECTURES})
+set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+enable_language(CUDA)
+if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 does not know the flag
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+  set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+endif()
+find_package(CUDAToolkit REQUIRED)
+if(CCACHE)
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE})
+endif()
+set(NIBBLE_HAS_CUDA ON)

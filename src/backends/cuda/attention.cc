@@ -1,0 +1,207 @@
+// Attention and the cache it reads: what the kernels are told of a call.
+#include <algorithm>
+#include <bit>
+#include <initializer_list>
+#include <vector>
+
+#include "backends/cuda/impls.h"
+#include "backends/cuda/kernels/attention_decode.h"
+#include "backends/cuda/kernels/attention_exact.h"
+#include "backends/cuda/kernels/attention_prefill.h"
+#include "backends/cuda/kernels/kv_write.h"
+#include "backends/cuda/queue.h"
+
+namespace nibble::cuda {
+namespace {
+
+// Lengths change at every step; a launch is told a bound that seldom does, so that a recorded step
+// can be played for long.
+std::int64_t bound(std::int64_t rows) {
+  constexpr std::int64_t kLeast = 256;
+  return std::max(kLeast,
+                  static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(rows))));
+}
+
+AttentionLaunch shape_of(const AttentionArgs& args, const DeviceCaps& caps) {
+  AttentionLaunch launch;
+  launch.q = args.q.data;
+  launch.q_row_stride = args.q.row_stride;
+  launch.q_head_stride = args.q.head_stride;
+  launch.sequence_count = static_cast<int>(args.sequences.size());
+  for (const AttentionSequence& sequence : args.sequences) {
+    launch.max_q_rows = std::max(launch.max_q_rows, sequence.q_rows);
+    launch.max_kv_rows = std::max(launch.max_kv_rows, bound(sequence.kv_rows));
+  }
+  launch.heads = static_cast<int>(args.heads);
+  launch.kv_heads = static_cast<int>(args.kv_heads);
+  launch.head_dim = static_cast<int>(args.head_dim);
+  launch.kv_type = args.kv_type;
+  launch.causal = args.causal;
+  launch.window = args.window;
+  launch.scale = args.scale;
+  launch.softcap = args.softcap;
+  launch.out = args.out;
+  launch.out_stride = args.out_stride;
+  launch.sm_count = caps.multiprocessors;
+  launch.dependent_launch = true;
+  return launch;
+}
+
+// With everything that lies in device memory.
+AttentionLaunch launch_of(const AttentionArgs& args, ExecContext& context) {
+  AttentionLaunch launch = shape_of(args, context.caps);
+  std::vector<DeviceSequence> sequences;
+  sequences.reserve(args.sequences.size());
+  for (const AttentionSequence& s : args.sequences) {
+    sequences.push_back({s.q_begin, s.q_rows, s.kv_rows, s.q_offset, const_cast<void*>(s.k.data),
+                         s.k.row_stride, s.k.head_stride, const_cast<void*>(s.v.data),
+                         s.v.row_stride, s.v.head_stride});
+  }
+  launch.sequences = context.queue->put(std::span<const DeviceSequence>(sequences));
+  if (!args.alibi_slopes.empty()) launch.alibi_slopes = context.queue->put(args.alibi_slopes);
+  return launch;
+}
+
+// Bytes of one number of a row.
+std::int64_t number_bytes(KvType type) {
+  return type == KvType::kF16 || type == KvType::kBF16 ? 2 : 4;
+}
+
+// What a kernel cannot see before it runs.
+bool are_rows_aligned(const AttentionArgs& args, std::int64_t unit) {
+  return std::ranges::all_of(args.sequences, [&](const AttentionSequence& s) {
+    return std::ranges::all_of(std::initializer_list<HeadView<const void>>{s.k, s.v}, [&](auto& v) {
+      return reinterpret_cast<std::intptr_t>(v.data) % unit == 0 && v.row_stride % unit == 0 &&
+             v.head_stride % unit == 0;
+    });
+  });
+}
+
+template <const char* (*kWhyNot)(const AttentionLaunch&)>
+Support supports(const AttentionArgs& args, const DeviceCaps& caps) {
+  const char* const why = kWhyNot(shape_of(args, caps));
+  return why == nullptr ? Support::yes() : Support::no(why);
+}
+
+void run_decode(const AttentionArgs& args, ExecContext& context) {
+  AttentionLaunch launch = launch_of(args, context);
+  launch.workspace = context.queue->own_workspace(DeviceQueue::Family::kAttention,
+                                                  attention_decode_workspace(launch));
+  context.queue->launch("attention", launch, attention_decode);
+}
+
+void run_exact(const AttentionArgs& args, ExecContext& context) {
+  context.queue->launch("attention", launch_of(args, context), attention_exact);
+}
+
+// Of the kernels that load vectors.
+Support fast_supports(const AttentionArgs& args, const DeviceCaps& caps) {
+  if (caps.exact_activations) return Support::no("it rounds queries");
+  if (!are_rows_aligned(args, is_quantized(args.kv_type) ? 8 : 16)) {
+    return Support::no("keys or values are not aligned");
+  }
+  return Support::yes();
+}
+
+Support exact_supports(const AttentionArgs& args, const DeviceCaps& caps) {
+  if (!are_rows_aligned(args, number_bytes(args.kv_type))) {
+    return Support::no("keys or values are not aligned to their numbers");
+  }
+  return supports<attention_exact_unsupported>(args, caps);
+}
+
+Support decode_supports(const AttentionArgs& args, const DeviceCaps& caps) {
+  if (const Support fast = fast_supports(args, caps); !fast.ok) return fast;
+  return supports<attention_decode_unsupported>(args, caps);
+}
+
+bool rounds(const DeviceCaps& caps) { return !caps.exact_activations; }
+
+Support prefill_supports(const AttentionArgs& args, const DeviceCaps& caps) {
+  if (const Support fast = fast_supports(args, caps); !fast.ok) return fast;
+  constexpr std::int64_t kLeastRows = 16;
+  const bool long_one = std::ranges::any_of(
+      args.sequences, [](const AttentionSequence& s) { return s.q_rows >= kLeastRows; });
+  if (!long_one) return Support::no("few query rows a sequence");
+  return supports<attention_prefill_unsupported>(args, caps);
+}
+
+void run_prefill(const AttentionArgs& args, ExecContext& context) {
+  AttentionLaunch launch = launch_of(args, context);
+  launch.workspace = context.queue->workspace(attention_prefill_workspace(launch));
+  context.queue->launch("attention", launch, attention_prefill);
+}
+
+KvWriteLaunch write_of(const KvWriteArgs& args, ExecContext& context) {
+  KvWriteLaunch launch;
+  std::vector<DeviceSequence> sequences;
+  sequences.reserve(args.sequences.size());
+  for (const KvWriteSequence& s : args.sequences) {
+    launch.rows = std::max(launch.rows, s.begin + s.rows);
+    sequences.push_back({s.begin, s.rows, s.rows, 0, s.k.data, s.k.row_stride, s.k.head_stride,
+                         s.v.data, s.v.row_stride, s.v.head_stride});
+  }
+  launch.k = args.k.data;
+  launch.v = args.v.data;
+  launch.k_row_stride = args.k.row_stride;
+  launch.v_row_stride = args.v.row_stride;
+  launch.k_head_stride = args.k.head_stride;
+  launch.v_head_stride = args.v.head_stride;
+  launch.kv_heads = static_cast<int>(args.heads);
+  launch.head_dim = static_cast<int>(args.head_dim);
+  launch.kv_type = args.type;
+  launch.sequences = context.queue->put(std::span<const DeviceSequence>(sequences));
+  launch.sequence_count = static_cast<int>(sequences.size());
+  launch.dependent_launch = true;
+  return launch;
+}
+
+RopeLaunch rotation_of(const RopeArgs& args, ExecContext& context) {
+  RopeLaunch launch;
+  launch.q = args.x.data;
+  launch.q_row_stride = args.x.row_stride;
+  launch.q_head_stride = args.x.head_stride;
+  launch.heads = static_cast<int>(args.heads);
+  launch.rotary_dim = static_cast<int>(args.rotary_dim);
+  launch.interleaved = args.interleaved;
+  launch.inv_freq = context.queue->put(args.inv_freq);
+  launch.positions = context.queue->put(args.positions);
+  launch.scale = args.scale;
+  return launch;
+}
+
+struct RotatedWrite {
+  KvWriteLaunch write;
+  RopeLaunch rope;
+};
+
+void write_kv(const KvWriteArgs& args, ExecContext& context) {
+  const KvWriteLaunch write = write_of(args, context);
+  if (args.rope == nullptr) {
+    context.queue->launch("kv_write", write, kv_write);
+    return;
+  }
+  const auto run = [](const RotatedWrite& both, cudaStream_t stream) {
+    return rope_and_store(both.write, both.rope, stream);
+  };
+  context.queue->launch("kv_write", RotatedWrite{write, rotation_of(*args.rope, context)}, +run);
+}
+
+}  // namespace
+
+ImplList<KvWriteArgs> kv_write_impls() {
+  static constexpr Impl<KvWriteArgs> kImpls[] = {
+      {"cuda", [](const KvWriteArgs&, const DeviceCaps&) { return Support::yes(); }, write_kv}};
+  return kImpls;
+}
+
+ImplList<AttentionArgs> attention_impls() {
+  static constexpr Impl<AttentionArgs> kImpls[] = {
+      {"prefill", prefill_supports, run_prefill, Arithmetic::kBf16, rounds},
+      {"decode", decode_supports, run_decode, Arithmetic::kBf16, rounds},
+      {"exact", exact_supports, run_exact},
+  };
+  return kImpls;
+}
+
+}  // namespace nibble::cuda

@@ -1,0 +1,139 @@
+#include "backends/cuda.h"
+#include "backends/cuda/blas.h"
+#include "backends/cuda/impls.h"
+#include "backends/cuda/memory.h"
+#include "backends/cuda/queue.h"
+#include "backends/cuda/status.h"
+#include "backends/cuda/weight.h"
+#include "backends/dispatch.h"
+
+namespace nibble {
+namespace {
+
+constexpr std::size_t kMaxFreeBufferBytes = std::size_t{4} << 30;
+
+// Makes the device the current one of this thread.
+DeviceCaps use_device(int device, const BackendOptions& options) {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) {
+    (void)cudaGetLastError();
+    fail(ErrorKind::kUnsupported,
+         "device cuda:{}: this machine has no NVIDIA GPU that a driver for CUDA {} can use; use "
+         "--device cpu",
+         device, CUDART_VERSION / 1000);
+  }
+  if (device >= count) {
+    fail(ErrorKind::kUsage, "device cuda:{}: this machine has {}, from cuda:0", device, count);
+  }
+  cuda::check(cudaSetDevice(device), "device");
+  cudaDeviceProp properties{};
+  cuda::check(cudaGetDeviceProperties(&properties, device), "device");
+  DeviceCaps caps;
+  caps.compute_capability = 10 * properties.major + properties.minor;
+  caps.multiprocessors = properties.multiProcessorCount;
+  constexpr int kLeast = 80;
+  if (caps.compute_capability < kLeast) {
+    fail(ErrorKind::kUnsupported,
+         "device cuda:{}: {} has compute capability {}.{}, 8.0 is needed; use --device cpu", device,
+         properties.name, properties.major, properties.minor);
+  }
+  caps.device_blas = cuda::Blas::get() != nullptr;
+  caps.exact_activations = options.exact;
+  return caps;
+}
+
+std::size_t memory_limit(const BackendOptions& options) {
+  std::size_t free = 0;
+  std::size_t total = 0;
+  cuda::check(cudaMemGetInfo(&free, &total), "device memory");
+  return options.gpu_memory_bytes == 0 ? total : std::min(total, options.gpu_memory_bytes);
+}
+
+class CudaBackend final : public Backend {
+ public:
+  CudaBackend(int device, const BackendOptions& options)
+      : Backend(kMaxFreeBufferBytes),
+        caps_(use_device(device, options)),
+        pool_(options.threads),
+        memory_(queue_.stream(), memory_limit(options)),
+        context_{pool_, caps_, &queue_} {
+    if (options.verbose_dispatch) verbose_ = options.log;
+    for (const ForcedImpl& forced : parse_force(options.force)) force(forced);
+  }
+
+  const DeviceCaps& caps() const override { return caps_; }
+  ThreadPool& pool() override { return pool_; }
+  DeviceMemory& memory() override { return memory_; }
+
+#define NIBBLE_OP(name, Args)                                                     \
+  void run(const Args& args) override {                                           \
+    queue_.run([&] { name##_.run(args, context_, verbose_); }, /*record=*/false); \
+  }
+#include "ops/ops.def"
+#undef NIBBLE_OP
+
+  void run_together(std::span<const LinearArgs> calls) override {
+    queue_.run([&] { linear_.run_together(calls, context_, verbose_); }, /*record=*/false);
+  }
+
+  void run_step(const std::function<void()>& step) override { queue_.run(step, /*record=*/true); }
+
+  using Backend::prepare;
+  LinearWeight prepare(QuantTensor weight, const std::string&) override {
+    return {prepare_table(std::move(weight)), nullptr};
+  }
+
+  QuantTensor prepare_table(QuantTensor table) override {
+    return cuda::upload_planes(std::move(table), memory_);
+  }
+
+  // The card is fed as fast as weights are repacked; nothing is kept on disk for it.
+  void use_packed_store(std::shared_ptr<PackedStore>) override {}
+
+  Arithmetic arithmetic_of(const LinearArgs& args) const override {
+    return linear_.arithmetic_of(args, caps_);
+  }
+
+  std::vector<ImplRow> impl_rows() const override {
+    std::vector<ImplRow> rows;
+#define NIBBLE_OP(name, Args) name##_.append_rows(rows, caps_);
+#include "ops/ops.def"
+#undef NIBBLE_OP
+    return rows;
+  }
+
+ private:
+  void force(const ForcedImpl& forced) {
+#define NIBBLE_OP(name, Args) \
+  if (forced.op == #name) return name##_.force(forced.impl);
+#include "ops/ops.def"
+#undef NIBBLE_OP
+    fail(ErrorKind::kUsage, "NIBBLE_FORCE: there is no op '{}'; see `nibble list impls`",
+         forced.op);
+  }
+
+  DeviceCaps caps_;
+  ThreadPool pool_;
+  DeviceQueue queue_;
+  cuda::CudaMemory memory_;
+  ExecContext context_;
+  LogSink verbose_;
+#define NIBBLE_OP(name, Args) OpDispatcher<Args> name##_{#name, cuda::name##_impls()};
+#include "ops/ops.def"
+#undef NIBBLE_OP
+};
+
+}  // namespace
+
+bool cuda_available() {
+  int count = 0;
+  const bool found = cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
+  if (!found) (void)cudaGetLastError();
+  return found;
+}
+
+std::unique_ptr<Backend> make_cuda_backend(int device, const BackendOptions& options) {
+  return std::make_unique<CudaBackend>(device, options);
+}
+
+}  // namespace nibble

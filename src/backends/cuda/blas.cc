@@ -1,0 +1,150 @@
+#include "backends/cuda/blas.h"
+
+#include <cublasLt.h>
+#include <dlfcn.h>
+
+#include <map>
+#include <tuple>
+
+namespace nibble::cuda {
+namespace {
+
+#define NIBBLE_BLAS_FUNCTIONS(X)          \
+  X(cublasLtCreate)                       \
+  X(cublasLtDestroy)                      \
+  X(cublasLtMatmul)                       \
+  X(cublasLtMatmulDescCreate)             \
+  X(cublasLtMatmulDescDestroy)            \
+  X(cublasLtMatmulDescSetAttribute)       \
+  X(cublasLtMatrixLayoutCreate)           \
+  X(cublasLtMatrixLayoutDestroy)          \
+  X(cublasLtMatmulPreferenceCreate)       \
+  X(cublasLtMatmulPreferenceDestroy)      \
+  X(cublasLtMatmulPreferenceSetAttribute) \
+  X(cublasLtMatmulAlgoGetHeuristic)
+
+struct Functions {
+#define NIBBLE_BLAS_MEMBER(name) decltype(&::name) name = nullptr;
+  NIBBLE_BLAS_FUNCTIONS(NIBBLE_BLAS_MEMBER)
+#undef NIBBLE_BLAS_MEMBER
+
+  bool load(void* library) {
+    bool complete = true;
+#define NIBBLE_BLAS_LOAD(name)                                      \
+  name = reinterpret_cast<decltype(name)>(::dlsym(library, #name)); \
+  complete = complete && name != nullptr;
+    NIBBLE_BLAS_FUNCTIONS(NIBBLE_BLAS_LOAD)
+#undef NIBBLE_BLAS_LOAD
+    return complete;
+  }
+};
+
+// What decides which algorithm is best.
+using Shape = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int32_t>;
+
+// A product of one shape: descriptions and the chosen algorithm. The library is column-major: it
+// sees w as [cols, rows], x as [cols, m] and y as [rows, m].
+struct Plan {
+  cublasLtMatmulDesc_t product = nullptr;
+  cublasLtMatrixLayout_t w = nullptr, x = nullptr, y = nullptr;
+  cublasLtMatmulAlgo_t algorithm{};
+};
+
+}  // namespace
+
+struct Blas::State {
+  void* library = nullptr;
+  Functions f;
+  cublasLtHandle_t handle = nullptr;
+  std::map<Shape, Plan> plans;
+
+  ~State() {
+    for (auto& [shape, plan] : plans) release(plan);
+    if (handle != nullptr) f.cublasLtDestroy(handle);
+    if (library != nullptr) ::dlclose(library);
+  }
+
+  void release(const Plan& plan) {
+    if (plan.w != nullptr) f.cublasLtMatrixLayoutDestroy(plan.w);
+    if (plan.x != nullptr) f.cublasLtMatrixLayoutDestroy(plan.x);
+    if (plan.y != nullptr) f.cublasLtMatrixLayoutDestroy(plan.y);
+    if (plan.product != nullptr) f.cublasLtMatmulDescDestroy(plan.product);
+  }
+
+  bool choose(const BlasProduct& args, Plan& plan) {
+    cublasLtMatmulPreference_t preference = nullptr;
+    if (f.cublasLtMatmulPreferenceCreate(&preference) != CUBLAS_STATUS_SUCCESS) return false;
+    f.cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                           &args.workspace_bytes, sizeof(args.workspace_bytes));
+    cublasLtMatmulHeuristicResult_t found{};
+    int count = 0;
+    const cublasStatus_t status = f.cublasLtMatmulAlgoGetHeuristic(
+        handle, plan.product, plan.w, plan.x, plan.y, plan.y, preference, 1, &found, &count);
+    f.cublasLtMatmulPreferenceDestroy(preference);
+    plan.algorithm = found.algo;
+    return status == CUBLAS_STATUS_SUCCESS && count == 1;
+  }
+
+  bool make(const BlasProduct& args, Plan& plan) {
+    const cudaDataType_t type = args.bf16 ? CUDA_R_16BF : CUDA_R_16F;
+    const cublasOperation_t transpose = CUBLAS_OP_T;
+    const auto layout = [&](cublasLtMatrixLayout_t& to, cudaDataType_t of, std::int64_t rows,
+                            std::int64_t cols, std::int64_t stride) {
+      return f.cublasLtMatrixLayoutCreate(&to, of, static_cast<std::uint64_t>(rows),
+                                          static_cast<std::uint64_t>(cols),
+                                          stride) == CUBLAS_STATUS_SUCCESS;
+    };
+    return f.cublasLtMatmulDescCreate(&plan.product, CUBLAS_COMPUTE_32F, CUDA_R_32F) ==
+               CUBLAS_STATUS_SUCCESS &&
+           f.cublasLtMatmulDescSetAttribute(plan.product, CUBLASLT_MATMUL_DESC_TRANSA, &transpose,
+                                            sizeof(transpose)) == CUBLAS_STATUS_SUCCESS &&
+           layout(plan.w, type, args.cols, args.rows, args.cols) &&
+           layout(plan.x, type, args.cols, args.m, args.cols) &&
+           layout(plan.y, CUDA_R_32F, args.rows, args.m, args.y_stride) && choose(args, plan);
+  }
+
+  const Plan* plan_of(const BlasProduct& args) {
+    const Shape shape{args.m, args.rows, args.cols, args.y_stride, args.bf16};
+    const auto known = plans.find(shape);
+    if (known != plans.end()) return &known->second;
+    Plan plan;
+    if (!make(args, plan)) {
+      release(plan);
+      return nullptr;
+    }
+    return &plans.emplace(shape, plan).first->second;
+  }
+};
+
+Blas::Blas(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Blas::~Blas() = default;
+
+std::unique_ptr<Blas> Blas::open() {
+  auto state = std::make_unique<State>();
+  state->library = ::dlopen("libcublasLt.so.13", RTLD_NOW | RTLD_LOCAL);
+  if (state->library == nullptr || !state->f.load(state->library)) return nullptr;
+  if (state->f.cublasLtCreate(&state->handle) != CUBLAS_STATUS_SUCCESS) return nullptr;
+  return std::unique_ptr<Blas>(new Blas(std::move(state)));
+}
+
+Blas* Blas::get() {
+  static const std::unique_ptr<Blas> blas = open();
+  return blas.get();
+}
+
+bool Blas::takes(std::int64_t cols) { return cols % 8 == 0; }
+
+cudaError_t multiply(const BlasProduct& args, cudaStream_t stream) {
+  if (args.m == 0 || args.rows == 0) return cudaSuccess;
+  Blas::State& state = *args.blas->state_;
+  const Plan* const plan = state.plan_of(args);
+  if (plan == nullptr) return cudaErrorNotSupported;
+  const float alpha = 1;
+  const float beta = args.accumulate ? 1 : 0;
+  const cublasStatus_t status = state.f.cublasLtMatmul(
+      state.handle, plan->product, &alpha, args.w, plan->w, args.x, plan->x, &beta, args.y, plan->y,
+      args.y, plan->y, &plan->algorithm, args.workspace, args.workspace_bytes, stream);
+  return status == CUBLAS_STATUS_SUCCESS ? cudaSuccess : cudaErrorLaunchFailure;
+}
+
+}  // namespace nibble::cuda

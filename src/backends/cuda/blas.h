@@ -1,0 +1,55 @@
+// The vendor's matrix product (cuBLASLt), found at run time: the program starts, and runs its own
+// kernels, on a machine without it.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+namespace nibble::cuda {
+
+class Blas;
+
+// y[m, rows] (+)= x[m, cols] * w[rows, cols]^T; x and w of one 16-bit type and contiguous, sums and
+// y float32.
+struct BlasProduct {
+  Blas* blas = nullptr;
+  const void* w = nullptr;
+  const void* x = nullptr;
+  float* y = nullptr;
+  std::int64_t m = 0;
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  std::int64_t y_stride = 0;
+  void* workspace = nullptr;
+  std::size_t workspace_bytes = 0;
+  std::int32_t bf16 = 1;  // else f16
+  std::int32_t accumulate = 0;
+};
+
+// Not thread-safe.
+class Blas {
+ public:
+  // The library, opened at the first call; null when the machine has no libcublasLt.so.13.
+  static Blas* get();
+  ~Blas();
+  Blas(const Blas&) = delete;
+  Blas& operator=(const Blas&) = delete;
+
+  // Whether it takes the shape: columns and strides that are a multiple of 8.
+  static bool takes(std::int64_t cols);
+
+ private:
+  struct State;
+  static std::unique_ptr<Blas> open();
+  explicit Blas(std::unique_ptr<State> state);
+  friend cudaError_t multiply(const BlasProduct& args, cudaStream_t stream);
+
+  std::unique_ptr<State> state_;
+};
+
+cudaError_t multiply(const BlasProduct& args, cudaStream_t stream);
+
+}  // namespace nibble::cuda

@@ -1,0 +1,40 @@
+// One element of a weight on its canonical planes (formats/affine.h, formats/format.h): slow, and
+// right for every format that the descriptor can say.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "backends/cuda/kernels/weight_planes.h"
+
+namespace nibble::cuda {
+
+__device__ __forceinline__ float load_float(FloatType type, const void* data, std::int64_t i) {
+  switch (type) {
+    case FloatType::kF16:
+      return __half2float(static_cast<const __half*>(data)[i]);
+    case FloatType::kBF16:
+      return __bfloat162float(static_cast<const __nv_bfloat16*>(data)[i]);
+    case FloatType::kF32:
+      return static_cast<const float*>(data)[i];
+  }
+  return 0;
+}
+
+__device__ __forceinline__ float weight_element(const WeightPlanes& w, std::int64_t row,
+                                                std::int64_t col) {
+  if (w.bits == 0) return load_float(w.type, w.data, row * w.cols + col);
+  const auto* words = static_cast<const unsigned*>(w.data) + row * w.row_words;
+  const std::int64_t bit = col * w.bits;
+  const std::int64_t word = bit / 32;
+  // A code that crosses the end of its word continues in the next one of the same row.
+  const unsigned low = words[word];
+  const unsigned high = bit % 32 + w.bits > 32 ? words[word + 1] : 0;
+  const unsigned code =
+      __funnelshift_r(low, high, static_cast<unsigned>(bit % 32)) & ((1u << w.bits) - 1);
+  const std::int64_t at = w.per_tensor ? 0 : row * w.groups + col / w.group;
+  const int zero = w.zeros == nullptr ? 1 << (w.bits - 1) : w.zeros[at];
+  return load_float(w.type, w.scales, at) * static_cast<float>(static_cast<int>(code) - zero);
+}
+
+}  // namespace nibble::cuda

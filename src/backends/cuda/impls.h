@@ -1,0 +1,13 @@
+// The CUDA implementations of each op, in order of preference.
+#pragma once
+
+#include "ops/args.h"
+#include "ops/op.h"
+
+namespace nibble::cuda {
+
+#define NIBBLE_OP(name, Args) ImplList<Args> name##_impls();
+#include "ops/ops.def"
+#undef NIBBLE_OP
+
+}  // namespace nibble::cuda

@@ -1,0 +1,235 @@
+#include "backends/cuda/device/dependent_launch.cuh"
+#include "backends/cuda/device/launch.cuh"
+#include "backends/cuda/device/warp_reduce.cuh"
+#include "backends/cuda/kernels/grid.h"
+#include "backends/cuda/kernels/row_ops.h"
+#include "ops/activation.h"
+
+namespace nibble::cuda {
+namespace {
+
+// ---- norm
+
+constexpr int kNormThreads = 512;
+
+// Sum over the block of one value a thread, to all threads.
+template <int kThreads>
+__device__ float block_sum(float value) {
+  __shared__ float partial[kThreads / 32];
+  value = warp_sum(value);
+  __syncthreads();  // an earlier sum has been read
+  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = value;
+  __syncthreads();
+  value = threadIdx.x % 32 < kThreads / 32 ? partial[threadIdx.x % 32] : 0;
+  return warp_sum(value);
+}
+
+// The threads that share a row: a warp where rows are as short as a head, or else a block.
+template <bool kWarp>
+struct Team {
+  static __device__ std::int64_t row() {
+    return kWarp ? blockIdx.x * std::int64_t{kNormThreads / 32} + threadIdx.x / 32 : blockIdx.x;
+  }
+  static __device__ int lane() { return kWarp ? threadIdx.x % 32 : threadIdx.x; }
+  static constexpr int kLanes = kWarp ? 32 : kNormThreads;
+  static __device__ float sum(float value) {
+    if constexpr (kWarp) {
+      return warp_sum(value);
+    } else {
+      return block_sum<kNormThreads>(value);
+    }
+  }
+};
+
+template <bool kWarp>
+__global__ void __launch_bounds__(kNormThreads) norm(NormRows args) {
+  using Row = Team<kWarp>;
+  wait_for_kernel_ahead();
+  let_next_kernel_start();
+  const std::int64_t row = Row::row();
+  if (row >= args.rows) return;  // a warp, or a block, as a whole
+  const float* const x = args.x + row * args.x_stride;
+  float* const y = args.y + row * args.y_stride;
+  const auto cols = static_cast<int>(args.cols);
+  const float count = static_cast<float>(cols);
+  float mean = 0;
+  if (args.centred) {
+    float sum = 0;
+    for (int i = Row::lane(); i < cols; i += Row::kLanes) sum += x[i];
+    mean = Row::sum(sum) / count;
+  }
+  float square = 0;
+  for (int i = Row::lane(); i < cols; i += Row::kLanes) {
+    const float v = x[i] - mean;
+    square += v * v;
+  }
+  const float inverse = 1 / sqrtf(Row::sum(square) / count + args.eps);
+  for (int i = Row::lane(); i < cols; i += Row::kLanes) {
+    const float w = args.weight == nullptr ? 1.0f : args.weight_offset + args.weight[i];
+    const float b = args.centred && args.bias != nullptr ? args.bias[i] : 0.0f;
+    y[i] = (x[i] - mean) * inverse * w + b;
+  }
+}
+
+// ---- rope
+
+__global__ void rope(RopeRows args) {
+  wait_for_kernel_ahead();
+  let_next_kernel_start();
+  const std::int64_t half = args.rotary_dim / 2;
+  const std::int64_t pairs = args.heads * half;
+  for (std::int64_t t = blockIdx.y; t < args.rows; t += gridDim.y) {
+    for (std::int64_t p = blockIdx.x * blockDim.x + threadIdx.x; p < pairs;
+         p += gridDim.x * blockDim.x) {
+      const std::int64_t i = p % half;
+      float* const head = args.data + t * args.row_stride + p / half * args.head_stride;
+      float* const a = head + (args.interleaved ? 2 * i : i);
+      float* const b = head + (args.interleaved ? 2 * i + 1 : i + half);
+      float sine;
+      float cosine;
+      sincosf(static_cast<float>(args.positions[t]) * args.inv_freq[i], &sine, &cosine);
+      sine *= args.scale;
+      cosine *= args.scale;
+      const float x = *a;
+      const float y = *b;
+      *a = x * cosine - y * sine;
+      *b = y * cosine + x * sine;
+    }
+  }
+}
+
+// ---- activation
+
+__device__ __forceinline__ float activated(Activation kind, float softcap, float x) {
+  switch (kind) {
+    case Activation::kIdentity:
+      return x;
+    case Activation::kRelu:
+      return x > 0 ? x : (x != x ? x : 0);
+    case Activation::kSilu:
+      return x / (1 + expf(-x));
+    case Activation::kGelu:
+      return 0.5f * x * (1 + erff(x * 0.70710678f));
+    case Activation::kGeluTanh:
+      return 0.5f * x * (1 + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
+    case Activation::kGeluQuick:
+      return x / (1 + expf(-1.702f * x));
+    case Activation::kTanh:
+      return softcap > 0 ? softcap * tanhf(x / softcap) : tanhf(x);
+  }
+  return x;
+}
+
+__global__ void activate(ActivateRows args) {
+  wait_for_kernel_ahead();
+  let_next_kernel_start();
+  for (std::int64_t r = blockIdx.y; r < args.rows; r += gridDim.y) {
+    for (std::int64_t c = blockIdx.x * blockDim.x + threadIdx.x; c < args.cols;
+         c += gridDim.x * blockDim.x) {
+      float value = activated(static_cast<Activation>(args.kind), args.softcap,
+                              args.x[r * args.x_stride + c]);
+      if (args.multiplier != nullptr) value *= args.multiplier[r * args.multiplier_stride + c];
+      args.y[r * args.y_stride + c] = value;
+    }
+  }
+}
+
+// ---- sums and rows by index
+
+__global__ void add(AddValues args) {
+  wait_for_kernel_ahead();
+  let_next_kernel_start();
+  for (std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x; i < args.count;
+       i += gridDim.x * std::int64_t{blockDim.x}) {
+    args.y[i] += args.x[i];
+  }
+}
+
+__global__ void bias(BiasRows args) {
+  wait_for_kernel_ahead();
+  let_next_kernel_start();
+  for (std::int64_t r = blockIdx.y; r < args.rows; r += gridDim.y) {
+    for (std::int64_t c = blockIdx.x * blockDim.x + threadIdx.x; c < args.cols;
+         c += gridDim.x * blockDim.x) {
+      float* const y = args.y + r * args.y_stride + c;
+      *y = args.accumulate ? *y + args.bias[c] : args.bias[c];
+    }
+  }
+}
+
+__global__ void gather(GatherRows args) {
+  wait_for_kernel_ahead();
+  let_next_kernel_start();
+  for (std::int64_t i = blockIdx.y; i < args.count; i += gridDim.y) {
+    const float* const x = args.x + args.index[i] * args.cols;
+    for (std::int64_t c = blockIdx.x * blockDim.x + threadIdx.x; c < args.cols;
+         c += gridDim.x * blockDim.x) {
+      args.out[i * args.cols + c] = x[c];
+    }
+  }
+}
+
+__global__ void scatter_add(ScatterAddRows args) {
+  wait_for_kernel_ahead();
+  let_next_kernel_start();
+  for (std::int64_t i = blockIdx.y; i < args.count; i += gridDim.y) {
+    float* const y = args.y + args.index[i] * args.cols;
+    for (std::int64_t c = blockIdx.x * blockDim.x + threadIdx.x; c < args.cols;
+         c += gridDim.x * blockDim.x) {
+      y[c] += args.weights[i] * args.x[i * args.cols + c];
+    }
+  }
+}
+
+}  // namespace
+
+cudaError_t norm_rows(const NormRows& args, cudaStream_t stream) {
+  if (args.rows == 0 || args.cols == 0) return cudaSuccess;
+  constexpr std::int64_t kWarpCols = 512;
+  if (args.cols <= kWarpCols) {
+    const std::int64_t blocks = (args.rows + kNormThreads / 32 - 1) / (kNormThreads / 32);
+    return launch(norm<true>, {dim3(static_cast<unsigned>(blocks)), dim3(kNormThreads), 0, true},
+                  stream, args);
+  }
+  return launch(norm<false>, {dim3(static_cast<unsigned>(args.rows)), dim3(kNormThreads), 0, true},
+                stream, args);
+}
+
+cudaError_t rope_rows(const RopeRows& args, cudaStream_t stream) {
+  const std::int64_t pairs = args.heads * (args.rotary_dim / 2);
+  if (args.rows == 0 || pairs == 0) return cudaSuccess;
+  return launch(rope, {row_grid(args.rows, pairs), dim3(kRowThreads), 0, true}, stream, args);
+}
+
+cudaError_t activate_rows(const ActivateRows& args, cudaStream_t stream) {
+  if (args.rows == 0 || args.cols == 0) return cudaSuccess;
+  return launch(activate, {row_grid(args.rows, args.cols), dim3(kRowThreads), 0, true}, stream,
+                args);
+}
+
+cudaError_t add_values(const AddValues& args, cudaStream_t stream) {
+  if (args.count == 0) return cudaSuccess;
+  constexpr std::int64_t kMostBlocks = 4096;
+  const std::int64_t blocks = std::min((args.count + kRowThreads - 1) / kRowThreads, kMostBlocks);
+  return launch(add, {dim3(static_cast<unsigned>(blocks)), dim3(kRowThreads), 0, true}, stream,
+                args);
+}
+
+cudaError_t bias_rows(const BiasRows& args, cudaStream_t stream) {
+  if (args.rows == 0 || args.cols == 0) return cudaSuccess;
+  return launch(bias, {row_grid(args.rows, args.cols), dim3(kRowThreads), 0, true}, stream, args);
+}
+
+cudaError_t gather_rows(const GatherRows& args, cudaStream_t stream) {
+  if (args.count == 0 || args.cols == 0) return cudaSuccess;
+  return launch(gather, {row_grid(args.count, args.cols), dim3(kRowThreads), 0, true}, stream,
+                args);
+}
+
+cudaError_t scatter_add_rows(const ScatterAddRows& args, cudaStream_t stream) {
+  if (args.count == 0 || args.cols == 0) return cudaSuccess;
+  return launch(scatter_add, {row_grid(args.count, args.cols), dim3(kRowThreads), 0, true}, stream,
+                args);
+}
+
+}  // namespace nibble::cuda

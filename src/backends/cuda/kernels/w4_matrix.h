@@ -1,0 +1,19 @@
+// A packed 4-bit weight (backends/cuda/w4_weight.h) in device memory, as the kernels are told of
+// it.
+#pragma once
+
+#include <cstdint>
+
+namespace nibble::cuda {
+
+struct W4Matrix {
+  const void* codes = nullptr;          // [rows / 64, cols / 64, 2048] bytes, on 16 bytes
+  const void* scales = nullptr;         // f16 or bf16 [rows / 64, groups, 64], on 16 bytes
+  const std::uint8_t* zeros = nullptr;  // [rows / 64, groups, 64], on 16 bytes; null: 8 everywhere
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  std::int64_t groups = 1;  // cols / 32, / 64, / 128 or 1
+  bool bf16_scales = false;
+};
+
+}  // namespace nibble::cuda

@@ -1,0 +1,56 @@
+#include "backends/cuda/memory.h"
+
+#include <algorithm>
+
+#include "backends/cuda/status.h"
+
+namespace nibble::cuda {
+
+CudaMemory::CudaMemory(cudaStream_t stream, std::size_t limit)
+    : stream_(stream), limit_(limit), used_(std::make_shared<std::size_t>(0)) {}
+
+Tensor CudaMemory::allocate(DType dtype, Shape shape) {
+  const auto elements = static_cast<std::size_t>(element_count(shape));
+  const std::size_t bytes = std::max<std::size_t>(elements, 1) * dtype_size(dtype);
+  const auto refuse = [&](std::size_t available) {
+    fail(ErrorKind::kDevice,
+         "{} bytes more do not fit on the card: {} are in use, {} are left; use a smaller model, "
+         "context or batch",
+         bytes, *used_, available);
+  };
+  if (bytes / dtype_size(dtype) < elements || bytes > limit_ - *used_) refuse(limit_ - *used_);
+  void* data = nullptr;
+  if (cudaMalloc(&data, bytes) != cudaSuccess) {
+    (void)cudaGetLastError();  // running out of memory is no damage: what runs goes on
+    std::size_t free = 0;
+    std::size_t total = 0;
+    check(cudaMemGetInfo(&free, &total), "device memory");
+    refuse(std::min(free, limit_ - *used_));
+  }
+  *used_ += bytes;
+  const std::shared_ptr<const void> owner(data, [used = used_, bytes](const void* p) {
+    (void)cudaFree(const_cast<void*>(p));  // waits for the work that uses it
+    *used -= bytes;
+  });
+  return Tensor::on_device(dtype, std::move(shape), data, owner);
+}
+
+void CudaMemory::copy_in(const void* host, std::size_t bytes, void* device) {
+  check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream_), "copy to the card");
+}
+
+void CudaMemory::copy_out(const void* device, std::size_t bytes, void* host) {
+  check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream_),
+        "copy from the card");
+  check(cudaStreamSynchronize(stream_), "device");
+}
+
+void CudaMemory::copy(const void* from, std::size_t bytes, void* to) {
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_), "copy on the card");
+}
+
+void CudaMemory::zero(void* device, std::size_t bytes) {
+  check(cudaMemsetAsync(device, 0, bytes, stream_), "device memory");
+}
+
+}  // namespace nibble::cuda

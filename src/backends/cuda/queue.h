@@ -1,0 +1,120 @@
+// The stream of work of one device, and the record of a step that is played again.
+//
+// A forward pass of few tokens is some hundred kernels of a few microseconds each: launching them
+// one by one would take longer than running them. A step is therefore first walked without
+// launching anything: that gives the data that its kernels read from the host (ids, positions,
+// lengths) and a fingerprint of its launches (kernels, shapes, addresses). When the same
+// fingerprint comes a second time, the launches are recorded as a CUDA graph; from then on such a
+// step is one copy and one launch.
+//
+// So whatever changes from step to step must reach kernels through put(), not as an argument.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <span>
+#include <vector>
+
+#include "backends/cuda/status.h"
+
+namespace nibble {
+
+// Not thread-safe.
+class DeviceQueue {
+ public:
+  DeviceQueue();
+  ~DeviceQueue();
+  DeviceQueue(const DeviceQueue&) = delete;
+  DeviceQueue& operator=(const DeviceQueue&) = delete;
+
+  cudaStream_t stream() const { return stream_; }
+
+  // Runs `step`, which calls the functions below. With `record`, as described above.
+  void run(const std::function<void()>& step, bool record);
+
+  // Inside a step.
+  //
+  // Copies host data to the device, for the kernels of this step. Aligned to 16 bytes.
+  template <class T>
+  const T* put(std::span<const T> values) {
+    static_assert(std::is_trivially_copyable_v<T>);
+    return static_cast<const T*>(put_bytes(values.data(), values.size_bytes()));
+  }
+  // Memory for one op: what it holds is lost with the next. Aligned to 256 bytes.
+  void* workspace(std::size_t bytes);
+  // Memory of a family of kernels alone, which starts as zeros: they clear again what must be zero
+  // when they meet it. Aligned to 256 bytes.
+  enum class Family { kLinear, kAttention };
+  void* own_workspace(Family family, std::size_t bytes);
+
+  // Launches by `kernel(params, stream)`. Params say all that distinguishes one launch from
+  // another.
+  template <class Params>
+  void launch(const char* what, const Params& params,
+              cudaError_t (*kernel)(const Params&, cudaStream_t)) {
+    static_assert(std::is_trivially_copyable_v<Params>);
+    mix(reinterpret_cast<std::uintptr_t>(kernel));
+    mix_bytes(&params, sizeof(params));
+    if (!walking_) cuda::check(kernel(params, stream_), what);
+  }
+  // For an op that ends on the host: `work` may wait for the stream. A step with one is never
+  // recorded.
+  void on_host(const std::function<void()>& work);
+
+ private:
+  struct NotRecordable {};
+  struct Graph {
+    cudaGraphExec_t exec = nullptr;  // null: seen once
+    std::uint64_t used = 0;          // when last
+  };
+  // Pinned memory from which a step's data is copied.
+  struct Staging {
+    std::byte* bytes = nullptr;
+    cudaEvent_t copied = nullptr;
+  };
+
+  const void* put_bytes(const void* data, std::size_t bytes);
+  void mix(std::uint64_t value);
+  void mix_bytes(const void* data, std::size_t bytes);
+  void walk(const std::function<void()>& step);
+  void upload();
+  void record(const std::function<void()>& step, Graph& graph);
+  void forget_oldest();
+  void grow_data(std::size_t bytes);
+
+  static constexpr int kStagings = 4;
+  static constexpr std::size_t kMaxGraphs = 64;
+
+  cudaStream_t stream_ = nullptr;
+  bool in_step_ = false;
+  bool walking_ = false;    // nothing is launched
+  bool recording_ = false;  // within run(..., true)
+  bool moved_ = false;      // an address has changed during this walk
+  std::uint64_t fingerprint_ = 0;
+  std::uint64_t steps_ = 0;
+  std::map<std::uint64_t, Graph> graphs_;
+
+  Staging stagings_[kStagings];
+  int staging_ = 0;
+  std::byte* data_ = nullptr;  // on the device
+  std::size_t data_bytes_ = 0;
+  std::size_t data_used_ = 0;
+  struct Put {
+    std::size_t offset, bytes;
+  };
+  std::vector<Put> puts_;  // of this step
+  struct Block {
+    std::byte* data = nullptr;
+    std::size_t bytes = 0;
+  };
+  // Makes the block at least so large; what it held is lost.
+  void grow(Block& block, std::size_t bytes);
+  Block workspace_;
+  Block own_[2];  // by family
+};
+
+}  // namespace nibble

@@ -1,0 +1,129 @@
+// The ops that are bound by memory: one kernel each, which takes everything.
+#include "backends/cuda/kernels/row_ops.h"
+
+#include "backends/cuda/impls.h"
+#include "backends/cuda/kernels/decode_weight.h"
+#include "backends/cuda/queue.h"
+#include "backends/cuda/weight.h"
+#include "ops/reference/reference.h"
+
+namespace nibble::cuda {
+namespace {
+
+template <class Args, void (*kRun)(const Args&, ExecContext&)>
+ImplList<Args> only() {
+  static constexpr Impl<Args> kImpls[] = {
+      {"cuda", [](const Args&, const DeviceCaps&) { return Support::yes(); }, kRun}};
+  return kImpls;
+}
+
+void embed(const EmbedArgs& args, ExecContext& context) {
+  EmbedRows rows;
+  rows.table = planes_of(*args.table);
+  rows.ids = context.queue->put(args.ids);
+  rows.count = static_cast<std::int64_t>(args.ids.size());
+  rows.out = args.out;
+  rows.scale = args.scale;
+  rows.accumulate = args.accumulate;
+  context.queue->launch("embed", rows, embed_rows);
+}
+
+void norm(const NormArgs& args, ExecContext& context) {
+  NormRows rows;
+  rows.x = args.x;
+  rows.weight = args.weight;
+  rows.bias = args.bias;
+  rows.y = args.y;
+  rows.x_stride = args.x_stride;
+  rows.y_stride = args.y_stride;
+  rows.rows = args.rows;
+  rows.cols = args.cols;
+  rows.weight_offset = args.weight_offset;
+  rows.eps = args.eps;
+  rows.centred = args.kind == NormKind::kLayer;
+  context.queue->launch("norm", rows, norm_rows);
+}
+
+void rope(const RopeArgs& args, ExecContext& context) {
+  RopeRows rows;
+  rows.data = args.x.data;
+  rows.inv_freq = context.queue->put(args.inv_freq);
+  rows.positions = context.queue->put(args.positions);
+  rows.row_stride = args.x.row_stride;
+  rows.head_stride = args.x.head_stride;
+  rows.rows = args.rows;
+  rows.heads = args.heads;
+  rows.rotary_dim = args.rotary_dim;
+  rows.scale = args.scale;
+  rows.interleaved = args.interleaved;
+  context.queue->launch("rope", rows, rope_rows);
+}
+
+void activation(const ActivationArgs& args, ExecContext& context) {
+  ActivateRows rows;
+  rows.x = args.x;
+  rows.multiplier = args.multiplier;
+  rows.y = args.y;
+  rows.x_stride = args.x_stride;
+  rows.multiplier_stride = args.multiplier_stride;
+  rows.y_stride = args.y_stride;
+  rows.rows = args.rows;
+  rows.cols = args.cols;
+  rows.kind = static_cast<std::int32_t>(args.kind);
+  rows.softcap = args.softcap;
+  context.queue->launch("activation", rows, activate_rows);
+}
+
+void add(const AddArgs& args, ExecContext& context) {
+  context.queue->launch("add", AddValues{args.x, args.y, args.count}, add_values);
+}
+
+void gather(const GatherRowsArgs& args, ExecContext& context) {
+  GatherRows rows;
+  rows.x = args.x;
+  rows.index = context.queue->put(args.index);
+  rows.out = args.out;
+  rows.count = static_cast<std::int64_t>(args.index.size());
+  rows.cols = args.cols;
+  context.queue->launch("gather_rows", rows, gather_rows);
+}
+
+void scatter_add(const ScatterAddRowsArgs& args, ExecContext& context) {
+  ScatterAddRows rows;
+  rows.x = args.x;
+  rows.index = context.queue->put(args.index);
+  rows.weights = context.queue->put(args.weights);
+  rows.y = args.y;
+  rows.count = static_cast<std::int64_t>(args.index.size());
+  rows.cols = args.cols;
+  context.queue->launch("scatter_add_rows", rows, scatter_add_rows);
+}
+
+// Which experts run is decided on the host, so the logits go there.
+void moe_route(const MoeRouteArgs& args, ExecContext& context) {
+  context.queue->on_host([&] {
+    std::vector<float> logits(static_cast<std::size_t>(args.rows * args.experts));
+    check(cudaMemcpyAsync(logits.data(), args.logits, logits.size() * sizeof(float),
+                          cudaMemcpyDeviceToHost, context.queue->stream()),
+          "copy from the card");
+    check(cudaStreamSynchronize(context.queue->stream()), "device");
+    MoeRouteArgs on_host = args;
+    on_host.logits = logits.data();
+    reference::moe_route(on_host, context);
+  });
+}
+
+}  // namespace
+
+ImplList<EmbedArgs> embed_impls() { return only<EmbedArgs, embed>(); }
+ImplList<NormArgs> norm_impls() { return only<NormArgs, norm>(); }
+ImplList<RopeArgs> rope_impls() { return only<RopeArgs, rope>(); }
+ImplList<ActivationArgs> activation_impls() { return only<ActivationArgs, activation>(); }
+ImplList<AddArgs> add_impls() { return only<AddArgs, add>(); }
+ImplList<GatherRowsArgs> gather_rows_impls() { return only<GatherRowsArgs, gather>(); }
+ImplList<ScatterAddRowsArgs> scatter_add_rows_impls() {
+  return only<ScatterAddRowsArgs, scatter_add>();
+}
+ImplList<MoeRouteArgs> moe_route_impls() { return only<MoeRouteArgs, moe_route>(); }
+
+}  // namespace nibble::cuda

@@ -1,0 +1,79 @@
+#include "backends/cuda/weight.h"
+
+#include "formats/affine.h"
+
+namespace nibble::cuda {
+namespace {
+
+FloatType float_type(DType type) {
+  switch (type) {
+    case DType::kF16:
+      return FloatType::kF16;
+    case DType::kBF16:
+      return FloatType::kBF16;
+    case DType::kF32:
+      return FloatType::kF32;
+    default:
+      fail(ErrorKind::kInternal, "a weight of {} on the card", to_string(type));
+  }
+}
+
+}  // namespace
+
+const W4Weight* w4_of(const LinearWeight& weight) {
+  const auto* packed = dynamic_cast<const DeviceWeight*>(weight.packed.get());
+  return packed != nullptr && packed->w4 ? &*packed->w4 : nullptr;
+}
+
+W4Matrix matrix_of(const W4Weight& weight) {
+  W4Matrix matrix;
+  matrix.codes = weight.codes.address();
+  matrix.scales = weight.scales.address();
+  matrix.zeros = static_cast<const std::uint8_t*>(weight.zeros.address());
+  matrix.rows = weight.rows;
+  matrix.cols = weight.cols;
+  matrix.groups = weight.groups;
+  matrix.bf16_scales = weight.scales.dtype() == DType::kBF16;
+  return matrix;
+}
+
+WeightPlanes planes_of(const QuantTensor& weight) {
+  const WeightDescriptor& descriptor = weight.format->descriptor();
+  WeightPlanes planes;
+  planes.data = weight.planes[0].address();
+  planes.rows = weight.rows;
+  planes.cols = weight.cols;
+  if (descriptor.element.kind == ElementKind::kFloat) {
+    planes.type = float_type(descriptor.element.float_type);
+    return planes;
+  }
+  const Scheme& scheme = descriptor.scheme;
+  planes.type = float_type(scheme.scale_type);
+  planes.bits = descriptor.element.bits;
+  planes.row_words = weight.planes[0].dim(1);
+  planes.scales = weight.planes[1].address();
+  if (!scheme.symmetric) {
+    planes.zeros = static_cast<const std::uint8_t*>(weight.planes[2].address());
+  }
+  planes.groups = groups_per_row(scheme, weight.cols);
+  planes.group = weight.cols / planes.groups;
+  planes.per_tensor = scheme.granularity == Granularity::kTensor;
+  return planes;
+}
+
+QuantTensor upload_planes(QuantTensor weight, DeviceMemory& memory) {
+  for (Tensor& plane : weight.planes) plane = memory.upload(plane);
+  return weight;
+}
+
+std::optional<W4Weight> upload_w4(const QuantTensor& weight, ThreadPool& pool,
+                                  DeviceMemory& memory) {
+  if (!w4_why_not(weight).empty()) return std::nullopt;
+  W4Weight packed = pack_w4(weight, pool);
+  for (Tensor* plane : {&packed.codes, &packed.scales, &packed.zeros}) {
+    *plane = memory.upload(*plane);
+  }
+  return packed;
+}
+
+}  // namespace nibble::cuda

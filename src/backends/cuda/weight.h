@@ -1,0 +1,33 @@
+// A weight on the card.
+#pragma once
+
+#include <optional>
+
+#include "backends/cuda/kernels/w4_matrix.h"
+#include "backends/cuda/kernels/weight_planes.h"
+#include "backends/cuda/w4_weight.h"
+#include "backends/memory.h"
+#include "ops/args.h"
+
+namespace nibble::cuda {
+
+// Made by the backend at load. The canonical planes of its LinearWeight are on the card as well,
+// unless the weight was repacked: then there are none.
+struct DeviceWeight final : PackedWeight {
+  std::optional<W4Weight> w4;
+};
+
+// Null when the weight was not repacked to 4 bits.
+const W4Weight* w4_of(const LinearWeight& weight);
+
+// As the kernels are told of it.
+W4Matrix matrix_of(const W4Weight& weight);
+WeightPlanes planes_of(const QuantTensor& weight);
+
+// Uploads the planes; the values do not change.
+QuantTensor upload_planes(QuantTensor weight, DeviceMemory& memory);
+// Repacks a weight to 4 bits and uploads that, if it can be.
+std::optional<W4Weight> upload_w4(const QuantTensor& weight, ThreadPool& pool,
+                                  DeviceMemory& memory);
+
+}  // namespace nibble::cuda
