@@ -4,11 +4,9 @@
 
 #include <cstdint>
 
-namespace nibble::cuda {
+#include "backends/cuda/device/shared_address.cuh"
 
-__device__ __forceinline__ std::uint32_t shared_address(const void* p) {
-  return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
-}
+namespace nibble::cuda {
 
 // kBytes: 4, 8 or 16, to which both addresses are aligned. Zeros are written, and nothing is read,
 // when not `valid`.

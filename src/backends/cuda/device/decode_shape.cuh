@@ -9,9 +9,8 @@ inline constexpr int kDecodeWarps = 4;
 
 // kDim: head_dim rounded up to 64, 128 or 256. kRowTiles: query rows of a block, in eights.
 //
-// A warp takes kKeys keys a step. Each lane copies, to a place of its own in shared memory, just
-// the pieces that it will multiply, so that a step's data is a queue without barriers; only the
-// scales of integer rows are shared by lanes.
+// A warp takes kKeys keys a step, through a queue of steps of its own in shared memory. Rows lie
+// there one after the other, without their headers, which come after all rows.
 template <KvType kType, int kDim, int kRowTiles>
 struct DecodeShape {
   using Traits = KvTraits<kType>;
@@ -22,18 +21,30 @@ struct DecodeShape {
 
   // A row is cut into pieces that the 4 (keys) or 8 (values) lanes of a row take in turn.
   static constexpr int kRowBytes = kDim * Traits::kBits / 8;  // without the header
-  static constexpr int kKeyBytes = Traits::kPieceBytes;
-  static constexpr int kKeyPieces = kRowBytes / (4 * kKeyBytes);
+  static constexpr int kKeyBytes = Traits::kPieceBytes;       // also what is copied at a time
+  static constexpr int kRowPieces = kRowBytes / kKeyBytes;
+  static constexpr int kKeyPieces = kRowPieces / 4;
   static constexpr int kKeyElements = kKeyBytes * 8 / Traits::kBits;
   static constexpr int kValueBytes =
       kRowBytes >= 8 * Traits::kPieceBytes ? Traits::kPieceBytes : kRowBytes / 8;
   static constexpr int kValuePieces = kRowBytes / (8 * kValueBytes);
   static constexpr int kValueElements = kValueBytes * 8 / Traits::kBits;
 
-  // A step of a warp in shared memory.
-  static constexpr int kValuesAt = 2 * kKeyPieces * 32 * kKeyBytes;  // within a subtile
-  static constexpr int kSubtileBytes = kValuesAt + 4 * kValuePieces * 32 * kValueBytes;
-  static constexpr int kHeadersAt = kSubtiles * kSubtileBytes;  // of keys, then of values
+  // Piece p of row r lies at place p ^ key_swizzle(r) of its row, or p ^ value_swizzle(r), so that
+  // lanes that read together read from different banks: those of 2 (16-byte pieces) or 4 rows of
+  // keys, and of rows 2c, c < 4, of values.
+  __host__ __device__ static constexpr int key_swizzle(int row) {
+    if (kKeyBytes == 16) return row % 2 * 4;
+    return kRowPieces >= 16 ? row % 4 * 4 : kRowPieces >= 8 ? row / 2 % 2 * 4 : 0;
+  }
+  __host__ __device__ static constexpr int value_swizzle(int row) {
+    if (kKeyBytes == 16) return row / 2 % 4 * 2;
+    return kRowPieces >= 16 ? row / 2 % 4 * 4 : kRowPieces >= 8 ? row / 2 % 2 * 4 : 0;
+  }
+
+  // A step of a warp in shared memory: keys, values, headers of keys, headers of values.
+  static constexpr int kValuesAt = kKeys * kRowBytes;
+  static constexpr int kHeadersAt = 2 * kKeys * kRowBytes;
   static constexpr int kStepBytes = kHeadersAt + 2 * kKeys * Traits::kHeader;
   static constexpr int kSteps = 104 * 1024 / (kDecodeWarps * kStepBytes) < 2
                                     ? 2

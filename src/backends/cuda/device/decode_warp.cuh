@@ -61,38 +61,23 @@ class DecodeWarp {
     }
   }
 
-  // Starts the copies of keys [first, first + kKeys) into a step of the queue.
+  // Starts the copies of keys [first, first + kKeys) and their values into a step of the queue.
+  // Lanes copy neighbouring pieces: requests of whole lines are what the L2 cache is fast at.
   __device__ void request(int step, int first) const {
     const std::uint32_t at = shared_address(queue_ + step * Shape::kStepBytes);
-    const int g = lane_ / 4;
-    const int c = lane_ % 4;
+    constexpr int kRowsAtOnce = 32 / Shape::kRowPieces;
+    const int piece = lane_ % Shape::kRowPieces;
+    const bool exists = piece * Shape::kKeyElements < keys_.head_dim;
+    const int from = Shape::Traits::kHeader + piece * Shape::kKeyBytes;
 #pragma unroll
-    for (int sub = 0; sub < Shape::kSubtiles; ++sub) {
-      const std::uint32_t base = at + sub * Shape::kSubtileBytes;
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const std::uint8_t* row = key_row(first + 16 * sub + 8 * half + g) + Shape::Traits::kHeader;
-#pragma unroll
-        for (int n = 0; n < Shape::kKeyPieces; ++n) {
-          const int piece = 4 * n + c;
-          copy_async<Shape::kKeyBytes>(
-              base + ((half * Shape::kKeyPieces + n) * 32 + lane_) * Shape::kKeyBytes,
-              row + piece * Shape::kKeyBytes, piece * Shape::kKeyElements < keys_.head_dim);
-        }
-      }
-#pragma unroll
-      for (int slot = 0; slot < 4; ++slot) {
-        const std::uint8_t* row =
-            value_row(first + 16 * sub + 2 * c + slot % 2 + slot / 2 * 8) + Shape::Traits::kHeader;
-#pragma unroll
-        for (int n = 0; n < Shape::kValuePieces; ++n) {
-          const int piece = 8 * n + g;
-          copy_async<Shape::kValueBytes>(
-              base + Shape::kValuesAt +
-                  ((slot * Shape::kValuePieces + n) * 32 + lane_) * Shape::kValueBytes,
-              row + piece * Shape::kValueBytes, piece * Shape::kValueElements < keys_.head_dim);
-        }
-      }
+    for (int r = 0; r < Shape::kKeys; r += kRowsAtOnce) {
+      const int row = r + lane_ / Shape::kRowPieces;
+      const std::uint32_t to = at + row * Shape::kRowBytes;
+      copy_async<Shape::kKeyBytes>(to + (piece ^ Shape::key_swizzle(row)) * Shape::kKeyBytes,
+                                   key_row(first + row) + from, exists);
+      copy_async<Shape::kKeyBytes>(
+          to + Shape::kValuesAt + (piece ^ Shape::value_swizzle(row)) * Shape::kKeyBytes,
+          value_row(first + row) + from, exists);
     }
     if constexpr (kCodes) {
       static_assert(Shape::kKeys == 32, "a lane copies the header of one key and one value");
@@ -162,11 +147,13 @@ class DecodeWarp {
     for (int n = 0; n < Shape::kKeyPieces; ++n) {
 #pragma unroll
       for (int sub = 0; sub < Shape::kSubtiles; ++sub) {
-        const std::uint8_t* from = at + sub * Shape::kSubtileBytes + (n * 32 + lane_) * kBytes;
+        const int row = lane_ / 4;  // and 8 more, with the same swizzle
+        const std::uint8_t* from = at + (16 * sub + row) * Shape::kRowBytes +
+                                   ((4 * n + lane_ % 4) ^ Shape::key_swizzle(row)) * kBytes;
         std::uint32_t low[2 * kProducts];
         std::uint32_t high[2 * kProducts];
         pairs_of_row<kType>(load_piece<kBytes>(from), low);
-        pairs_of_row<kType>(load_piece<kBytes>(from + Shape::kKeyPieces * 32 * kBytes), high);
+        pairs_of_row<kType>(load_piece<kBytes>(from + 8 * Shape::kRowBytes), high);
 #pragma unroll
         for (int p = 0; p < kProducts; ++p) {
 #pragma unroll
@@ -265,7 +252,6 @@ class DecodeWarp {
                                   const float (&weights)[Shape::kSubtiles][kRowTiles][4]) {
     constexpr int kBytes = Shape::kValueBytes;
     constexpr int kElements = Shape::kValueElements;
-    constexpr int kSlot = Shape::kValuePieces * 32 * kBytes;
     const auto* headers = reinterpret_cast<const float2*>(at + Shape::kHeadersAt) + Shape::kKeys;
 #pragma unroll
     for (int sub = 0; sub < Shape::kSubtiles; ++sub) {
@@ -280,13 +266,15 @@ class DecodeWarp {
       }
 #pragma unroll
       for (int n = 0; n < Shape::kValuePieces; ++n) {
-        const std::uint8_t* from =
-            at + sub * Shape::kSubtileBytes + Shape::kValuesAt + (n * 32 + lane_) * kBytes;
+        const int row = lane_ % 4 * 2;  // and 1, 8 and 9 more, with the same swizzle
+        const std::uint8_t* from = at + Shape::kValuesAt + (16 * sub + row) * Shape::kRowBytes +
+                                   ((8 * n + lane_ / 4) ^ Shape::value_swizzle(row)) * kBytes;
         std::uint32_t low[kElements];
         std::uint32_t high[kElements];
-        pairs_of_rows<kType>(load_piece<kBytes>(from), load_piece<kBytes>(from + kSlot), low);
-        pairs_of_rows<kType>(load_piece<kBytes>(from + 2 * kSlot),
-                             load_piece<kBytes>(from + 3 * kSlot), high);
+        pairs_of_rows<kType>(load_piece<kBytes>(from), load_piece<kBytes>(from + Shape::kRowBytes),
+                             low);
+        pairs_of_rows<kType>(load_piece<kBytes>(from + 8 * Shape::kRowBytes),
+                             load_piece<kBytes>(from + 9 * Shape::kRowBytes), high);
 #pragma unroll
         for (int w = 0; w < kElements / 2; ++w) {
 #pragma unroll

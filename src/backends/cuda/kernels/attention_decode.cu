@@ -92,13 +92,14 @@ __device__ void load_queries(const DecodeLaunch& launch, const DeviceSequence& s
       largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
       unit = __uint_as_float(max(__float_as_uint(largest) & 0x7f800000u, 0x00800000u));
     }
+    const float inverse = 1 / unit;
     float sum = 0;
 #pragma unroll
     for (int s = 0; s < kSteps; ++s) {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         const std::uint32_t pair =
-            Shape::Pairs::pack(values[s][2 * i] / unit, values[s][2 * i + 1] / unit);
+            Shape::Pairs::pack(values[s][2 * i] * inverse, values[s][2 * i + 1] * inverse);
         const float2 rounded = Shape::Pairs::unpack(pair);
         warp->queries[s][t][i] = pair;
         sum += rounded.x + rounded.y;
@@ -186,7 +187,7 @@ struct RowSum {
       }
       const float* from = results + first * stride + row * kDim + 4 * lane;
       const int some = min(32, count - first);
-#pragma unroll 8
+#pragma unroll 16
       for (int i = 0; i < some; ++i) {
         const float f = __shfl_sync(0xffffffffu, factor, i);
 #pragma unroll
@@ -252,7 +253,7 @@ __device__ void write_partial(const BlockWork& work, const float* results, float
 }
 
 template <KvType kType, int kDim, int kRowTiles>
-__global__ void __launch_bounds__(kThreads) attend(const __grid_constant__ DecodeLaunch launch) {
+__global__ void __launch_bounds__(kThreads, 2) attend(const __grid_constant__ DecodeLaunch launch) {
   using Shape = DecodeShape<kType, kDim, kRowTiles>;
   using Warp = DecodeWarp<Shape, kType>;
   extern __shared__ __align__(128) std::uint8_t shared[];
