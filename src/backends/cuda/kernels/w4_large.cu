@@ -20,24 +20,23 @@
 #include "backends/cuda/kernels/w4_large.h"
 
 namespace nibble::cuda {
-namespace {
 
-constexpr int kBlockK = 64;       // of k in a stage: 128 bytes of bfloat16, a swizzled row
-constexpr int kCodeBytes = 2048;  // of 64 x 64 codes
+static constexpr int kBlockK = 64;       // of k in a stage: 128 bytes of bfloat16, a swizzled row
+static constexpr int kCodeBytes = 2048;  // of 64 x 64 codes
 
 // kConsumers: warpgroups that multiply. Two have registers for two sets of fragments; four hide
 // each other's decoding instead. kGroups: groups of scales in a stage, 2 for groups of 32,
 // otherwise 1.
 template <int kConsumers_, int kTokens_, int kGroups_>
-struct Config {
+struct W4LargeConfig {
   static constexpr int kConsumers = kConsumers_;
   static constexpr int kTokens = kTokens_;
   static constexpr int kGroups = kGroups_;
-  [[maybe_unused]] static constexpr int kSets = kConsumers == 2 ? 2 : 1;
+  static constexpr int kSets = kConsumers == 2 ? 2 : 1;
   static constexpr int kRows = 64 * kConsumers;
   static constexpr int kThreads = 128 * (kConsumers + 1);
-  [[maybe_unused]] static constexpr int kLoaderRegisters = kConsumers == 2 ? 40 : 32;
-  [[maybe_unused]] static constexpr int kConsumerRegisters = kConsumers == 2 ? 232 : 112;
+  static constexpr int kLoaderRegisters = kConsumers == 2 ? 40 : 32;
+  static constexpr int kConsumerRegisters = kConsumers == 2 ? 232 : 112;
   static constexpr int kXBytes = kTokens * 128;
   static constexpr int kCodesAt = kXBytes;
   static constexpr int kScalesAt = kCodesAt + kConsumers * kCodeBytes;
@@ -48,6 +47,8 @@ struct Config {
   static constexpr int kStages = (kLargeSharedBytes - kStagesAt - 1024) / kStageBytes;
   static constexpr int kAllBytes = kStagesAt + kStages * kStageBytes + 1024;
 };
+
+namespace {
 
 struct Params {
   LargeGrid grid;
@@ -371,13 +372,13 @@ cudaError_t launch_tile(const W4Large& args, const W4LargeTile& tile, int multip
                         cudaStream_t stream) {
   switch (tile.rows * 1000 + tile.tokens) {
     case 128256:
-      return launch<Config<2, 256, kGroups>>(args, tile, multiprocessors, stream);
+      return launch<W4LargeConfig<2, 256, kGroups>>(args, tile, multiprocessors, stream);
     case 128128:
-      return launch<Config<2, 128, kGroups>>(args, tile, multiprocessors, stream);
+      return launch<W4LargeConfig<2, 128, kGroups>>(args, tile, multiprocessors, stream);
     case 128064:
-      return launch<Config<2, 64, kGroups>>(args, tile, multiprocessors, stream);
+      return launch<W4LargeConfig<2, 64, kGroups>>(args, tile, multiprocessors, stream);
     case 256064:
-      return launch<Config<4, 64, kGroups>>(args, tile, multiprocessors, stream);
+      return launch<W4LargeConfig<4, 64, kGroups>>(args, tile, multiprocessors, stream);
     default:
       return cudaErrorInvalidValue;
   }
