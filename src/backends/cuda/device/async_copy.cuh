@@ -23,6 +23,21 @@ __device__ __forceinline__ void copy_async(std::uint32_t to, const void* from, b
   }
 }
 
+// What is read once and never again, as weights are, leaves the L2 cache first.
+__device__ __forceinline__ std::uint64_t evict_first_policy() {
+  std::uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+
+// 16 bytes under a policy of the L2 cache.
+__device__ __forceinline__ void copy_async(std::uint32_t to, const void* from, bool valid,
+                                           std::uint64_t policy) {
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(to),
+               "l"(from), "r"(valid ? 16 : 0), "l"(policy)
+               : "memory");
+}
+
 // Ends a group of copies of this thread; an empty group counts too.
 __device__ __forceinline__ void end_copy_group() {
   asm volatile("cp.async.commit_group;" ::: "memory");

@@ -1,0 +1,56 @@
+// Linear layers on packed 4-bit weights for few rows of activations: as fast as the weights can be
+// read.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "backends/cuda/kernels/w4_matrix.h"
+
+namespace nibble::cuda {
+
+inline constexpr int kW4SmallMaxRows = 32;
+inline constexpr int kW4SmallMaxParts = 3;
+
+// One weight of a launch and its result.
+struct W4SmallPart {
+  W4Matrix w;
+  const float* bias = nullptr;  // [w.rows] or null
+  float* y = nullptr;           // [m, w.rows], rows y_stride floats apart
+  std::int64_t y_stride = 0;
+};
+
+// y[m, n] = sum_k x[m, k] w[n, k] + bias[n] for each part. x is rounded to bf16, codes less zero
+// points are exact, products are summed in float32 group by group and then scaled. The same bits at
+// every run on one kind of device.
+struct W4SmallLinear {
+  const float* x = nullptr;  // [m, cols] on 16 bytes, rows x_stride floats apart (a multiple of 4)
+  std::int64_t x_stride = 0;
+  int m = 0;  // 1 ... kW4SmallMaxRows
+  // All with the same columns, groups, type of scales, and with or without zeros alike.
+  W4SmallPart parts[kW4SmallMaxParts];
+  int part_count = 1;
+  bool accumulate = false;  // added to what y holds
+  // Two parts of the same shape: y of the first is silu(first) * second, that of the second is not
+  // written.
+  bool silu_pair = false;
+  bool dependent_launch = false;  // may start before the kernel ahead of it in the stream has ended
+};
+
+// How k is cut: a cluster of so many blocks of threads shares it out.
+struct W4SmallTile {
+  int slices = 1;  // 1 ... 8
+  int blocks = 1;  // of threads on a multiprocessor, 1, or 2 where they fit
+};
+
+// The cut expected to be fastest.
+W4SmallTile choose_w4_small_tile(const W4SmallLinear& args);
+
+// Needs compute capability 9.0, or 8.0 with one slice. cudaErrorInvalidValue when the arguments
+// break what is said above, the tile has more slices than k chunks of 128, or its slices of x do
+// not fit into shared memory.
+cudaError_t w4_small_linear(const W4SmallLinear& args, const W4SmallTile& tile,
+                            cudaStream_t stream);
+
+}  // namespace nibble::cuda
