@@ -8,6 +8,7 @@
 #include "backends/cuda/kernels/attention_decode.h"
 #include "backends/cuda/kernels/attention_exact.h"
 #include "backends/cuda/kernels/attention_prefill.h"
+#include "backends/cuda/kernels/attention_prefill_sm90.h"
 #include "cuda/attention_oracle.h"
 #include "cuda/device_array.h"
 
@@ -43,8 +44,9 @@ AttentionKernel decode_kernel() {
           [](const AttentionLaunch&) { return cuda::kAttentionCounterBytes; },
           cuda::attention_decode,
           [](KvType type) {
-            const bool half = type == KvType::kF16;
-            return AttentionRounding{!half, half, type == KvType::kF32, half ? 0x1p-11 : 0x1p-8};
+            const bool half = type == KvType::kF16 || is_quantized(type);
+            if (half) return AttentionRounding{false, true, false, 0x1p-11, 0x1p-24};
+            return AttentionRounding{true, false, type == KvType::kF32, 0x1p-8, 0};
           }};
 }
 
@@ -55,8 +57,17 @@ AttentionKernel prefill_kernel() {
           [](const AttentionLaunch&) { return std::size_t{0}; },
           cuda::attention_prefill,
           [](KvType) {
-            return AttentionRounding{true, false, true, 0x1p-8};
+            return AttentionRounding{true, false, true, 0x1p-8, 0};
           }};
+}
+
+AttentionKernel prefill_sm90_kernel() {
+  AttentionKernel kernel = prefill_kernel();
+  kernel.name = "prefill_sm90";
+  kernel.unsupported = cuda::attention_prefill_sm90_unsupported;
+  kernel.workspace = cuda::attention_prefill_sm90_workspace;
+  kernel.run = cuda::attention_prefill_sm90;
+  return kernel;
 }
 
 // The data of a call on the device.
@@ -275,6 +286,14 @@ TEST(AttentionDecode, TakesLengthsFromTheDevice) {
 TEST(AttentionPrefill, EqualsFloat64) {
   NIBBLE_NEEDS_CUDA();
   check_all(prefill_kernel(), kLong, {8, 64, 80, 96, 256});
+}
+
+TEST(AttentionPrefillSm90, EqualsFloat64) {
+  NIBBLE_NEEDS_CUDA();
+  int major = 0;
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
+  if (major != 9) GTEST_SKIP() << "no device of compute capability 9";
+  check_all(prefill_sm90_kernel(), kLong, {8, 64, 80, 96});
 }
 
 TEST(Attention, SaysWhatItDoesNotTake) {

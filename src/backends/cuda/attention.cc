@@ -8,6 +8,7 @@
 #include "backends/cuda/kernels/attention_decode.h"
 #include "backends/cuda/kernels/attention_exact.h"
 #include "backends/cuda/kernels/attention_prefill.h"
+#include "backends/cuda/kernels/attention_prefill_sm90.h"
 #include "backends/cuda/kernels/kv_write.h"
 #include "backends/cuda/queue.h"
 
@@ -117,19 +118,36 @@ Support decode_supports(const AttentionArgs& args, const DeviceCaps& caps) {
 
 bool rounds(const DeviceCaps& caps) { return !caps.exact_activations; }
 
-Support prefill_supports(const AttentionArgs& args, const DeviceCaps& caps) {
+// Of the kernels for many rows.
+Support tiles_support(const AttentionArgs& args, const DeviceCaps& caps) {
   if (const Support fast = fast_supports(args, caps); !fast.ok) return fast;
   constexpr std::int64_t kLeastRows = 16;
   const bool long_one = std::ranges::any_of(
       args.sequences, [](const AttentionSequence& s) { return s.q_rows >= kLeastRows; });
-  if (!long_one) return Support::no("few query rows a sequence");
+  return long_one ? Support::yes() : Support::no("few query rows a sequence");
+}
+
+Support prefill_supports(const AttentionArgs& args, const DeviceCaps& caps) {
+  if (const Support tiles = tiles_support(args, caps); !tiles.ok) return tiles;
   return supports<attention_prefill_unsupported>(args, caps);
+}
+
+Support prefill_sm90_supports(const AttentionArgs& args, const DeviceCaps& caps) {
+  if (caps.compute_capability != 90) return Support::no("the device is not of capability 9.0");
+  if (const Support tiles = tiles_support(args, caps); !tiles.ok) return tiles;
+  return supports<attention_prefill_sm90_unsupported>(args, caps);
 }
 
 void run_prefill(const AttentionArgs& args, ExecContext& context) {
   AttentionLaunch launch = launch_of(args, context);
   launch.workspace = context.queue->workspace(attention_prefill_workspace(launch));
   context.queue->launch("attention", launch, attention_prefill);
+}
+
+void run_prefill_sm90(const AttentionArgs& args, ExecContext& context) {
+  AttentionLaunch launch = launch_of(args, context);
+  launch.workspace = context.queue->workspace(attention_prefill_sm90_workspace(launch));
+  context.queue->launch("attention", launch, attention_prefill_sm90);
 }
 
 KvWriteLaunch write_of(const KvWriteArgs& args, ExecContext& context) {
@@ -197,6 +215,7 @@ ImplList<KvWriteArgs> kv_write_impls() {
 
 ImplList<AttentionArgs> attention_impls() {
   static constexpr Impl<AttentionArgs> kImpls[] = {
+      {"prefill_sm90", prefill_sm90_supports, run_prefill_sm90, Arithmetic::kBf16, rounds},
       {"prefill", prefill_supports, run_prefill, Arithmetic::kBf16, rounds},
       {"decode", decode_supports, run_decode, Arithmetic::kBf16, rounds},
       {"exact", exact_supports, run_exact},

@@ -1,0 +1,439 @@
+// A block: 128 query rows of one head. Two warpgroups have 64 rows each, a third loads keys and
+// values, 128 at a time, into two buffers of each.
+//
+// Queries, keys and values lie in shared memory as [columns / 64][128 rows][128 bytes] in the
+// 128-byte swizzle: chunk i (16 bytes) of row r at i ^ (r % 8). In step j a warpgroup starts the
+// scores of keys j, then the sums of values j - 1, and makes weights of the scores while the sums
+// are still being worked on.
+#include <climits>
+
+#include "backends/cuda/device/async_copy.cuh"
+#include "backends/cuda/device/attention_products.cuh"
+#include "backends/cuda/device/attention_rows.cuh"
+#include "backends/cuda/device/launch.cuh"
+#include "backends/cuda/device/mbarrier.cuh"
+#include "backends/cuda/device/mma_m16n8k16.cuh"
+#include "backends/cuda/device/prefill_keys.cuh"
+#include "backends/cuda/kernels/attention_prefill_sm90.h"
+#include "backends/cuda/kernels/kv_unpack.h"
+
+namespace nibble::cuda {
+namespace {
+
+constexpr int kGroupThreads = 128;
+constexpr int kThreads = 3 * kGroupThreads;
+constexpr int kRows = 128;  // of queries in a block
+constexpr int kBuffers = 2;
+constexpr int kHalfBytes = 128 * 128;  // 64 columns of a tile
+
+// Shared memory: queries, then kBuffers of keys and of values, then the barriers.
+template <int kDim>
+struct Layout {
+  static constexpr int kTileBytes = kDim / 64 * kHalfBytes;
+  static constexpr int kKeysAt = kTileBytes;
+  static constexpr int kValuesAt = kKeysAt + kBuffers * kTileBytes;
+  static constexpr int kBarriersAt = kValuesAt + kBuffers * kTileBytes;
+  static constexpr int kBarriers = 4 * kBuffers;
+  static constexpr int kBytes = kBarriersAt + 8 * kBarriers;
+  static constexpr int kSharedBytes = kBytes + 1024;  // to begin on 1024 bytes
+};
+
+#if __CUDA_ARCH_FEAT_SM90_ALL
+
+constexpr int kGroupRows = 64;  // of queries of one warpgroup
+constexpr int kKeys = 128;      // of a tile
+constexpr int kConsumerWarps = 8;
+
+// Barriers of a buffer: full once every loading thread has written, empty once every warp has read.
+struct Buffers {
+  std::uint32_t tiles;
+  std::uint32_t full;
+  std::uint32_t empty;
+  int tile_bytes;
+
+  __device__ std::uint32_t tile(int j) const { return tiles + j % kBuffers * tile_bytes; }
+  __device__ std::uint32_t full_at(int j) const { return full + j % kBuffers * 8; }
+  __device__ std::uint32_t empty_at(int j) const { return empty + j % kBuffers * 8; }
+  __device__ static std::uint32_t phase(int j) { return j / kBuffers & 1; }
+};
+
+// Registers of the three warpgroups: 128 * (40 + 2 * 232) is what a block is given.
+__device__ __forceinline__ void take_few_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+}
+__device__ __forceinline__ void take_many_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+}
+
+// Ordinary writes to shared memory of this thread, before products read them.
+__device__ __forceinline__ void publish_to_products() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+__device__ __forceinline__ void meet_group(int group) {
+  asm volatile("bar.sync %0, %1;" ::"r"(group + 1), "n"(kGroupThreads) : "memory");
+}
+
+// The loading warpgroup: this thread's chunks of each tile.
+template <int kDim>
+class Loader {
+  static constexpr int kChunks = kDim / 8;  // of a row
+  static constexpr int kRowsAtOnce = kGroupThreads / kChunks;
+
+ public:
+  __device__ Loader(const Bf16Rows& rows, const KeyRange& keys) : rows_(rows), keys_(keys) {
+    const int thread = static_cast<int>(threadIdx.x) % kGroupThreads;
+    const int chunk = thread % kChunks;
+    row_ = thread / kChunks;
+    from_ = chunk * 16;
+    to_ = chunk / 8 * kHalfBytes + row_ * 128 + (chunk % 8 ^ row_ % 8) * 16;
+    exists_ = chunk * 8 < rows.columns;
+  }
+
+  // Loads all tiles. A tile is published once the next one has been asked for.
+  __device__ void run(const Buffers& k, const Buffers& v, int tiles) const {
+    for (int j = 0; j < tiles; ++j) {
+      if (j >= kBuffers) wait_barrier(k.empty_at(j), Buffers::phase(j) ^ 1);
+      request(k.tile(j), rows_.k, rows_.k_stride, j);
+      if (j > 0) publish<1>(v.full_at(j - 1));
+      if (j >= kBuffers) wait_barrier(v.empty_at(j), Buffers::phase(j) ^ 1);
+      request(v.tile(j), rows_.v, rows_.v_stride, j);
+      publish<1>(k.full_at(j));
+    }
+    publish<0>(v.full_at(tiles - 1));
+  }
+
+ private:
+  // Rows beyond the last key are replaced by it; their scores are masked.
+  __device__ void request(std::uint32_t to, const std::uint8_t* from, std::int64_t stride,
+                          int j) const {
+    const int first = keys_.begin + j * kKeys + row_;
+#pragma unroll
+    for (int i = 0; i < kKeys / kRowsAtOnce; ++i) {
+      const std::int64_t key = min(first + i * kRowsAtOnce, keys_.end - 1);
+      copy_async<16>(to + to_ + i * kRowsAtOnce * 128, from + key * stride + from_, exists_);
+    }
+    end_copy_group();
+  }
+
+  template <int kPending>
+  __device__ static void publish(std::uint32_t barrier) {
+    wait_for_copies<kPending>();
+    publish_to_products();
+    arrive(barrier);
+  }
+
+  Bf16Rows rows_;
+  KeyRange keys_;
+  int row_;
+  int from_;
+  int to_;
+  bool exists_;
+};
+
+// A warpgroup with 64 query rows. A lane has rows lane / 4 and 8 more of its warp's 16, columns 8 i
+// + 2 (lane % 4) and the next of scores and sums.
+template <int kDim, bool kPlain>
+class Group {
+ public:
+  __device__ Group(const AttentionLaunch& args, const DeviceSequence& sequence, int first_row,
+                   int head, std::uint32_t queries)
+      : queries_(queries), softcap_(args.softcap) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int warp = static_cast<int>(threadIdx.x) / 32 % 4;
+    scale_ = args.scale * (args.softcap > 0 ? 1 : kLog2E);
+    slope_ = args.alibi_slopes != nullptr ? args.alibi_slopes[head] * kLog2E : 0;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const KeyRange keys =
+          visible_keys(args, sequence, first_row + 16 * warp + 8 * half + lane / 4);
+      begin_[half] = keys.begin;
+      end_[half] = keys.end;
+    }
+    all_.begin = visible_keys(args, sequence, first_row + kGroupRows - 1).begin;
+    all_.end = visible_keys(args, sequence, first_row).end;
+  }
+
+  // All tiles, the first of which begins with key `first`.
+  __device__ void run(const Buffers& k, const Buffers& v, int first, int tiles) {
+    float scores[kKeys / 2];
+    wait_barrier(k.full_at(0), 0);
+    start_scores(k.tile(0), scores);
+    wait_products<0>();
+    pin(scores);
+    release(k.empty_at(0));
+    float factor[2];
+    weigh(scores, first, factor);
+    std::uint32_t weights[kKeys / 4];
+    pack(scores, weights);
+    for (int j = 1; j < tiles; ++j) {
+      wait_barrier(k.full_at(j), Buffers::phase(j));
+      start_scores(k.tile(j), scores);
+      wait_barrier(v.full_at(j - 1), Buffers::phase(j - 1));
+      start_sums(v.tile(j - 1), weights);
+      wait_products<1>();
+      pin(scores);
+      release(k.empty_at(j));
+      weigh(scores, first + j * kKeys, factor);
+      wait_products<0>();
+      pin(sums_);
+      release(v.empty_at(j - 1));
+#pragma unroll
+      for (int i = 0; i < kDim / 2; ++i) sums_[i] *= factor[i / 2 % 2];
+      pack(scores, weights);
+    }
+    wait_barrier(v.full_at(tiles - 1), Buffers::phase(tiles - 1));
+    start_sums(v.tile(tiles - 1), weights);
+    wait_products<0>();
+    pin(sums_);
+  }
+
+  __device__ void write(const AttentionLaunch& args, const DeviceSequence& sequence, int first_row,
+                        int head) const {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int warp = static_cast<int>(threadIdx.x) / 32 % 4;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float weight = weight_[half];
+      weight += __shfl_xor_sync(0xffffffffu, weight, 1);
+      weight += __shfl_xor_sync(0xffffffffu, weight, 2);
+      const float inverse = largest_[half] == -INFINITY ? 0 : 1 / weight;
+      const std::int64_t t = first_row + 16 * warp + 8 * half + lane / 4;
+      if (t >= sequence.q_rows) continue;
+      float* out = args.out + (sequence.q_begin + t) * args.out_stride +
+                   static_cast<std::int64_t>(head) * args.head_dim;
+#pragma unroll
+      for (int n = 0; n < kDim / 8; ++n) {
+        const int d = 8 * n + lane % 4 * 2;
+        if (d >= args.head_dim) continue;
+        out[d] = sums_[4 * n + 2 * half] * inverse;
+        out[d + 1] = sums_[4 * n + 2 * half + 1] * inverse;
+      }
+    }
+  }
+
+ private:
+  __device__ void start_scores(std::uint32_t keys, float (&scores)[kKeys / 2]) const {
+    pin(scores);
+    fence_products();
+#pragma unroll
+    for (int s = 0; s < kDim / 16; ++s) {
+      const std::uint32_t at = s / 4 * kHalfBytes + s % 4 * 32;
+      multiply_scores(scores, swizzled_descriptor(queries_ + at), swizzled_descriptor(keys + at),
+                      s > 0);
+    }
+    commit_products();
+  }
+
+  __device__ void start_sums(std::uint32_t values, const std::uint32_t (&weights)[kKeys / 4]) {
+    pin(sums_);
+    fence_products();
+#pragma unroll
+    for (int s = 0; s < kKeys / 16; ++s) {
+      multiply_values(sums_, weights + 4 * s, values_descriptor(values + s * 2048, kHalfBytes));
+    }
+    commit_products();
+  }
+
+  // Once for each warp that has read the buffer.
+  __device__ static void release(std::uint32_t barrier) {
+    if (threadIdx.x % 32 == 0) arrive(barrier);
+  }
+
+  // Scores to weights relative to the largest so far; `factor` is for what was summed before.
+  __device__ void weigh(float (&scores)[kKeys / 2], int first, float (&factor)[2]) {
+    if constexpr (!kPlain) bias(scores, first);
+    if (first < all_.begin || first + kKeys > all_.end) mask(scores, first);
+    const float unit = kPlain ? scale_ : 1;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float most = largest_[half];
+#pragma unroll
+      for (int n = 0; n < kKeys / 8; ++n) {
+        most = fmaxf(most, fmaxf(scores[4 * n + 2 * half], scores[4 * n + 2 * half + 1]));
+      }
+      most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
+      most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
+      const float base = most == -INFINITY ? 0 : most * unit;
+      factor[half] = power_of_2(largest_[half] * unit - base);
+      largest_[half] = most;
+      float weight = weight_[half] * factor[half];
+#pragma unroll
+      for (int n = 0; n < kKeys / 8; ++n) {
+#pragma unroll
+        for (int i = 4 * n + 2 * half; i < 4 * n + 2 * half + 2; ++i) {
+          scores[i] = power_of_2(fmaf(scores[i], unit, -base));
+          weight += scores[i];
+        }
+      }
+      weight_[half] = weight;
+    }
+  }
+
+  // Products to scores in units of log 2.
+  __device__ void bias(float (&scores)[kKeys / 2], int first) const {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+#pragma unroll
+    for (int i = 0; i < kKeys / 2; ++i) {
+      float x = scores[i] * scale_;
+      if (softcap_ > 0) x = capped(x, softcap_, 1 / softcap_) * kLog2E;
+      const int key = first + i / 4 * 8 + lane % 4 * 2 + i % 2;
+      scores[i] = fmaf(slope_, static_cast<float>(key), x);
+    }
+  }
+
+  __device__ void mask(float (&scores)[kKeys / 2], int first) const {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+#pragma unroll
+    for (int i = 0; i < kKeys / 2; ++i) {
+      const int key = first + i / 4 * 8 + lane % 4 * 2 + i % 2;
+      const int half = i / 2 % 2;
+      if (key < begin_[half] || key >= end_[half]) scores[i] = -INFINITY;
+    }
+  }
+
+  // Weights as fragments of A: 16 keys are four registers.
+  __device__ static void pack(const float (&scores)[kKeys / 2],
+                              std::uint32_t (&weights)[kKeys / 4]) {
+#pragma unroll
+    for (int i = 0; i < kKeys / 4; ++i) {
+      weights[i] = Bf16Pairs::pack(scores[2 * i], scores[2 * i + 1]);
+    }
+  }
+
+  std::uint32_t queries_;  // of the group's rows
+  float softcap_;
+  float scale_;
+  float slope_;
+  KeyRange all_;  // keys that every row sees
+  int begin_[2];
+  int end_[2];
+  float largest_[2] = {-INFINITY, -INFINITY};
+  float weight_[2] = {};
+  float sums_[kDim / 2] = {};
+};
+
+// Rounds the queries of a warpgroup's rows to bf16 in shared memory.
+template <int kDim>
+__device__ void store_queries(const AttentionLaunch& args, const DeviceSequence& sequence,
+                              int first_row, int head, std::uint8_t* to) {
+  constexpr int kVectors = kDim / 4;  // of a row: a thread's loads of four floats
+  const int thread = static_cast<int>(threadIdx.x) % kGroupThreads;
+  const int d = thread % kVectors * 4;
+#pragma unroll 8
+  for (int r = thread / kVectors; r < kGroupRows; r += kGroupThreads / kVectors) {
+    const std::int64_t t = first_row + r;
+    float4 x{};
+    if (t < sequence.q_rows && d < args.head_dim) {
+      x = *reinterpret_cast<const float4*>(args.q + (sequence.q_begin + t) * args.q_row_stride +
+                                           head * args.q_head_stride + d);
+    }
+    const int chunk = d / 8 % 8 ^ r % 8;
+    *reinterpret_cast<uint2*>(to + d / 64 * kHalfBytes + r * 128 + chunk * 16 + d % 8 * 2) =
+        make_uint2(Bf16Pairs::pack(x.x, x.y), Bf16Pairs::pack(x.z, x.w));
+  }
+}
+
+#endif
+
+template <int kDim, bool kPlain>
+__global__ void __launch_bounds__(kThreads, 1)
+    attend_sm90(const __grid_constant__ AttentionLaunch args) {
+#if __CUDA_ARCH_FEAT_SM90_ALL
+  using L = Layout<kDim>;
+  extern __shared__ std::uint8_t unaligned[];
+  wait_for_kernel_ahead();
+  let_next_kernel_start();
+  const DeviceSequence sequence = args.sequences[blockIdx.z];
+  const int head = static_cast<int>(blockIdx.x);
+  // Blocks of the last rows first: with a causal mask they have the most keys.
+  const int first_row = static_cast<int>(gridDim.y - 1 - blockIdx.y) * kRows;
+  if (first_row >= sequence.q_rows) return;
+  const int last_row = min(first_row + kRows, static_cast<int>(sequence.q_rows)) - 1;
+  const KeyRange keys = visible_keys(args, sequence, first_row, last_row);
+  const int tiles = max(0, keys.end - keys.begin + kKeys - 1) / kKeys;
+
+  std::uint8_t* shared = unaligned + (1024 - shared_address(unaligned) % 1024) % 1024;
+  const std::uint32_t base = shared_address(shared);
+  const std::uint32_t barriers = base + L::kBarriersAt;
+  const Buffers k{base + L::kKeysAt, barriers, barriers + 8 * kBuffers, L::kTileBytes};
+  const Buffers v{base + L::kValuesAt, barriers + 16 * kBuffers, barriers + 24 * kBuffers,
+                  L::kTileBytes};
+  if (threadIdx.x == 0) {
+    for (int j = 0; j < kBuffers; ++j) {
+      init_barrier(k.full_at(j), kGroupThreads);
+      init_barrier(v.full_at(j), kGroupThreads);
+      init_barrier(k.empty_at(j), kConsumerWarps);
+      init_barrier(v.empty_at(j), kConsumerWarps);
+    }
+    publish_barriers();
+  }
+  __syncthreads();
+  const int group = static_cast<int>(threadIdx.x) / kGroupThreads - 1;
+  if (group < 0) {
+    take_few_registers();
+    const int kv_head = head / (args.heads / args.kv_heads);
+    const Bf16Rows rows = find_rows(args, static_cast<int>(blockIdx.z), kv_head, kDim);
+    if (tiles > 0) Loader<kDim>(rows, keys).run(k, v, tiles);
+  } else {
+    take_many_registers();
+    const int row = first_row + group * kGroupRows;
+    store_queries<kDim>(args, sequence, row, head, shared + group * kGroupRows * 128);
+    publish_to_products();
+    meet_group(group);
+    Group<kDim, kPlain> rows(args, sequence, row, head, base + group * kGroupRows * 128);
+    if (tiles > 0) rows.run(k, v, keys.begin, tiles);
+    rows.write(args, sequence, row, head);
+  }
+#else
+  __trap();
+#endif
+}
+
+template <int kDim>
+cudaError_t start(const AttentionLaunch& args, cudaStream_t stream) {
+  LaunchShape shape;
+  shape.grid = dim3(static_cast<unsigned>(args.heads),
+                    static_cast<unsigned>((args.max_q_rows + kRows - 1) / kRows),
+                    static_cast<unsigned>(args.sequence_count));
+  shape.block = dim3(kThreads);
+  shape.shared_bytes = Layout<kDim>::kSharedBytes;
+  shape.dependent = args.dependent_launch;
+  const bool plain = args.softcap <= 0 && args.alibi_slopes == nullptr && args.scale > 0;
+  return plain ? launch(attend_sm90<kDim, true>, shape, stream, args)
+               : launch(attend_sm90<kDim, false>, shape, stream, args);
+}
+
+}  // namespace
+
+const char* attention_prefill_sm90_unsupported(const AttentionLaunch& args) {
+  if (args.head_dim < 8 || args.head_dim > 128 || args.head_dim % 8 != 0) {
+    return "head_dim is no multiple of 8 up to 128";
+  }
+  if (args.kv_heads < 1 || args.heads % args.kv_heads != 0) return "heads that kv_heads divide not";
+  if (args.q_row_stride % 4 != 0 || args.q_head_stride % 4 != 0 ||
+      reinterpret_cast<std::uintptr_t>(args.q) % 16 != 0) {
+    return "queries that do not lie on 16 bytes";
+  }
+  if (args.max_q_rows / kRows > 65534 || args.sequence_count > 65535) {
+    return "more than 65535 sequences or blocks of query rows";
+  }
+  if (args.max_kv_rows > INT_MAX / 2) return "2^30 keys";
+  return nullptr;
+}
+
+std::size_t attention_prefill_sm90_workspace(const AttentionLaunch& args) {
+  return args.kv_type == KvType::kBF16 ? 0 : kv_unpack_bytes(args);
+}
+
+cudaError_t attention_prefill_sm90(const AttentionLaunch& args, cudaStream_t stream) {
+  if (attention_prefill_sm90_unsupported(args) != nullptr) return cudaErrorInvalidValue;
+  if (args.sequence_count == 0 || args.max_q_rows == 0) return cudaSuccess;
+  if (args.kv_type != KvType::kBF16) {
+    const cudaError_t error = kv_unpack(args, stream);
+    if (error != cudaSuccess) return error;
+  }
+  return args.head_dim > 64 ? start<128>(args, stream) : start<64>(args, stream);
+}
+
+}  // namespace nibble::cuda
