@@ -18,7 +18,8 @@ struct AttentionRounding {
   bool queries_bf16 = false;
   bool queries_f16 = false;  // after division by a power of two
   bool rows_bf16 = false;
-  double weights = 0;  // unit roundoff of the softmax's weights
+  double weights = 0;        // unit roundoff of the softmax's weights
+  double least_weights = 0;  // and their largest error near zero, relative to the largest weight
 };
 
 struct SequenceShape {
@@ -134,7 +135,7 @@ inline DecodedRows decode_rows(const AttentionData& data, const std::vector<std:
       const KvScale stored = kv_row_scale(row);
       const auto scale = static_cast<double>(stored.scale);
       const bool bytes = c.kv_type == KvType::kInt8;
-      span = std::abs(static_cast<double>(stored.offset)) + (bytes ? 256 : 144) * scale;
+      span = std::abs(static_cast<double>(stored.offset)) + (bytes ? 1280 : 32) * scale;
       steps = (bytes ? 255 : 15) * scale;
     }
     decoded.steps.push_back(steps);
@@ -214,6 +215,7 @@ inline AttentionRow attend_row(const AttentionData& data, const AttentionRoundin
                                       ? values.steps[static_cast<std::size_t>(j)]
                                       : std::abs(x);
       row.out[at] += p * x;
+      row.bound[at] += how.least_weights * rounded_part;
       // Two scores' errors meet in a weight; exp and the running sums cost a few units more.
       row.bound[at] +=
           p * (how.weights * rounded_part +

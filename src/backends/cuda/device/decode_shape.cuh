@@ -6,6 +6,8 @@
 namespace nibble::cuda {
 
 inline constexpr int kDecodeWarps = 4;
+inline constexpr int kSmBytes = 228 * 1024;      // shared memory of a multiprocessor (Hopper)
+inline constexpr int kBlockOverhead = 2 * 1024;  // what a block takes besides its queues
 
 // kDim: head_dim rounded up to 64, 128 or 256. kRowTiles: query rows of a block, in eights.
 //
@@ -14,7 +16,7 @@ inline constexpr int kDecodeWarps = 4;
 template <KvType kType, int kDim, int kRowTiles>
 struct DecodeShape {
   using Traits = KvTraits<kType>;
-  using Pairs = typename PairsOf<kType>::Type;
+  using Pairs = typename Traits::Pairs;
   static constexpr int kRows = 8 * kRowTiles;
   static constexpr int kSubtiles = Traits::kCodes ? 2 : 1;  // of 16 keys
   static constexpr int kKeys = 16 * kSubtiles;
@@ -46,17 +48,19 @@ struct DecodeShape {
   static constexpr int kValuesAt = kKeys * kRowBytes;
   static constexpr int kHeadersAt = 2 * kKeys * kRowBytes;
   static constexpr int kStepBytes = kHeadersAt + 2 * kKeys * Traits::kHeader;
-  static constexpr int kSteps = 104 * 1024 / (kDecodeWarps * kStepBytes) < 2
-                                    ? 2
-                                    : (104 * 1024 / (kDecodeWarps * kStepBytes) > 6
-                                           ? 6
-                                           : 104 * 1024 / (kDecodeWarps * kStepBytes));
+  // Integer rows take more instructions for their bytes, and so more warps.
+  static constexpr int kWantedBlocks = kType == KvType::kInt4 ? 4 : kType == KvType::kInt8 ? 3 : 2;
+  static constexpr int kBlocks = kRowTiles > 1 || kDim > 128 ? 2 : kWantedBlocks;  // registers
+  static constexpr int kRoomForSteps =
+      (kSmBytes / kBlocks - kBlockOverhead) / (kDecodeWarps * kStepBytes);
+  static constexpr int kSteps = kRoomForSteps < 2 ? 2 : kRoomForSteps > 5 ? 5 : kRoomForSteps;
   // What the warps hand over at the end: sums, largest score and weight of each row.
   static constexpr int kResultFloats = kRows * (kDim + 2);
   static constexpr int kQueueBytes = kDecodeWarps * kSteps * kStepBytes;
   static constexpr int kResultBytes = kDecodeWarps * kResultFloats * 4;
   static constexpr int kSharedBytes = kQueueBytes > kResultBytes ? kQueueBytes : kResultBytes;
-  static constexpr int kBlocksPerSm = 227 * 1024 / (kSharedBytes + 1024);
+  static constexpr int kBlocksPerSm =
+      kSmBytes / (kSharedBytes + kBlockOverhead) < kBlocks ? 1 : kBlocks;
 };
 
 }  // namespace nibble::cuda

@@ -25,6 +25,7 @@ struct DecodeKeys {
   int end;  // keys from here on are not read
   int head_dim;
 };
+inline constexpr float kLeastUnit = 0x1p-126f;
 
 // A row's factors of a lane's two columns of each row tile.
 struct DecodeColumn {
@@ -68,21 +69,28 @@ class DecodeWarp {
     constexpr int kRowsAtOnce = 32 / Shape::kRowPieces;
     const int piece = lane_ % Shape::kRowPieces;
     const bool exists = piece * Shape::kKeyElements < keys_.head_dim;
-    const int from = Shape::Traits::kHeader + piece * Shape::kKeyBytes;
+    const int last = keys_.end - 1 - first;  // keys beyond are replaced by it; they get no weight
+    const std::uint8_t* k = keys_.k + first * keys_.k_stride;
+    const std::uint8_t* v = keys_.v + first * keys_.v_stride;
+    const unsigned k_stride = static_cast<unsigned>(keys_.k_stride);
+    const unsigned v_stride = static_cast<unsigned>(keys_.v_stride);
+    const unsigned from = Shape::Traits::kHeader + piece * Shape::kKeyBytes;
 #pragma unroll
     for (int r = 0; r < Shape::kKeys; r += kRowsAtOnce) {
       const int row = r + lane_ / Shape::kRowPieces;
+      const unsigned source = min(row, last);
       const std::uint32_t to = at + row * Shape::kRowBytes;
       copy_async<Shape::kKeyBytes>(to + (piece ^ Shape::key_swizzle(row)) * Shape::kKeyBytes,
-                                   key_row(first + row) + from, exists);
+                                   k + (source * k_stride + from), exists);
       copy_async<Shape::kKeyBytes>(
           to + Shape::kValuesAt + (piece ^ Shape::value_swizzle(row)) * Shape::kKeyBytes,
-          value_row(first + row) + from, exists);
+          v + (source * v_stride + from), exists);
     }
     if constexpr (kCodes) {
       static_assert(Shape::kKeys == 32, "a lane copies the header of one key and one value");
-      copy_async<8>(at + Shape::kHeadersAt + lane_ * 8, key_row(first + lane_), true);
-      copy_async<8>(at + Shape::kHeadersAt + (32 + lane_) * 8, value_row(first + lane_), true);
+      const unsigned source = min(lane_, last);
+      copy_async<8>(at + Shape::kHeadersAt + lane_ * 8, k + source * k_stride, true);
+      copy_async<8>(at + Shape::kHeadersAt + (32 + lane_) * 8, v + source * v_stride, true);
     }
   }
 
@@ -92,6 +100,7 @@ class DecodeWarp {
     float scores[Shape::kSubtiles][kRowTiles][4] = {};
     multiply_keys(at, scores);
     weigh(at, first, scores);
+    if constexpr (kCodes) grow_unit(at);
     multiply_values(at, scores);
   }
 
@@ -109,8 +118,8 @@ class DecodeWarp {
         if constexpr (kCodes) {
 #pragma unroll
           for (int m = 0; m < kDim / 16; ++m) {
-            sums[m][t][i] += offset_[t][i];
-            sums[m][t][i + 2] += offset_[t][i];
+            sums[m][t][i] = fmaf(sums[m][t][i], unit_, offset_[t][i]);
+            sums[m][t][i + 2] = fmaf(sums[m][t][i + 2], unit_, offset_[t][i]);
           }
         }
       }
@@ -131,14 +140,6 @@ class DecodeWarp {
   float sums[kDim / 16][kRowTiles][4];
 
  private:
-  // Keys at or beyond the end are replaced by the last one; their scores are masked.
-  __device__ const std::uint8_t* key_row(int key) const {
-    return keys_.k + min(key, keys_.end - 1) * keys_.k_stride;
-  }
-  __device__ const std::uint8_t* value_row(int key) const {
-    return keys_.v + min(key, keys_.end - 1) * keys_.v_stride;
-  }
-
   __device__ void multiply_keys(const std::uint8_t* at,
                                 float (&scores)[Shape::kSubtiles][kRowTiles][4]) const {
     constexpr int kBytes = Shape::kKeyBytes;
@@ -224,6 +225,25 @@ class DecodeWarp {
     if (__any_sync(0xffffffffu, grew)) shrink(factor);
   }
 
+  // Weights times scales must fit f16: they are divided by a power of two near the largest scale.
+  __device__ void grow_unit(const std::uint8_t* at) {
+    const auto* headers = reinterpret_cast<const float2*>(at + Shape::kHeadersAt);
+    const std::uint32_t mine = __float_as_uint(headers[Shape::kKeys + lane_].x) & 0x7f800000u;
+    const float unit = __uint_as_float(__reduce_max_sync(0xffffffffu, mine));
+    if (unit <= unit_) return;
+    const float factor = unit_ / unit;
+    unit_ = unit;
+    inverse_unit_ = 1 / unit;
+#pragma unroll
+    for (int t = 0; t < kRowTiles; ++t) {
+#pragma unroll
+      for (int m = 0; m < kDim / 16; ++m) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) sums[m][t][i] *= factor;
+      }
+    }
+  }
+
   __device__ void shrink(const float (&factor)[kRowTiles][2]) {
 #pragma unroll
     for (int t = 0; t < kRowTiles; ++t) {
@@ -241,10 +261,12 @@ class DecodeWarp {
   // into the weight and the offset, with the weight as it was rounded, into a sum of its own.
   __device__ std::uint32_t fragment(const float* weights, float2 header, float (&offset)[2]) const {
     if constexpr (!kCodes) return transpose_8x8(Pairs::pack(weights[0], weights[1]));
-    const std::uint32_t pair = Pairs::pack(weights[0] * header.x, weights[1] * header.x);
+    const float scale = header.x * inverse_unit_;
+    const float zero = Shape::Traits::kZero * unit_;
+    const std::uint32_t pair = Pairs::pack(weights[0] * scale, weights[1] * scale);
     const float2 rounded = Pairs::unpack(pair);
-    offset[0] += fmaf(weights[0], header.y, rounded.x * Shape::Traits::kZero);
-    offset[1] += fmaf(weights[1], header.y, rounded.y * Shape::Traits::kZero);
+    offset[0] += fmaf(weights[0], header.y, rounded.x * zero);
+    offset[1] += fmaf(weights[1], header.y, rounded.y * zero);
     return transpose_8x8(pair);
   }
 
@@ -292,6 +314,8 @@ class DecodeWarp {
   int lane_;
   float softcap_;
   float offset_[kRowTiles][2];
+  float unit_ = kLeastUnit;  // of the sums of codes
+  float inverse_unit_ = 1 / kLeastUnit;
 };
 
 }  // namespace nibble::cuda

@@ -87,7 +87,7 @@ __device__ void load_queries(const DecodeLaunch& launch, const DeviceSequence& s
       }
     }
     float unit = 1;  // a power of two that brings f16 queries to below 2
-    if constexpr (kType == KvType::kF16) {
+    if constexpr (Shape::Traits::kF16) {
       largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
       largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
       unit = __uint_as_float(max(__float_as_uint(largest) & 0x7f800000u, 0x00800000u));
@@ -164,56 +164,66 @@ struct OthersResults {
 
 // Adds up `count` results of one row (results lie `stride` floats apart) as a warp: this lane's
 // columns 4 * lane + 128 * j, the row's largest score and its weight.
-template <class Shape, int kDim, class Source>
+template <class Shape, int kDim, class Source, int kBatch>
 struct RowSum {
   static constexpr int kVectors = (kDim + 127) / 128;
   float4 sums[kVectors] = {};
   float largest = -INFINITY;
   float weight = 0;
 
+  // All loads of a batch are under way before the first is needed: the results of other blocks come
+  // from the L2 cache.
   __device__ void add_up(const float* results, int count, std::int64_t stride, int row) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     const float* tops = results + Shape::kRows * kDim + row;
-    for (int i = lane; i < count; i += 32)
-      largest = fmaxf(largest, Source::load(tops + i * stride));
-    largest = warp_max(largest);
-    const float base = largest == -INFINITY ? 0 : largest;
-    for (int first = 0; first < count; first += 32) {
-      float factor = 0;
-      if (first + lane < count) {
-        const float* top = tops + (first + lane) * stride;
-        factor = power_of_2(Source::load(top) - base);
-        weight += factor * Source::load(top + Shape::kRows);
-      }
-      const float* from = results + first * stride + row * kDim + 4 * lane;
-      const int some = min(32, count - first);
-#pragma unroll 16
-      for (int i = 0; i < some; ++i) {
-        const float f = __shfl_sync(0xffffffffu, factor, i);
+    const float* from = results + row * kDim + 4 * lane;
+    for (int first = 0; first < count; first += kBatch) {
+      const int mine = first + lane % kBatch;
+      const bool exists = lane < kBatch && mine < count;
+      const float top = exists ? Source::load(tops + mine * stride) : -INFINITY;
+      const float part = exists ? Source::load(tops + mine * stride + Shape::kRows) : 0;
+      float4 x[kBatch][kVectors];
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {
 #pragma unroll
         for (int j = 0; j < kVectors; ++j) {
-          if (kDim < 128 && 4 * lane >= kDim) continue;
-          const float4 x =
-              Source::load(reinterpret_cast<const float4*>(from + i * stride + 128 * j));
-          sums[j].x = fmaf(f, x.x, sums[j].x);
-          sums[j].y = fmaf(f, x.y, sums[j].y);
-          sums[j].z = fmaf(f, x.z, sums[j].z);
-          sums[j].w = fmaf(f, x.w, sums[j].w);
+          const bool inside = first + i < count && 128 * j + 4 * lane < kDim;
+          const float* at = from + (first + i) * stride + 128 * j;
+          x[i][j] = inside ? Source::load(reinterpret_cast<const float4*>(at)) : float4{};
         }
       }
+      const float most = fmaxf(largest, warp_max(top));
+      const float base = most == -INFINITY ? 0 : most;
+      const float before = power_of_2(largest - base);
+      const float factor = power_of_2(top - base);
+      largest = most;
+      weight = fmaf(weight, before, warp_sum(factor * part));
+#pragma unroll
+      for (int j = 0; j < kVectors; ++j) {
+        float4 sum = sums[j];
+        sum = {sum.x * before, sum.y * before, sum.z * before, sum.w * before};
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+          const float f = __shfl_sync(0xffffffffu, factor, i);
+          sum.x = fmaf(f, x[i][j].x, sum.x);
+          sum.y = fmaf(f, x[i][j].y, sum.y);
+          sum.z = fmaf(f, x[i][j].z, sum.z);
+          sum.w = fmaf(f, x[i][j].w, sum.w);
+        }
+        sums[j] = sum;
+      }
     }
-    weight = warp_sum(weight);
   }
 };
 
 // Adds up results row by row, a warp a row, and writes them as rows of `out`.
-template <class Shape, int kDim, class Source>
+template <class Shape, int kDim, class Source, int kBatch>
 __device__ void write_rows(const DecodeLaunch& launch, const DeviceSequence& sequence,
                            const BlockWork& work, const float* results, int count,
                            std::int64_t stride) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   for (int row = static_cast<int>(threadIdx.x) / 32; row < work.rows; row += kDecodeWarps) {
-    RowSum<Shape, kDim, Source> sum;
+    RowSum<Shape, kDim, Source, kBatch> sum;
     sum.add_up(results, count, stride, row);
     const int r = work.first_row + row;
     const std::int64_t head = work.kv_head * launch.group + r % launch.group;
@@ -238,7 +248,7 @@ template <class Shape, int kDim>
 __device__ void write_partial(const BlockWork& work, const float* results, float* to) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   for (int row = static_cast<int>(threadIdx.x) / 32; row < work.rows; row += kDecodeWarps) {
-    RowSum<Shape, kDim, OwnResults> sum;
+    RowSum<Shape, kDim, OwnResults, kDecodeWarps> sum;
     sum.add_up(results, kDecodeWarps, Shape::kResultFloats, row);
 #pragma unroll
     for (int j = 0; j < sum.kVectors; ++j) {
@@ -253,7 +263,8 @@ __device__ void write_partial(const BlockWork& work, const float* results, float
 }
 
 template <KvType kType, int kDim, int kRowTiles>
-__global__ void __launch_bounds__(kThreads, 2) attend(const __grid_constant__ DecodeLaunch launch) {
+__global__ void __launch_bounds__(kThreads, DecodeShape<kType, kDim, kRowTiles>::kBlocks)
+    attend(const __grid_constant__ DecodeLaunch launch) {
   using Shape = DecodeShape<kType, kDim, kRowTiles>;
   using Warp = DecodeWarp<Shape, kType>;
   extern __shared__ __align__(128) std::uint8_t shared[];
@@ -302,25 +313,24 @@ __global__ void __launch_bounds__(kThreads, 2) attend(const __grid_constant__ De
   store_warp<Shape>(warp, results + index * Shape::kResultFloats);
   __syncthreads();
   if (work.parts == 1) {
-    write_rows<Shape, kDim, OwnResults>(launch, sequence, work, results, kDecodeWarps,
-                                        Shape::kResultFloats);
+    write_rows<Shape, kDim, OwnResults, kDecodeWarps>(launch, sequence, work, results, kDecodeWarps,
+                                                      Shape::kResultFloats);
     return;
   }
   float* parts = launch.partial +
                  static_cast<std::int64_t>(work.item) * launch.plan.parts * Shape::kResultFloats;
   write_partial<Shape, kDim>(work, results, parts + part * Shape::kResultFloats);
-  __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) {
-    const auto parts_before =
-        atomicInc(launch.counters + work.item, static_cast<unsigned>(work.parts - 1));
-    last = parts_before == static_cast<unsigned>(work.parts - 1);
+    __threadfence();  // of all threads' results: the barrier came first
+    const auto others = static_cast<unsigned>(work.parts - 1);
+    last = atomicInc(launch.counters + work.item, others) == others;
+    __threadfence();
   }
   __syncthreads();
   if (!last) return;
-  __threadfence();
-  write_rows<Shape, kDim, OthersResults>(launch, sequence, work, parts, work.parts,
-                                         Shape::kResultFloats);
+  write_rows<Shape, kDim, OthersResults, 16>(launch, sequence, work, parts, work.parts,
+                                             Shape::kResultFloats);
 }
 
 // The instantiation for a call, and its sizes.
