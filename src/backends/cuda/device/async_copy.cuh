@@ -38,6 +38,12 @@ __device__ __forceinline__ void copy_async(std::uint32_t to, const void* from, b
                : "memory");
 }
 
+// 16 bytes of which the first `count` (0 to 16) are read, the rest zeros.
+__device__ __forceinline__ void copy_16_async(std::uint32_t to, const void* from, int count) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(count)
+               : "memory");
+}
+
 // Ends a group of copies of this thread; an empty group counts too.
 __device__ __forceinline__ void end_copy_group() {
   asm volatile("cp.async.commit_group;" ::: "memory");

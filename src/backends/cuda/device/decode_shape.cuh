@@ -11,8 +11,7 @@ inline constexpr int kBlockOverhead = 2 * 1024;  // what a block takes besides i
 
 // kDim: head_dim rounded up to 64, 128 or 256. kRowTiles: query rows of a block, in eights.
 //
-// A warp takes kKeys keys a step, through a queue of steps of its own in shared memory. Rows lie
-// there one after the other, without their headers, which come after all rows.
+// A warp takes kKeys keys a step, through a queue of steps of its own in shared memory.
 template <KvType kType, int kDim, int kRowTiles>
 struct DecodeShape {
   using Traits = KvTraits<kType>;
@@ -32,24 +31,23 @@ struct DecodeShape {
   static constexpr int kValuePieces = kRowBytes / (8 * kValueBytes);
   static constexpr int kValueElements = kValueBytes * 8 / Traits::kBits;
 
-  // Piece p of row r lies at place p ^ key_swizzle(r) of its row, or p ^ value_swizzle(r), so that
-  // lanes that read together read from different banks: those of 2 (16-byte pieces) or 4 rows of
-  // keys, and of rows 2c, c < 4, of values.
-  __host__ __device__ static constexpr int key_swizzle(int row) {
-    if (kKeyBytes == 16) return row % 2 * 4;
-    return kRowPieces >= 16 ? row % 4 * 4 : kRowPieces >= 8 ? row / 2 % 2 * 4 : 0;
+  // A step of a warp in shared memory: keys, then values. Integer rows lie there as in the cache.
+  // Of others piece p of row r lies at place p ^ swizzle, so that lanes that read together, those
+  // of two rows of keys and those of rows 2c (c < 4) of values, read from different banks.
+  static constexpr int kPitch = Traits::kHeader + kRowBytes;
+  static constexpr int kValuesAt = kKeys * kPitch;
+  static constexpr int kStepBytes = 2 * kKeys * kPitch;
+  __host__ __device__ static constexpr int key_place(int row, int piece) {
+    const int swizzle = Traits::kCodes ? 0 : row % 2 * 4;
+    return row * kPitch + Traits::kHeader + (piece ^ swizzle) * kKeyBytes;
   }
-  __host__ __device__ static constexpr int value_swizzle(int row) {
-    if (kKeyBytes == 16) return row / 2 % 4 * 2;
-    return kRowPieces >= 16 ? row / 2 % 4 * 4 : kRowPieces >= 8 ? row / 2 % 2 * 4 : 0;
+  __host__ __device__ static constexpr int value_place(int row, int piece) {
+    const int swizzle = Traits::kCodes ? 0 : row / 2 % 4 * 2;
+    return kValuesAt + row * kPitch + Traits::kHeader + (piece ^ swizzle) * kValueBytes;
   }
 
-  // A step of a warp in shared memory: keys, values, headers of keys, headers of values.
-  static constexpr int kValuesAt = kKeys * kRowBytes;
-  static constexpr int kHeadersAt = 2 * kKeys * kRowBytes;
-  static constexpr int kStepBytes = kHeadersAt + 2 * kKeys * Traits::kHeader;
-  // Integer rows take more instructions for their bytes, and so more warps.
-  static constexpr int kWantedBlocks = kType == KvType::kInt4 ? 4 : kType == KvType::kInt8 ? 3 : 2;
+  // Rows of kInt4 take most instructions for their bytes, and so more warps.
+  static constexpr int kWantedBlocks = kType == KvType::kInt4 ? 4 : 2;
   static constexpr int kBlocks = kRowTiles > 1 || kDim > 128 ? 2 : kWantedBlocks;  // registers
   static constexpr int kRoomForSteps =
       (kSmBytes / kBlocks - kBlockOverhead) / (kDecodeWarps * kStepBytes);

@@ -24,6 +24,7 @@ struct DecodeKeys {
   std::int64_t v_stride;
   int end;  // keys from here on are not read
   int head_dim;
+  bool dense;  // integer rows lie one after the other, the first of a step on 16 bytes
 };
 inline constexpr float kLeastUnit = 0x1p-126f;
 
@@ -66,32 +67,13 @@ class DecodeWarp {
   // Lanes copy neighbouring pieces: requests of whole lines are what the L2 cache is fast at.
   __device__ void request(int step, int first) const {
     const std::uint32_t at = shared_address(queue_ + step * Shape::kStepBytes);
-    constexpr int kRowsAtOnce = 32 / Shape::kRowPieces;
-    const int piece = lane_ % Shape::kRowPieces;
-    const bool exists = piece * Shape::kKeyElements < keys_.head_dim;
-    const int last = keys_.end - 1 - first;  // keys beyond are replaced by it; they get no weight
     const std::uint8_t* k = keys_.k + first * keys_.k_stride;
     const std::uint8_t* v = keys_.v + first * keys_.v_stride;
-    const unsigned k_stride = static_cast<unsigned>(keys_.k_stride);
-    const unsigned v_stride = static_cast<unsigned>(keys_.v_stride);
-    const unsigned from = Shape::Traits::kHeader + piece * Shape::kKeyBytes;
-#pragma unroll
-    for (int r = 0; r < Shape::kKeys; r += kRowsAtOnce) {
-      const int row = r + lane_ / Shape::kRowPieces;
-      const unsigned source = min(row, last);
-      const std::uint32_t to = at + row * Shape::kRowBytes;
-      copy_async<Shape::kKeyBytes>(to + (piece ^ Shape::key_swizzle(row)) * Shape::kKeyBytes,
-                                   k + (source * k_stride + from), exists);
-      copy_async<Shape::kKeyBytes>(
-          to + Shape::kValuesAt + (piece ^ Shape::value_swizzle(row)) * Shape::kKeyBytes,
-          v + (source * v_stride + from), exists);
-    }
+    const int rows = keys_.end - first;
     if constexpr (kCodes) {
-      static_assert(Shape::kKeys == 32, "a lane copies the header of one key and one value");
-      const unsigned source = min(lane_, last);
-      copy_async<8>(at + Shape::kHeadersAt + lane_ * 8, k + source * k_stride, true);
-      copy_async<8>(at + Shape::kHeadersAt + (32 + lane_) * 8, v + source * v_stride, true);
+      if (keys_.dense) return request_bytes(at, k, v, rows);
     }
+    request_rows(at, k, v, rows - 1);
   }
 
   // Takes the keys [first, first + kKeys) of a step that has arrived. All lanes together.
@@ -140,6 +122,57 @@ class DecodeWarp {
   float sums[kDim / 16][kRowTiles][4];
 
  private:
+  // Dense rows as bytes, 16 at a time, which pass the L1 cache by.
+  __device__ void request_bytes(std::uint32_t at, const std::uint8_t* k, const std::uint8_t* v,
+                                int rows) const {
+    constexpr int kBytes = Shape::kKeys * Shape::kPitch;
+#pragma unroll
+    for (int i = 0; i < kBytes; i += 512) {
+      const int byte = i + lane_ * 16;
+      if (byte >= kBytes) continue;
+      const int count = min(16, max(0, rows * Shape::kPitch - byte));
+      copy_16_async(at + byte, k + byte, count);
+      copy_16_async(at + Shape::kValuesAt + byte, v + byte, count);
+    }
+  }
+
+  // Row by row. Those beyond `last` are replaced by it; they get no weight.
+  __device__ void request_rows(std::uint32_t at, const std::uint8_t* k, const std::uint8_t* v,
+                               int last) const {
+    constexpr int kRowsAtOnce = 32 / Shape::kRowPieces;
+    const int piece = lane_ % Shape::kRowPieces;
+    const bool exists = piece * Shape::kKeyElements < keys_.head_dim;
+    const auto k_stride = static_cast<unsigned>(keys_.k_stride);
+    const auto v_stride = static_cast<unsigned>(keys_.v_stride);
+    const unsigned from = Shape::Traits::kHeader + piece * Shape::kKeyBytes;
+    // What value_place is for pieces of kKeyBytes.
+    constexpr int kPart = Shape::kKeyBytes / Shape::kValueBytes;
+#pragma unroll
+    for (int r = 0; r < Shape::kKeys; r += kRowsAtOnce) {
+      const int row = r + lane_ / Shape::kRowPieces;
+      const unsigned source = min(row, last);
+      copy_async<Shape::kKeyBytes>(at + Shape::key_place(row, piece),
+                                   k + (source * k_stride + from), exists);
+      copy_async<Shape::kKeyBytes>(at + Shape::value_place(row, piece * kPart),
+                                   v + (source * v_stride + from), exists);
+    }
+    if constexpr (kCodes) {
+      static_assert(Shape::kKeys == 32, "a lane copies the header of one key and one value");
+      const unsigned source = min(lane_, last);
+      const std::uint32_t to = at + lane_ * Shape::kPitch;
+      copy_async<8>(to, k + source * k_stride, true);
+      copy_async<8>(to + Shape::kValuesAt, v + source * v_stride, true);
+    }
+  }
+
+  __device__ static float2 key_header(const std::uint8_t* at, int row) {
+    if constexpr (!kCodes) return float2{};
+    return *reinterpret_cast<const float2*>(at + row * Shape::kPitch);
+  }
+  __device__ static float2 value_header(const std::uint8_t* at, int row) {
+    return key_header(at + Shape::kValuesAt, row);
+  }
+
   __device__ void multiply_keys(const std::uint8_t* at,
                                 float (&scores)[Shape::kSubtiles][kRowTiles][4]) const {
     constexpr int kBytes = Shape::kKeyBytes;
@@ -148,13 +181,12 @@ class DecodeWarp {
     for (int n = 0; n < Shape::kKeyPieces; ++n) {
 #pragma unroll
       for (int sub = 0; sub < Shape::kSubtiles; ++sub) {
-        const int row = lane_ / 4;  // and 8 more, with the same swizzle
-        const std::uint8_t* from = at + (16 * sub + row) * Shape::kRowBytes +
-                                   ((4 * n + lane_ % 4) ^ Shape::key_swizzle(row)) * kBytes;
+        const int row = 16 * sub + lane_ / 4;  // and 8 more, with the same swizzle
+        const std::uint8_t* from = at + Shape::key_place(row, 4 * n + lane_ % 4);
         std::uint32_t low[2 * kProducts];
         std::uint32_t high[2 * kProducts];
         pairs_of_row<kType>(load_piece<kBytes>(from), low);
-        pairs_of_row<kType>(load_piece<kBytes>(from + 8 * Shape::kRowBytes), high);
+        pairs_of_row<kType>(load_piece<kBytes>(from + 8 * Shape::kPitch), high);
 #pragma unroll
         for (int p = 0; p < kProducts; ++p) {
 #pragma unroll
@@ -184,7 +216,6 @@ class DecodeWarp {
   // Products to weights of the softmax, relative to the largest score so far.
   __device__ void weigh(const std::uint8_t* at, int first,
                         float (&scores)[Shape::kSubtiles][kRowTiles][4]) {
-    const auto* headers = reinterpret_cast<const float2*>(at + Shape::kHeadersAt);
     bool grew = false;
     float factor[kRowTiles][2];
 #pragma unroll
@@ -198,7 +229,7 @@ class DecodeWarp {
           for (int half = 0; half < 2; ++half) {
             const int slot = 16 * sub + 8 * half + lane_ / 4;
             float& x = scores[sub][t][2 * half + i];
-            x = score(x, kCodes ? headers[slot] : float2{}, first + slot, columns[t][i]);
+            x = score(x, key_header(at, slot), first + slot, columns[t][i]);
             most = fmaxf(most, x);
           }
         }
@@ -227,8 +258,7 @@ class DecodeWarp {
 
   // Weights times scales must fit f16: they are divided by a power of two near the largest scale.
   __device__ void grow_unit(const std::uint8_t* at) {
-    const auto* headers = reinterpret_cast<const float2*>(at + Shape::kHeadersAt);
-    const std::uint32_t mine = __float_as_uint(headers[Shape::kKeys + lane_].x) & 0x7f800000u;
+    const std::uint32_t mine = __float_as_uint(value_header(at, lane_).x) & 0x7f800000u;
     const float unit = __uint_as_float(__reduce_max_sync(0xffffffffu, mine));
     if (unit <= unit_) return;
     const float factor = unit_ / unit;
@@ -274,13 +304,12 @@ class DecodeWarp {
                                   const float (&weights)[Shape::kSubtiles][kRowTiles][4]) {
     constexpr int kBytes = Shape::kValueBytes;
     constexpr int kElements = Shape::kValueElements;
-    const auto* headers = reinterpret_cast<const float2*>(at + Shape::kHeadersAt) + Shape::kKeys;
 #pragma unroll
     for (int sub = 0; sub < Shape::kSubtiles; ++sub) {
       std::uint32_t b[kRowTiles][2];
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const float2 header = kCodes ? headers[16 * sub + 8 * half + lane_ / 4] : float2{};
+        const float2 header = value_header(at, 16 * sub + 8 * half + lane_ / 4);
 #pragma unroll
         for (int t = 0; t < kRowTiles; ++t) {
           b[t][half] = fragment(&weights[sub][t][2 * half], header, offset_[t]);
@@ -288,15 +317,14 @@ class DecodeWarp {
       }
 #pragma unroll
       for (int n = 0; n < Shape::kValuePieces; ++n) {
-        const int row = lane_ % 4 * 2;  // and 1, 8 and 9 more, with the same swizzle
-        const std::uint8_t* from = at + Shape::kValuesAt + (16 * sub + row) * Shape::kRowBytes +
-                                   ((8 * n + lane_ / 4) ^ Shape::value_swizzle(row)) * kBytes;
+        const int row = 16 * sub + lane_ % 4 * 2;  // and 1, 8 and 9 more, with the same swizzle
+        const std::uint8_t* from = at + Shape::value_place(row, 8 * n + lane_ / 4);
         std::uint32_t low[kElements];
         std::uint32_t high[kElements];
-        pairs_of_rows<kType>(load_piece<kBytes>(from), load_piece<kBytes>(from + Shape::kRowBytes),
+        pairs_of_rows<kType>(load_piece<kBytes>(from), load_piece<kBytes>(from + Shape::kPitch),
                              low);
-        pairs_of_rows<kType>(load_piece<kBytes>(from + 8 * Shape::kRowBytes),
-                             load_piece<kBytes>(from + 9 * Shape::kRowBytes), high);
+        pairs_of_rows<kType>(load_piece<kBytes>(from + 8 * Shape::kPitch),
+                             load_piece<kBytes>(from + 9 * Shape::kPitch), high);
 #pragma unroll
         for (int w = 0; w < kElements / 2; ++w) {
 #pragma unroll

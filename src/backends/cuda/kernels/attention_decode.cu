@@ -14,6 +14,7 @@ namespace {
 
 constexpr int kThreads = 32 * kDecodeWarps;
 constexpr int kMaxDim = 256;
+constexpr int kMostParts = 128;
 
 // How the launch is cut, the same on host and device.
 struct DecodePlan {
@@ -52,6 +53,8 @@ __device__ BlockWork find_work(const DecodeLaunch& launch, const DeviceSequence&
   work.rows = min(Shape::kRows, all_rows - work.first_row);
   work.keys = visible_keys(launch.args, sequence, work.first_row / launch.group,
                            (work.first_row + work.rows - 1) / launch.group);
+  // From an even row on integer rows that lie one after the other begin on 16 bytes.
+  if (Shape::Traits::kCodes) work.keys.begin &= ~1;
   const int count = max(0, work.keys.end - work.keys.begin);
   const int least = kDecodeWarps * Shape::kKeys;
   const int share = (count + launch.plan.parts - 1) / launch.plan.parts;
@@ -60,13 +63,18 @@ __device__ BlockWork find_work(const DecodeLaunch& launch, const DeviceSequence&
   return work;
 }
 
-// Rounds the queries of the block to fragments and fills in what belongs to their rows.
+// The queries of a lane's fragments: of each row tile and 16 elements the two of its first register
+// and the two of its second.
+template <class Warp>
+struct Queries {
+  float values[Warp::kRowTiles][Warp::kDim / 16][4];
+};
+
 template <KvType kType, class Shape, class Warp>
-__device__ void load_queries(const DecodeLaunch& launch, const DeviceSequence& sequence,
-                             const BlockWork& work, Warp* warp) {
+__device__ void fetch_queries(const DecodeLaunch& launch, const DeviceSequence& sequence,
+                              const BlockWork& work, Queries<Warp>* queries) {
   const AttentionLaunch& args = launch.args;
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  constexpr int kSteps = Warp::kDim / 16;
   constexpr int kProducts = Shape::kKeyElements / 4;
 #pragma unroll
   for (int t = 0; t < Warp::kRowTiles; ++t) {
@@ -74,53 +82,90 @@ __device__ void load_queries(const DecodeLaunch& launch, const DeviceSequence& s
     const int row = work.first_row + mine;
     const float* q = args.q + (sequence.q_begin + row / launch.group) * args.q_row_stride +
                      (work.kv_head * launch.group + row % launch.group) * args.q_head_stride;
-    float values[kSteps][4];
+#pragma unroll
+    for (int s = 0; s < Warp::kDim / 16; ++s) {
+      auto& to = queries->values[t][s];
+      const int start = (s / kProducts * 4 + lane % 4) * Shape::kKeyElements +
+                        pair_element<kType>(s % kProducts * 2, false);
+      const bool exists = mine < work.rows && start < args.head_dim;
+      if constexpr (kType == KvType::kInt4) {
+        const float2 a = exists ? *reinterpret_cast<const float2*>(q + start) : float2{};
+        const float2 b = exists ? *reinterpret_cast<const float2*>(q + start + 4) : float2{};
+        to[0] = a.x;
+        to[1] = b.x;
+        to[2] = a.y;
+        to[3] = b.y;
+      } else {
+        const float4 x = exists ? *reinterpret_cast<const float4*>(q + start) : float4{};
+        to[0] = x.x;
+        to[1] = x.y;
+        to[2] = x.z;
+        to[3] = x.w;
+      }
+    }
+  }
+}
+
+// Rounds the queries of a row tile to fragments.
+template <class Shape, class Warp>
+__device__ void round_queries(const float (&values)[Warp::kDim / 16][4], int t, float scale,
+                              Warp* warp) {
+  constexpr int kSteps = Warp::kDim / 16;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  float unit = 1;  // a power of two that brings f16 queries to below 2
+  if constexpr (Shape::Traits::kF16) {
     float largest = 0;
 #pragma unroll
     for (int s = 0; s < kSteps; ++s) {
-      const int start = (s / kProducts * 4 + lane % 4) * Shape::kKeyElements;
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int e = start + pair_element<kType>(s % kProducts * 2 + i / 2, i % 2 == 1);
-        values[s][i] = mine < work.rows && e < args.head_dim ? q[e] : 0;
-        largest = fmaxf(largest, fabsf(values[s][i]));
-      }
+      for (int i = 0; i < 4; ++i) largest = fmaxf(largest, fabsf(values[s][i]));
     }
-    float unit = 1;  // a power of two that brings f16 queries to below 2
-    if constexpr (Shape::Traits::kF16) {
-      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
-      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
-      unit = __uint_as_float(max(__float_as_uint(largest) & 0x7f800000u, 0x00800000u));
-    }
-    const float inverse = 1 / unit;
-    float sum = 0;
+    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
+    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
+    unit = __uint_as_float(max(__float_as_uint(largest) & 0x7f800000u, 0x00800000u));
+  }
+  const float inverse = 1 / unit;
+  float sum = 0;
 #pragma unroll
-    for (int s = 0; s < kSteps; ++s) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const std::uint32_t pair =
-            Shape::Pairs::pack(values[s][2 * i] * inverse, values[s][2 * i + 1] * inverse);
-        const float2 rounded = Shape::Pairs::unpack(pair);
-        warp->queries[s][t][i] = pair;
-        sum += rounded.x + rounded.y;
-      }
-    }
-    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-    sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+  for (int s = 0; s < kSteps; ++s) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const int column = lane % 4 * 2 + i;
+      const std::uint32_t pair =
+          Shape::Pairs::pack(values[s][2 * i] * inverse, values[s][2 * i + 1] * inverse);
+      const float2 rounded = Shape::Pairs::unpack(pair);
+      warp->queries[s][t][i] = pair;
+      sum += rounded.x + rounded.y;
+    }
+  }
+  sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+  sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int column = lane % 4 * 2 + i;
+    warp->columns[t][i].query_sum = __shfl_sync(0xffffffffu, sum, 4 * column);
+    warp->columns[t][i].scale = scale * __shfl_sync(0xffffffffu, unit, 4 * column);
+  }
+}
+
+// What the warp must know of its columns' rows besides their queries.
+template <class Warp>
+__device__ void describe_columns(const DecodeLaunch& launch, const DeviceSequence& sequence,
+                                 const BlockWork& work, Warp* warp) {
+  const AttentionLaunch& args = launch.args;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+#pragma unroll
+  for (int t = 0; t < Warp::kRowTiles; ++t) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int mine = 8 * t + lane % 4 * 2 + i;
+      const int row = work.first_row + mine;
+      const bool exists = mine < work.rows;
+      const KeyRange keys = visible_keys(args, sequence, row / launch.group);
       DecodeColumn& to = warp->columns[t][i];
-      to.query_sum = __shfl_sync(0xffffffffu, sum, 4 * column);
-      to.scale =
-          args.scale * __shfl_sync(0xffffffffu, unit, 4 * column) * (args.softcap > 0 ? 1 : kLog2E);
-      const int r = work.first_row + 8 * t + column;
-      const bool exists = 8 * t + column < work.rows;
-      const KeyRange keys = visible_keys(args, sequence, r / launch.group);
       to.begin = exists ? keys.begin : 0;
       to.end = exists ? keys.end : 0;
       to.slope = exists && args.alibi_slopes != nullptr
-                     ? args.alibi_slopes[work.kv_head * launch.group + r % launch.group] * kLog2E
+                     ? args.alibi_slopes[work.kv_head * launch.group + row % launch.group] * kLog2E
                      : 0;
     }
   }
@@ -279,13 +324,22 @@ __global__ void __launch_bounds__(kThreads, DecodeShape<kType, kDim, kRowTiles>:
   const int begin = work.keys.begin + part * work.part_keys;
   const int end = min(work.keys.end, begin + work.part_keys);
   const int index = static_cast<int>(threadIdx.x) / 32;
-  const DecodeKeys keys{
+  DecodeKeys keys{
       static_cast<const std::uint8_t*>(sequence.k) + work.kv_head * sequence.k_head_stride,
       static_cast<const std::uint8_t*>(sequence.v) + work.kv_head * sequence.v_head_stride,
       sequence.k_row_stride,
       sequence.v_row_stride,
       end,
-      launch.args.head_dim};
+      launch.args.head_dim,
+      false};
+  keys.dense = keys.head_dim == kDim && keys.k_stride == Shape::kPitch &&
+               keys.v_stride == Shape::kPitch &&
+               (reinterpret_cast<std::uintptr_t>(keys.k + begin * keys.k_stride) |
+                reinterpret_cast<std::uintptr_t>(keys.v + begin * keys.v_stride)) %
+                       16 ==
+                   0;
+  Queries<Warp> queries;
+  fetch_queries<kType, Shape>(launch, sequence, work, &queries);
   Warp warp(shared + index * Shape::kSteps * Shape::kStepBytes, keys, launch.args.softcap);
   constexpr int kStride = kDecodeWarps * Shape::kKeys;
   const int start = begin + index * Shape::kKeys;
@@ -294,7 +348,12 @@ __global__ void __launch_bounds__(kThreads, DecodeShape<kType, kDim, kRowTiles>:
     if (start + s * kStride < end) warp.request(s, start + s * kStride);
     end_copy_group();
   }
-  load_queries<kType, Shape>(launch, sequence, work, &warp);
+  const float scale = launch.args.scale * (launch.args.softcap > 0 ? 1 : kLog2E);
+#pragma unroll
+  for (int t = 0; t < kRowTiles; ++t) {
+    round_queries<Shape>(queries.values[t], t, scale, &warp);
+  }
+  describe_columns(launch, sequence, work, &warp);
   int step = 0;
   for (int key = start; key < end; key += kStride) {
     wait_for_copies<Shape::kSteps - 2>();
@@ -322,15 +381,19 @@ __global__ void __launch_bounds__(kThreads, DecodeShape<kType, kDim, kRowTiles>:
   write_partial<Shape, kDim>(work, results, parts + part * Shape::kResultFloats);
   __syncthreads();
   if (threadIdx.x == 0) {
-    __threadfence();  // of all threads' results: the barrier came first
+    // Releases the results of all threads, as the barrier came first, and acquires those of others.
     const auto others = static_cast<unsigned>(work.parts - 1);
-    last = atomicInc(launch.counters + work.item, others) == others;
-    __threadfence();
+    unsigned before;
+    asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;"
+                 : "=r"(before)
+                 : "l"(launch.counters + work.item), "r"(others)
+                 : "memory");
+    last = before == others;
   }
   __syncthreads();
   if (!last) return;
-  write_rows<Shape, kDim, OthersResults, 16>(launch, sequence, work, parts, work.parts,
-                                             Shape::kResultFloats);
+  write_rows<Shape, kDim, OthersResults, kDim <= 128 && Shape::kBlocks <= 2 ? 32 : 16>(
+      launch, sequence, work, parts, work.parts, Shape::kResultFloats);
 }
 
 // The instantiation for a call, and its sizes.
@@ -366,7 +429,7 @@ DecodeKernel choose(const AttentionLaunch& args) {
 // Parts of the keys that end the launch soonest: waves of blocks times what a block takes, counted
 // in keys, with kFixed for its start and end.
 DecodePlan plan_of(const AttentionLaunch& args, const DecodeKernel& kernel) {
-  constexpr std::int64_t kFixed = 64;
+  constexpr std::int64_t kFixed = 192;
   const std::int64_t rows = args.max_q_rows * (args.heads / args.kv_heads);
   DecodePlan plan;
   plan.row_blocks = static_cast<int>((rows + kernel.rows - 1) / kernel.rows);
@@ -374,8 +437,8 @@ DecodePlan plan_of(const AttentionLaunch& args, const DecodeKernel& kernel) {
   const std::int64_t slots = static_cast<std::int64_t>(args.sm_count) * kernel.blocks_per_sm;
   std::int64_t keys = args.max_kv_rows;
   if (args.window > 0) keys = std::min(keys, args.window + args.max_q_rows);
-  const std::int64_t most = std::clamp<std::int64_t>(keys / (kDecodeWarps * kernel.keys), 1,
-                                                     std::max<std::int64_t>(1, slots));
+  const std::int64_t most =
+      std::clamp<std::int64_t>(keys / (kDecodeWarps * kernel.keys), 1, kMostParts);
   std::int64_t best = LLONG_MAX;
   for (std::int64_t parts = 1; parts <= most; ++parts) {
     const std::int64_t waves = (plan.items * parts + slots - 1) / slots;
@@ -396,6 +459,10 @@ const char* attention_decode_unsupported(const AttentionLaunch& args) {
   }
   if (args.kv_type == KvType::kF32 && args.head_dim > 128) return "float32 rows of more than 128";
   if (args.kv_heads < 1 || args.heads % args.kv_heads != 0) return "heads that kv_heads divide not";
+  if (args.q_row_stride % 4 != 0 || args.q_head_stride % 4 != 0 ||
+      reinterpret_cast<std::uintptr_t>(args.q) % 16 != 0) {
+    return "queries that do not lie on 16 bytes";
+  }
   if (args.sm_count < 1) return "no sm_count";
   const std::int64_t rows = args.max_q_rows * (args.heads / args.kv_heads);
   const std::int64_t most_items = args.sequence_count * args.kv_heads * ((rows + 7) / 8);
