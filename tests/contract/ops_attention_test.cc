@@ -333,6 +333,24 @@ TEST_P(AttentionContract, NoSequencesAndNoQueriesAreFine) {
 INSTANTIATE_TEST_SUITE_P(Impls, AttentionContract, ::testing::ValuesIn(usable_rows("attention")),
                          [](const auto& test) { return test.param.name; });
 
+// Values halfway between two numbers of a type, which go to the even one: those of bf16 have 8 bits
+// and those of f16 11; the codes of a row of both ends of [0, 255] or [0, 15] are its values.
+std::vector<float> ties(KvType type, std::int64_t head_dim) {
+  std::vector<float> values;
+  const float top = type == KvType::kInt4 ? 15.0f : 255.0f;
+  const float half = type == KvType::kF16 ? 0x1p-11f : 0x1p-8f;
+  for (std::int64_t d = 0; d < head_dim; ++d) {
+    if (is_quantized(type)) {
+      const float code = static_cast<float>(d % 7) + 0.5f;
+      values.push_back(d == 0 ? 0 : d == 1 ? top : code);
+    } else {
+      const float sign = d % 3 == 0 ? -1.0f : 1.0f;
+      values.push_back(sign * (1 + static_cast<float>(2 * d + 1) * half));
+    }
+  }
+  return values;
+}
+
 class KvWriteContract : public ::testing::TestWithParam<std::string> {};
 
 // Rows of three heads, with gaps between them in source and cache.
@@ -425,6 +443,34 @@ TEST_P(KvWriteContract, RotatesQueriesAndKeysOnTheWay) {
     ASSERT_NEAR(stored_keys[i], rotated(k, kHeads, i), kBound) << i;
   }
   EXPECT_EQ(stored_values, k);
+}
+
+TEST_P(KvWriteContract, TiesGoToEven) {
+  const auto backend = forced_backend("kv_write", GetParam());
+  constexpr std::int64_t kHeadDim = 37;
+  for (const KvType type : {KvType::kF16, KvType::kBF16, KvType::kInt8, KvType::kInt4}) {
+    std::vector<float> x = ties(type, kHeadDim);
+    const std::int64_t bytes = kv_row_bytes(type, kHeadDim);
+    std::vector<std::byte> row(static_cast<std::size_t>(bytes));
+    std::vector<std::byte> values_row = row;
+    KvWriteArgs args;
+    const KvWriteSequence sequence = {0, 1, {row.data(), bytes, 0}, {values_row.data(), bytes, 0}};
+    args.k = {x.data(), kHeadDim, kHeadDim};
+    args.v = {x.data(), kHeadDim, kHeadDim};
+    args.sequences = {&sequence, 1};
+    args.heads = 1;
+    args.head_dim = kHeadDim;
+    args.type = type;
+    backend->run(args);
+    EXPECT_EQ(values_row, row);
+    std::vector<float> read(x.size());
+    decode_kv_row(type, row.data(), kHeadDim, read.data());
+    // nearbyint() goes to even; a step of bf16 in [1, 2) is 2^-7, of f16 2^-10, of codes 1.
+    const float step = type == KvType::kBF16 ? 0x1p-7f : type == KvType::kF16 ? 0x1p-10f : 1.0f;
+    for (std::size_t d = 0; d < x.size(); ++d) {
+      EXPECT_EQ(read[d], std::nearbyint(x[d] / step) * step) << to_string(type) << ", " << d;
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Impls, KvWriteContract, ::testing::ValuesIn(usable_impls("kv_write")),
