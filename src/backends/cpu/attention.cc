@@ -56,12 +56,11 @@ struct KeyPart {
 // so do the results.
 class Plan {
  public:
-  Plan(const KernelTable& kernels, const AttentionTiles& tiles, const AttentionArgs& args)
-      : kernels_(kernels), tile_kernel_(tiles) {
+  Plan(const AttentionChoice& choice, const AttentionArgs& args) : choice_(choice) {
     for (const AttentionSequence& sequence : args.sequences) {
       for (std::int64_t head = 0; head < args.kv_heads; ++head) {
         const AttentionTask whole = group_task(args, sequence, head);
-        if (whole.t_count > kernels.attention_row_queries) {
+        if (whole.t_count > choice.level.attention_row_queries) {
           append_tiles(whole);
         } else {
           append_queries(whole);
@@ -78,7 +77,7 @@ class Plan {
     const auto tiles = static_cast<std::int64_t>(tiles_.size());
     if (parts > 0) {
       const AttentionTask& task = queries_.front().task;
-      part_floats_ = kernels_.attention_part_floats(task.head_dim, task.group);
+      part_floats_ = choice_.level.attention_part_floats(task.head_dim, task.group);
       results_ = scratch.floats(parts * part_floats_);
     }
     pool.parallel_for(tiles + parts, 1, [&](std::int64_t begin, std::int64_t end) {
@@ -96,7 +95,7 @@ class Plan {
   // Blocks of queries that one call of the kernel takes, the last queries (which see the most keys)
   // first.
   void append_tiles(const AttentionTask& whole) {
-    const std::int64_t queries = std::max<std::int64_t>(1, tile_kernel_.rows / whole.group);
+    const std::int64_t queries = std::max<std::int64_t>(1, choice_.tiles.rows / whole.group);
     for (std::int64_t end = whole.t_count; end > 0; end -= std::min(end, queries)) {
       AttentionTask task = whole;
       task.t_begin = std::max<std::int64_t>(0, end - queries);
@@ -111,7 +110,7 @@ class Plan {
       row.task.t_begin = query;
       row.task.t_count = 1;
       const KeyRange keys = visible_keys(whole, query);
-      const std::int64_t most = kernels_.attention_part_keys;
+      const std::int64_t most = choice_.level.attention_part_keys;
       const std::int64_t count = std::max<std::int64_t>(0, keys.end - keys.begin);
       row.parts = ceil_div(count, most);
       for (std::int64_t i = 0; i < row.parts; ++i) {  // of equal size but for a block of 16
@@ -121,7 +120,7 @@ class Plan {
         parts_.push_back({queries_.size(), {cut(i), cut(i + 1)}});
       }
       if (row.parts == 0) {
-        kernels_.attention_merge(row.task, nullptr, 0);
+        choice_.level.attention_merge(row.task, nullptr, 0);
       } else {
         queries_.push_back(row);
       }
@@ -130,8 +129,8 @@ class Plan {
 
   void run_tile(AttentionTask task) const {
     thread_local Scratch scratch;
-    task.scratch = scratch.floats(tile_kernel_.scratch(task.head_dim));
-    tile_kernel_.run(task);
+    task.scratch = scratch.floats(choice_.tiles.scratch(task.head_dim));
+    choice_.tiles.run(task);
   }
 
   // The thread that computes the last part of a query puts the parts together.
@@ -140,14 +139,21 @@ class Plan {
     const KeyPart& part = parts_[static_cast<std::size_t>(index)];
     const RowQuery& query = queries_[part.query];
     AttentionTask task = query.task;
-    task.scratch = scratch.floats(kernels_.attention_row_scratch(task.head_dim, task.group));
-    kernels_.attention_rows(task, part.keys, results_ + index * part_floats_);
+    const AttentionRows& rows = rows_for(task);
+    task.scratch = scratch.floats(rows.scratch(task.head_dim, task.group));
+    rows.run(task, part.keys, results_ + index * part_floats_);
     if (left_[part.query].fetch_sub(1) > 1) return;
-    kernels_.attention_merge(task, results_ + query.first_part * part_floats_, query.parts);
+    choice_.level.attention_merge(task, results_ + query.first_part * part_floats_, query.parts);
   }
 
-  const KernelTable& kernels_;
-  const AttentionTiles& tile_kernel_;
+  const AttentionRows& rows_for(const AttentionTask& task) const {
+    for (const AttentionRows* rows : choice_.rows) {
+      if (rows != nullptr && rows->fits(task)) return *rows;
+    }
+    return choice_.level.attention_rows;
+  }
+
+  AttentionChoice choice_;
   std::vector<AttentionTask> tiles_;
   std::vector<RowQuery> queries_;
   std::vector<KeyPart> parts_;
@@ -168,7 +174,7 @@ Support attention_fits(const KernelTable& kernels, const AttentionArgs& args) {
 }
 
 void run_attention(const KernelTable& kernels, const AttentionArgs& args, ExecContext& context) {
-  run_attention_by(kernels, kernels.attention_tiles, args, context);
+  run_attention_by({kernels, kernels.attention_tiles}, args, context);
 }
 
 Support pair_attention_fits(const Bf16Kernels& kernels, const AttentionArgs& args) {
@@ -178,9 +184,14 @@ Support pair_attention_fits(const Bf16Kernels& kernels, const AttentionArgs& arg
   return tiles_fit(kernels.attention_tiles, args);
 }
 
-void run_attention_by(const KernelTable& kernels, const AttentionTiles& tiles,
-                      const AttentionArgs& args, ExecContext& context) {
-  Plan(kernels, tiles, args).run(context.pool);
+Support code_attention_fits(const Int8Kernels& /*kernels*/, const AttentionArgs& args) {
+  if (is_quantized(args.kv_type)) return Support::yes();
+  return Support::no("keys and values are no codes");
+}
+
+void run_attention_by(const AttentionChoice& choice, const AttentionArgs& args,
+                      ExecContext& context) {
+  Plan(choice, args).run(context.pool);
 }
 
 }  // namespace nibble::cpu

@@ -66,6 +66,7 @@ struct Bf16Kernels {
   void (*gemm)(const Bf16GemmTask& task);
   // Keys and values of bf16 or fewer bits; empty where the level's own tiles are faster.
   AttentionTiles attention_tiles;
+  AttentionRows attention_rows;  // keys and values of bf16; empty likewise
   ArithmeticProbe probe;
 };
 

@@ -1,6 +1,8 @@
 // The host side of the CPU implementations: they cut an op into tasks for the kernels of a level.
 #pragma once
 
+#include <array>
+
 #include "backends/cpu/bf16_kernels.h"
 #include "backends/cpu/int8_kernels.h"
 #include "backends/cpu/kernel_table.h"
@@ -28,10 +30,20 @@ void run_bf16(const Bf16Kernels& kernels, std::span<const LinearArgs> calls, Exe
 Support attention_fits(const KernelTable& kernels, const AttentionArgs& args);
 void run_attention(const KernelTable& kernels, const AttentionArgs& args, ExecContext& context);
 
-// The same with another kernel for many queries, which rounds them and their weights to bf16.
+// The kernels of an implementation of attention: beside those of its level other tiles, and other
+// rows, of which the first that fits a task takes it (null: none).
+struct AttentionChoice {
+  const KernelTable& level;
+  const AttentionTiles& tiles;
+  std::array<const AttentionRows*, 2> rows = {};
+};
+void run_attention_by(const AttentionChoice& choice, const AttentionArgs& args,
+                      ExecContext& context);
+
+// By kernels that round queries and their weights: to bf16 over keys and values of bf16 or codes,
+// or to bytes over codes.
 Support pair_attention_fits(const Bf16Kernels& kernels, const AttentionArgs& args);
-void run_attention_by(const KernelTable& kernels, const AttentionTiles& tiles,
-                      const AttentionArgs& args, ExecContext& context);
+Support code_attention_fits(const Int8Kernels& kernels, const AttentionArgs& args);
 
 Support norm_fits(const KernelTable& kernels, const NormArgs& args);
 void run_norm(const KernelTable& kernels, const NormArgs& args, ExecContext& context);

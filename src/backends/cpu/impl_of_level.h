@@ -69,14 +69,42 @@ constexpr Impl<LinearArgs> of_unit(const char* name) {
                              ExecContext& context) { kRun(kUnit.kernels(), calls, context); }};
 }
 
-// Attention by the tiles of a unit and the rows of its level.
-template <const auto& kUnit, const Level& kLevel>
-constexpr Impl<AttentionArgs> attention_of_unit(const char* name) {
+// Attention by the tiles of a unit of bf16 products and the rows of it and a unit of byte products.
+template <const Unit<Bf16Kernels>& kUnit, const Unit<Int8Kernels>& kBytes, const Level& kLevel>
+constexpr Impl<AttentionArgs> attention_of_units(const char* name) {
+  return {
+      .name = name,
+      .supports =
+          [](const AttentionArgs& args, const DeviceCaps& caps) {
+            if (!kBytes.usable(caps)) return Support::no("needs products of bytes");
+            return unit_supports<kUnit, pair_attention_fits>(args, caps);
+          },
+      .run =
+          [](const AttentionArgs& args, ExecContext& context) {
+            const Bf16Kernels& pairs = kUnit.kernels();
+            run_attention_by({kLevel.kernels(),
+                              pairs.attention_tiles,
+                              {&kBytes.kernels().attention_rows, &pairs.attention_rows}},
+                             args, context);
+          },
+      .arithmetic = kUnit.arithmetic,
+      .usable = [](const DeviceCaps& caps) { return kUnit.usable(caps) && kBytes.usable(caps); }};
+}
+
+// Attention over codes by the rows of a unit of byte products.
+template <const Unit<Int8Kernels>& kUnit, const Level& kLevel>
+constexpr Impl<AttentionArgs> attention_of_bytes(const char* name) {
   return {.name = name,
-          .supports = unit_supports<kUnit, pair_attention_fits, AttentionArgs>,
+          .supports =
+              [](const AttentionArgs& args, const DeviceCaps& caps) {
+                const Support codes = unit_supports<kUnit, code_attention_fits>(args, caps);
+                return codes.ok ? attention_fits(kLevel.kernels(), args) : codes;
+              },
           .run =
               [](const AttentionArgs& args, ExecContext& context) {
-                run_attention_by(kLevel.kernels(), kUnit.kernels().attention_tiles, args, context);
+                const KernelTable& level = kLevel.kernels();
+                run_attention_by({level, level.attention_tiles, {&kUnit.kernels().attention_rows}},
+                                 args, context);
               },
           .arithmetic = kUnit.arithmetic,
           .usable = [](const DeviceCaps& caps) { return kUnit.usable(caps); }};

@@ -65,6 +65,8 @@ struct Int8Kernels {
   void (*quantize)(const float* x, std::int64_t i, const Int8Rows& rows);
   void (*direct)(const Int8Task& task);   // weights straight from the panels
   void (*blocked)(const Int8Task& task);  // weights unpacked into scratch first
+  // Keys and values of codes; empty where nothing beats the level's own rows.
+  AttentionRows attention_rows;
   ArithmeticProbe probe;
 };
 

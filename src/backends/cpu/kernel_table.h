@@ -147,6 +147,13 @@ struct AttentionTiles {
   void (*run)(const AttentionTask& task);
 };
 
+// Attention of one query, t_begin, against some of the keys that it sees.
+struct AttentionRows {
+  bool (*fits)(const AttentionTask& task);
+  std::int64_t (*scratch)(std::int64_t head_dim, std::int64_t group);  // floats that a call needs
+  void (*run)(const AttentionTask& task, KeyRange keys, float* part);
+};
+
 // A loop of nothing but the products of a unit. What `run` returns depends on all of them.
 struct ArithmeticProbe {
   double operations;  // of one round; a multiply-add is two
@@ -191,9 +198,8 @@ struct KernelTable {
   // they contribute, attention_part_floats(head_dim, group) floats, goes to `part`; attention_merge
   // makes the output of `count` parts that lie one after the other (none: zeros) and uses them up.
   std::int64_t attention_part_keys;
-  std::int64_t (*attention_row_scratch)(std::int64_t head_dim, std::int64_t group);
   std::int64_t (*attention_part_floats)(std::int64_t head_dim, std::int64_t group);
-  void (*attention_rows)(const AttentionTask& task, KeyRange keys, float* part);
+  AttentionRows attention_rows;
   void (*attention_merge)(const AttentionTask& task, float* parts, std::int64_t count);
 
   // Loops that reach a limit of the machine; see kernels/probe.inl.h.

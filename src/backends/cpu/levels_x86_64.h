@@ -36,7 +36,8 @@ inline constexpr Impl<LinearArgs> kLinearImpls[] = {
 };
 
 inline constexpr std::array kAttentionUnits = {
-    attention_of_unit<kAvx512Bf16, kAvx512>("avx512_bf16"),
+    attention_of_units<kAvx512Bf16, kAvx512Vnni, kAvx512>("avx512_bf16"),
+    attention_of_bytes<kAvx512Vnni, kAvx512>("avx512_vnni"),
 };
 
 inline constexpr Probed kProbed[] = {

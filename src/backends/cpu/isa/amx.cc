@@ -33,6 +33,7 @@ const Bf16Kernels& amx_kernels() {
       .unpack = bf16_unpack,
       .gemm = amx_gemm,
       .attention_tiles = {},
+      .attention_rows = {},
       .probe = {kAmxProbeOperations, amx_probe},
   };
   return kTable;

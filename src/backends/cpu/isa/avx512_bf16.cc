@@ -19,6 +19,9 @@ namespace {
 #include "backends/cpu/kernels/attention_softmax.inl.h"
 #include "backends/cpu/kernels/attention_blocks.inl.h"
 #include "backends/cpu/kernels/attention_pairs.inl.h"
+#include "backends/cpu/kernels/attention_parts.inl.h"
+#include "backends/cpu/kernels/attention_dots.inl.h"
+#include "backends/cpu/kernels/attention_halves.inl.h"
 #include "backends/cpu/kernels/bf16_probe.inl.h"
 // clang-format on
 
@@ -35,6 +38,7 @@ const Bf16Kernels& avx512_bf16_kernels() {
       .unpack = nullptr,
       .gemm = bf16_gemm,
       .attention_tiles = {kPairQueryRows, attention_pairs_scratch, attention_pairs},
+      .attention_rows = {attention_halves_fit, attention_halves_scratch, attention_halves},
       .probe = {4.0 * kPairLanes * kPairChains, bf16_probe},
   };
   return kTable;

@@ -5,9 +5,7 @@
 // Bound: memory while the group is small (up to 4 heads of bf16 on a wide core), multiply-adds
 // beyond. Included inside an anonymous namespace of an ISA unit.
 
-constexpr std::int64_t kPartKeys = 512;
 constexpr std::int64_t kBlockKeys = 64;  // keys or values that stay in the first-level cache
-constexpr std::int64_t kScoreStride = kPartKeys + kLanes;  // no power of two: rows share no sets
 
 // Parts of the scratch memory of attention_rows.
 struct RowScratch {
@@ -18,8 +16,6 @@ struct RowScratch {
   float* offsets;  // the same
   float* panel;    // panel_floats(head_dim)
 };
-
-inline std::int64_t padded_heads(std::int64_t group) { return round_up(group, 8); }
 
 std::int64_t attention_row_scratch(std::int64_t head_dim, std::int64_t group) {
   return padded_heads(group) * (2 * round_up(head_dim, kLanes) + kScoreStride) + 2 * kScoreStride +
@@ -32,25 +28,6 @@ inline RowScratch lay_out_rows(const AttentionTask& t) {
   float* scales = scores + padded_heads(t.group) * kScoreStride;
   float* offsets = scales + kScoreStride;
   return {t.scratch, t.scratch + queries, scores, scales, offsets, offsets + kScoreStride};
-}
-
-// What a part of the keys contributes: the output before its division, the largest score and the
-// sum of the weights of each head.
-struct Part {
-  float* out;      // [heads, depth]
-  float* largest;  // [heads rounded up to kLanes]
-  float* sums;     // the same
-};
-
-inline std::int64_t part_stats(std::int64_t group) { return round_up(padded_heads(group), kLanes); }
-
-inline Part part_at(float* memory, std::int64_t head_dim, std::int64_t group) {
-  float* stats = memory + padded_heads(group) * round_up(head_dim, kLanes);
-  return {memory, stats, stats + part_stats(group)};
-}
-
-std::int64_t attention_part_floats(std::int64_t head_dim, std::int64_t group) {
-  return padded_heads(group) * round_up(head_dim, kLanes) + 2 * part_stats(group);
 }
 
 inline void load_queries(const AttentionTask& t, const RowScratch& s) {
@@ -164,6 +141,8 @@ void attention_rows_of(const AttentionTask& t, KeyRange range, float* part_memor
                   value_heads<Type>(heads, task, block(v, j, n));
                 });
 }
+
+bool attention_rows_fit(const AttentionTask&) { return true; }
 
 void attention_rows(const AttentionTask& t, KeyRange keys, float* part) {
   with_kv_type(t.kv_type, [&](auto tag) { attention_rows_of<tag.kType>(t, keys, part); });

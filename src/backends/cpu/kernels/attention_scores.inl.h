@@ -10,25 +10,6 @@
 constexpr int kScoreHeads = kLanes < 8 ? 4 : 8;  // heads of a tile
 constexpr int kTileSums = kLanes < 16 ? 8 : 16;  // vectors of sums: the rest are operands
 
-// The rows of one head of keys or values.
-struct KvRows {
-  const unsigned char* data;
-  std::int64_t stride;
-  std::int64_t count;
-  std::int64_t head_dim;
-};
-
-// Hardware does not follow rows that take this long each: without this a third of the time goes by
-// waiting for the next row (docs/kernels.md). Beyond the end it is harmless.
-constexpr std::int64_t kKeysAhead = 64;
-
-template <KvStorage Type>
-inline void prefetch_row(const KvRows& rows, std::int64_t index) {
-  const unsigned char* row = rows.data + index * rows.stride;
-  const std::int64_t bytes = kv_header<Type>() + kv_bytes<Type>(rows.head_dim);
-  for (std::int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at);
-}
-
 template <KvStorage Type, int H>
 struct ScoreTile {
   static constexpr int kKeysAtOnce = kLanes / H;
@@ -83,14 +64,6 @@ struct ScoreTile {
     }
   }
 };
-
-// Heads of the next tile of at most `most` (a power of two): more than are left when that wastes a
-// quarter of the work or less.
-inline int tile_heads(std::int64_t left, int most) {
-  int heads = most;
-  while (heads > 1 && 4 * left < 3 * heads) heads /= 2;
-  return heads;
-}
 
 template <KvStorage Type>
 inline void score_heads(int heads, const float* queries, std::int64_t depth, const KvRows& k,

@@ -13,13 +13,14 @@
 #include "backends/cpu/kernels/int8_probe.inl.h"
 // clang-format on
 
-constexpr Int8Kernels int8_table() {
+constexpr Int8Kernels int8_table(const AttentionRows& attention_rows = {}) {
   return {
       .bytes = kWholeBytes,
       .direct_rows = kDirectRows,
       .quantize = int8_quantize,
       .direct = int8_direct,
       .blocked = int8_blocked,
+      .attention_rows = attention_rows,
       .probe = {2.0 * kVecBytes * kIntChains, int8_probe},
   };
 }

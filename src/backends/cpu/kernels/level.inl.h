@@ -15,6 +15,7 @@
 #include "backends/cpu/kernels/attention_softmax.inl.h"
 #include "backends/cpu/kernels/attention_blocks.inl.h"
 #include "backends/cpu/kernels/attention_tiles.inl.h"
+#include "backends/cpu/kernels/attention_parts.inl.h"
 #include "backends/cpu/kernels/attention_scores.inl.h"
 #include "backends/cpu/kernels/attention_panels.inl.h"
 #include "backends/cpu/kernels/attention_values.inl.h"
@@ -41,9 +42,8 @@ constexpr KernelTable level_table() {
   table.kv_encode = kv_encode;
   table.attention_tiles = {kTileQueryRows, attention_scratch, attention_tiles};
   table.attention_part_keys = kPartKeys;
-  table.attention_row_scratch = attention_row_scratch;
   table.attention_part_floats = attention_part_floats;
-  table.attention_rows = attention_rows;
+  table.attention_rows = {attention_rows_fit, attention_row_scratch, attention_rows};
   table.attention_merge = attention_merge;
   table.probe = {2.0 * kLanes * kChains, probe_multiply_add};
   table.probe_read = probe_read;
