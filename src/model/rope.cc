@@ -142,6 +142,23 @@ RopeTable rope_table(const RopeSpec& spec, std::int64_t length) {
   return {};
 }
 
+const RopeTable& fixed_rope_table(const RopeSpec& spec) {
+  struct Entry {
+    RopeSpec spec;
+    RopeTable table;
+  };
+  // A model has one rope, or one for its windows besides.
+  constexpr std::size_t kEntries = 2;
+  thread_local std::vector<Entry> entries;
+  for (const Entry& entry : entries) {
+    if (entry.spec == spec) return entry.table;
+  }
+  if (entries.size() == kEntries) entries.erase(entries.begin());
+  entries.reserve(kEntries);
+  entries.push_back({spec, rope_table(spec, 0)});
+  return entries.back().table;
+}
+
 std::vector<float> alibi_slopes(std::int64_t heads) {
   const auto closest = static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(heads)));
   const auto base = [](std::int64_t power_of_two) {

@@ -24,6 +24,10 @@ bool depends_on_length(const RopeSpec& spec);
 //   longrope  Ding et al., arXiv:2402.13753; scale = sqrt(1 + ln(factor) / ln(original length))
 RopeTable rope_table(const RopeSpec& spec, std::int64_t length);
 
+// The table of a spec that does not depend on the length, which every layer of every step asks for:
+// computed once. The reference lasts until the thread has asked for other ones.
+const RopeTable& fixed_rope_table(const RopeSpec& spec);
+
 // Slopes of ALiBi (Press et al., arXiv:2108.12409), also for heads that are no power of two.
 std::vector<float> alibi_slopes(std::int64_t heads);
 

@@ -39,6 +39,8 @@ struct RopeSpec {
   std::optional<double> attention_factor, mscale, mscale_all_dim;  // yarn, longrope
   bool truncate = true;                                            // yarn
   std::vector<double> short_factor, long_factor;                   // longrope
+
+  bool operator==(const RopeSpec&) const = default;
 };
 
 // How q, k and v lie in the checkpoint's linear layers.

@@ -112,7 +112,7 @@ class AttentionCall {
       }
       return store_all(nullptr);
     }
-    const RopeTable table = rope_table(rope(), 0);
+    const RopeTable& table = fixed_rope_table(rope());
     const RopeArgs args = rope_args(table, positions, 0, piece_.rows);
     if (all_stored() && args.rotary_dim > 0) return store_all(&args);
     rotate(args);
