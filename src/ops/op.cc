@@ -23,9 +23,11 @@ std::string_view to_string(Arithmetic arithmetic) {
     case Arithmetic::kFloat32:
       return "float32";
     case Arithmetic::kBf16:
-      return "bf16";
     case Arithmetic::kBf16Exact:
+    case Arithmetic::kBf16Scaled:
       return "bf16";
+    case Arithmetic::kF16:
+      return "f16";
     case Arithmetic::kInt8:
       return "int8";
   }

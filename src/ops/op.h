@@ -32,10 +32,11 @@ struct DeviceCaps {
 };
 
 // What the inner products of an implementation are made of: the peak that it is held against.
-// kBf16 rounds activations and weights to bf16, kBf16Exact activations alone (its weights are
-// integers that bf16 holds, scaled in float32), kInt8 activations to bytes by block; sums are
-// wider.
-enum class Arithmetic { kFloat32, kBf16, kBf16Exact, kInt8 };
+// Activations are rounded to bf16, f16 or (by block) bytes, and sums are wider. Weights are rounded
+// to bf16 by kBf16; by kBf16Scaled too, and their scales before them; by the others not at all:
+// those of kBf16Exact are integers that bf16 holds, scaled in float32, and those of kF16 are stored
+// so.
+enum class Arithmetic { kFloat32, kBf16, kBf16Exact, kBf16Scaled, kF16, kInt8 };
 std::string_view to_string(Arithmetic arithmetic);
 
 // Answer of an implementation: yes, or no with a reason.

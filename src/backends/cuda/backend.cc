@@ -80,7 +80,16 @@ class CudaBackend final : public Backend {
 
   using Backend::prepare;
   LinearWeight prepare(QuantTensor weight, const std::string&) override {
-    return {prepare_table(std::move(weight)), nullptr};
+    auto packed = std::make_shared<cuda::DeviceWeight>();
+    if (repacks() && weight.planes[0].place() == Place::kHost) {
+      packed->w4 = cuda::upload_w4(weight, pool_, memory_);
+    }
+    if (packed->w4) {
+      weight.planes.clear();
+    } else {
+      weight = prepare_table(std::move(weight));
+    }
+    return {std::move(weight), std::move(packed)};
   }
 
   QuantTensor prepare_table(QuantTensor table) override {
@@ -103,6 +112,11 @@ class CudaBackend final : public Backend {
   }
 
  private:
+  // Whether the kernels for repacked weights take every number of rows here.
+  bool repacks() const {
+    return !caps_.exact_activations && (caps_.compute_capability == 90 || caps_.device_blas);
+  }
+
   void force(const ForcedImpl& forced) {
 #define NIBBLE_OP(name, Args) \
   if (forced.op == #name) return name##_.force(forced.impl);

@@ -6,8 +6,11 @@
 #include "backends/cuda/impls.h"
 #include "backends/cuda/kernels/decode_weight.h"
 #include "backends/cuda/kernels/dense_linear.h"
+#include "backends/cuda/kernels/dequantize_w4.h"
 #include "backends/cuda/kernels/round_rows.h"
 #include "backends/cuda/kernels/row_ops.h"
+#include "backends/cuda/kernels/w4_large.h"
+#include "backends/cuda/kernels/w4_small.h"
 #include "backends/cuda/queue.h"
 #include "backends/cuda/weight.h"
 
@@ -51,6 +54,11 @@ void round_x(const LinearArgs& args, bool half, void* to, DeviceQueue& queue) {
 }
 
 void decode(const LinearArgs& args, FloatType type, void* out, DeviceQueue& queue) {
+  if (const W4Weight* const w4 = w4_of(*args.w)) {
+    NIBBLE_CHECK(type == FloatType::kBF16);
+    queue.launch("decode", DequantizeW4{matrix_of(*w4), out, true}, dequantize_w4);
+    return;
+  }
   DecodeWeight decode;
   decode.weight = planes_of(args.w->canonical);
   decode.rows = args.w->canonical.rows;
@@ -80,6 +88,111 @@ DenseLinear dense_linear(const LinearArgs& args) {
 
 bool rounds(const DeviceCaps& caps) { return !caps.exact_activations; }
 
+bool on_16_bytes(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
+
+// ---- w4_small: few rows of x and 4-bit weights, up to three weights a launch
+
+Support w4_small_supports(const LinearArgs& args, const DeviceCaps& caps) {
+  if (caps.exact_activations) return Support::no("it rounds activations");
+  if (w4_of(*args.w) == nullptr) return Support::no("weights are not repacked 4-bit ones");
+  if (args.m > kW4SmallMaxRows) return Support::no("for up to 32 rows");
+  if (args.x_stride % 4 != 0 || !on_16_bytes(args.x)) return Support::no("x is not on 16 bytes");
+  return Support::yes();
+}
+
+bool alike(const W4Weight& a, const W4Weight& b) {
+  return a.cols == b.cols && a.groups == b.groups && a.scales.dtype() == b.scales.dtype() &&
+         a.zeros.empty() == b.zeros.empty();
+}
+
+// Calls that one launch can take.
+void launch_w4_small(std::span<const LinearArgs> calls, ExecContext& context) {
+  const LinearArgs& first = calls.front();
+  W4SmallLinear linear;
+  linear.x = first.x;
+  linear.x_stride = first.x_stride;
+  linear.m = static_cast<int>(first.m);
+  linear.accumulate = first.accumulate;
+  linear.part_count = static_cast<int>(calls.size());
+  for (std::size_t i = 0; i < calls.size(); ++i) {
+    const LinearArgs& call = calls[i];
+    linear.parts[i] = {matrix_of(*w4_of(*call.w)), call.bias, call.y, call.y_stride};
+  }
+  linear.dependent_launch = true;
+  const auto run = [](const W4SmallLinear& args, cudaStream_t stream) {
+    return w4_small_linear(args, choose_w4_small_tile(args), stream);
+  };
+  context.queue->launch("linear", linear, +run);
+}
+
+void run_w4_small_together(std::span<const LinearArgs> calls, ExecContext& context) {
+  if (calls.front().m == 0) return;
+  while (!calls.empty()) {
+    const LinearArgs& first = calls.front();
+    std::size_t count = 1;
+    while (count < std::min<std::size_t>(calls.size(), kW4SmallMaxParts) &&
+           calls[count].accumulate == first.accumulate &&
+           alike(*w4_of(*first.w), *w4_of(*calls[count].w))) {
+      ++count;
+    }
+    launch_w4_small(calls.first(count), context);
+    calls = calls.subspan(count);
+  }
+}
+
+void run_w4_small(const LinearArgs& args, ExecContext& context) {
+  run_w4_small_together({&args, 1}, context);
+}
+
+// ---- w4_large: many rows of x and 4-bit weights
+
+Support w4_large_supports(const LinearArgs& args, const DeviceCaps& caps) {
+  if (caps.exact_activations) return Support::no("it rounds activations");
+  if (caps.compute_capability != 90) return Support::no("it needs compute capability 9.0");
+  if (w4_of(*args.w) == nullptr) return Support::no("weights are not repacked 4-bit ones");
+  if (args.y_stride % 4 != 0 || !on_16_bytes(args.y)) return Support::no("y is not on 16 bytes");
+  return Support::yes();
+}
+
+bool is_hopper(const DeviceCaps& caps) { return rounds(caps) && caps.compute_capability == 90; }
+
+struct TiledW4 {
+  W4Large args;
+  W4LargeTile tile;
+};
+
+void launch_w4_large(const LinearArgs& args, const void* rounded_x, ExecContext& context) {
+  TiledW4 product;
+  product.args.x = rounded_x;
+  product.args.y = args.y;
+  product.args.weight = matrix_of(*w4_of(*args.w));
+  product.args.bias = args.bias;
+  product.args.m = args.m;
+  product.args.y_stride = args.y_stride;
+  product.args.accumulate = args.accumulate;
+  product.args.dependent_launch = true;
+  product.tile = choose_w4_large_tile(args.m, args.w->canonical.rows, args.w->canonical.cols,
+                                      context.caps.multiprocessors);
+  const auto run = [](const TiledW4& tiled, cudaStream_t stream) {
+    return w4_large(tiled.args, tiled.tile, stream);
+  };
+  context.queue->launch("linear", product, +run);
+}
+
+// x is rounded once for all calls.
+void run_w4_large_together(std::span<const LinearArgs> calls, ExecContext& context) {
+  const LinearArgs& first = calls.front();
+  if (first.m == 0) return;
+  const auto x_bytes = static_cast<std::size_t>(2 * first.m * first.w->canonical.cols);
+  void* const x = context.queue->workspace(x_bytes);
+  round_x(first, false, x, *context.queue);
+  for (const LinearArgs& call : calls) launch_w4_large(call, x, context);
+}
+
+void run_w4_large(const LinearArgs& args, ExecContext& context) {
+  run_w4_large_together({&args, 1}, context);
+}
+
 // ---- stream: few rows of x, plain weights, float32
 
 Support stream_supports(const LinearArgs& args, const DeviceCaps&) {
@@ -94,10 +207,13 @@ void run_stream(const LinearArgs& args, ExecContext& context) {
 
 // ---- blas: the vendor's product of 16-bit numbers
 
+bool is_half(const LinearArgs& args) { return is_plain(args) && stored_type(args) == DType::kF16; }
+
+template <bool kHalf>
 Support blas_supports(const LinearArgs& args, const DeviceCaps& caps) {
+  if (kHalf != is_half(args)) return Support::no(kHalf ? "weights are not f16" : "weights are f16");
   if (caps.exact_activations) return Support::no("it rounds activations");
   if (!caps.device_blas) return Support::no("there is no libcublasLt.so.13");
-  if (w4_of(*args.w) != nullptr) return Support::no("the weight was repacked");
   if (!Blas::takes(args.w->canonical.cols)) return Support::no("columns are no multiple of 8");
   return Support::yes();
 }
@@ -106,7 +222,7 @@ void run_blas(const LinearArgs& args, ExecContext& context) {
   DeviceQueue& queue = *context.queue;
   const QuantTensor& w = args.w->canonical;
   if (args.m == 0 || w.rows == 0) return;
-  const bool half = is_plain(args) && stored_type(args) == DType::kF16;
+  const bool half = is_half(args);
   const bool as_stored = is_plain(args) && stored_type(args) != DType::kF32;
   const auto x_bytes = static_cast<std::size_t>(2 * args.m * w.cols);
   const auto w_bytes = as_stored ? 0 : static_cast<std::size_t>(2 * w.rows * w.cols);
@@ -158,8 +274,13 @@ void run_tile(const LinearArgs& args, ExecContext& context) {
 
 ImplList<LinearArgs> linear_impls() {
   static constexpr Impl<LinearArgs> kImpls[] = {
+      {"w4_small", w4_small_supports, run_w4_small, Arithmetic::kBf16Exact, rounds,
+       run_w4_small_together},
+      {"w4_large", w4_large_supports, run_w4_large, Arithmetic::kBf16Scaled, is_hopper,
+       run_w4_large_together},
       {"stream", stream_supports, run_stream},
-      {"blas", blas_supports, run_blas, Arithmetic::kBf16, rounds},
+      {"blas_f16", blas_supports<true>, run_blas, Arithmetic::kF16, rounds},
+      {"blas_bf16", blas_supports<false>, run_blas, Arithmetic::kBf16, rounds},
       {"tile", tile_supports, run_tile},
   };
   return kImpls;

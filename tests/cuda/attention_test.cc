@@ -116,7 +116,9 @@ class DeviceCall {
     const std::size_t zeros = kernel.zero_bytes(launch_);
     DeviceArray<std::byte> workspace(bytes);
     workspace.fill(0xff);
-    if (zeros > 0) EXPECT_EQ(cudaSuccess, cudaMemset(workspace.data(), 0, zeros));
+    if (zeros > 0) {
+      EXPECT_EQ(cudaSuccess, cudaMemset(workspace.data(), 0, zeros));
+    }
     out_.fill(0xff);
     launch_.workspace = workspace.data();
     EXPECT_EQ(cudaSuccess, kernel.run(launch_, nullptr));

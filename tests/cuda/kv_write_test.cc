@@ -1,11 +1,12 @@
 // What the device writes into a cache against encode_kv_row, bit by bit, and its rotary embedding
 // against float64.
+#include "backends/cuda/kernels/kv_write.h"
+
 #include <cmath>
 #include <limits>
 #include <random>
 #include <vector>
 
-#include "backends/cuda/kernels/kv_write.h"
 #include "cuda/device_array.h"
 #include "formats/kv_type.h"
 

@@ -1,4 +1,6 @@
 // Products of many rows with packed 4-bit weights, against float64 on the same codes and scales.
+#include "backends/cuda/kernels/w4_large.h"
+
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -7,7 +9,6 @@
 #include <vector>
 
 #include "backends/cuda/kernels/round_rows.h"
-#include "backends/cuda/kernels/w4_large.h"
 #include "base/half.h"
 #include "cuda/device_array.h"
 
@@ -56,7 +57,7 @@ Weight random_weight(const Case& c, std::mt19937* random) {
   const std::int64_t groups = c.k / c.group;
   Weight w;
   w.codes.resize(static_cast<std::size_t>(c.n * c.k / 8));
-  for (std::uint32_t& word : w.codes) word = (*random)();
+  for (std::uint32_t& word : w.codes) word = static_cast<std::uint32_t>((*random)());
   std::uniform_real_distribution<float> scale(0.01f, 0.03f);
   for (std::int64_t i = 0; i < c.n * groups; ++i) {
     const float s = scale(*random);
