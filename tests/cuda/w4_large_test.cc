@@ -17,6 +17,7 @@ namespace {
 
 using cuda::RoundRows;
 using cuda::W4Large;
+using cuda::W4LargePlan;
 using cuda::W4LargeTile;
 
 constexpr double kMostError = 3e-3;  // relative, in the Frobenius norm
@@ -79,8 +80,8 @@ Weight random_weight(const Case& c, std::mt19937* random) {
 
 // Runs the case `repeats` times, each on a poisoned output, which must come out the same bit by
 // bit; compares with float64.
-void expect_right(const Case& c, const W4LargeTile& tile, int repeats = 1) {
-  std::mt19937 random(static_cast<unsigned>(c.m * 7 + c.n + c.k + tile.rows + tile.tokens));
+void expect_right(const Case& c, const W4LargePlan& plan, int repeats = 1) {
+  std::mt19937 random(static_cast<unsigned>(c.m * 7 + c.n + c.k));
   std::normal_distribution<float> normal;
   const Weight w = random_weight(c, &random);
   const std::int64_t x_stride = c.k + 4;
@@ -111,7 +112,7 @@ void expect_right(const Case& c, const W4LargeTile& tile, int repeats = 1) {
                        c.m,
                        y_stride,
                        c.accumulate};
-    ASSERT_EQ(cudaSuccess, w4_large(args, tile, nullptr));
+    ASSERT_EQ(cudaSuccess, w4_large_parts(args, plan, nullptr));
     const std::vector<float> now = device_y.host();
     if (i > 0) {
       ASSERT_EQ(0, std::memcmp(y.data(), now.data(), y.size() * sizeof(float))) << i;
@@ -139,6 +140,10 @@ void expect_right(const Case& c, const W4LargeTile& tile, int repeats = 1) {
     }
   }
   EXPECT_LT(std::sqrt(error / norm), kMostError);
+}
+
+void expect_right(const Case& c, const W4LargeTile& tile, int repeats = 1) {
+  expect_right(c, W4LargePlan{{{c.n, tile}}}, repeats);
 }
 
 bool has_hopper() {
@@ -169,8 +174,9 @@ TEST(W4Large, MatchesFloat64InEveryTileAndGroup) {
 TEST(W4Large, KeepsItsAccuracyOverLongSumsOfPositiveInputs) {
   NIBBLE_NEEDS_HOPPER();
   for (const bool positive : {false, true}) {
-    expect_right({16, 64, 22016, 128, true, false, positive}, {128, 64, 1, 2});
-    expect_right({16, 64, 22016, 128, true, false, positive}, {128, 256, 1, 1});
+    for (const W4LargeTile& tile : {kTiles[0], kTiles[7]}) {
+      expect_right({16, 64, 22016, 128, true, false, positive}, tile);
+    }
   }
 }
 
@@ -183,9 +189,26 @@ TEST(W4Large, ChoosesTilesThatItAccepts) {
   NIBBLE_NEEDS_HOPPER();
   for (const std::int64_t m : {1, 64, 129, 700}) {
     for (const std::int64_t n : {64, 1024}) {
-      expect_right({m, n, 128, 64}, cuda::choose_w4_large_tile(m, n, 128, 132));
+      const W4LargeTile tile = cuda::choose_w4_large_tile(m, n, 128, 132);
+      expect_right({m, n, 128, 64}, tile);
     }
   }
+}
+
+TEST(W4Large, MultipliesThePartsOfAPlan) {
+  NIBBLE_NEEDS_HOPPER();
+  const Case c{70, 448, 512, 128, true, false, false, true};
+  expect_right(c, W4LargePlan{{{256, kTiles[1]}, {192, kTiles[5]}}});
+}
+
+TEST(W4Large, PlansASecondPartForWhatWouldLeaveMostOfTheDeviceIdle) {
+  const W4LargePlan even = cuda::plan_w4_large(1024, 4096, 4096, 132);
+  EXPECT_EQ(4096, even[0].rows);
+  EXPECT_EQ(0, even[1].rows);
+  const W4LargePlan uneven = cuda::plan_w4_large(256, 22016, 8192, 132);
+  EXPECT_GT(uneven[1].rows, 0);
+  EXPECT_EQ(0, uneven[1].rows % 64);
+  EXPECT_EQ(22016, uneven[0].rows + uneven[1].rows);
 }
 
 TEST(W4Large, RefusesSizesThatItCannotDo) {

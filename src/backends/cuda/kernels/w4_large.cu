@@ -8,15 +8,13 @@
 #include <cuda.h>
 #include <cuda_runtime.h>
 
-#include <algorithm>
 #include <climits>
-#include <iterator>
 
 #include "backends/cuda/device/dependent_launch.cuh"
 #include "backends/cuda/device/large_tile.cuh"
 #include "backends/cuda/device/w4_to_bf16.cuh"
 #include "backends/cuda/device/wgmma.cuh"
-#include "backends/cuda/kernels/tensor_map.h"
+#include "backends/cuda/kernels/large_launch.h"
 #include "backends/cuda/kernels/w4_large.h"
 
 namespace nibble::cuda {
@@ -311,74 +309,44 @@ cudaError_t make_maps(const W4Large& args, const W4LargeTile& tile, Params* p) {
       planes_box(w.codes, 8, kCodeBytes / 8, w.cols / kBlockK, blocks, 1, C::kConsumers);
   const TensorBox scales = planes_box(w.scales, 2, 64, w.groups, blocks, C::kGroups, C::kConsumers);
   const TensorBox zeros = planes_box(w.zeros, 1, 64, w.groups, blocks, C::kGroups, C::kConsumers);
-  const TensorBox y{args.y,
-                    4,
-                    {w.rows, args.m, 1},
-                    {args.y_stride * 4, args.m * args.y_stride * 4},
-                    {32, kOutTokens, 1},
-                    true};
   if (const cudaError_t error = make_tensor_map(x, &p->x)) return error;
   if (const cudaError_t error = make_tensor_map(codes, &p->codes)) return error;
   if (const cudaError_t error = make_tensor_map(scales, &p->scales)) return error;
-  if (const cudaError_t error = make_tensor_map(y, &p->out.y)) return error;
+  if (const cudaError_t error = make_out_map(args.y, args.m, w.rows, args.y_stride, &p->out.y)) {
+    return error;
+  }
   return w.zeros == nullptr ? cudaSuccess : make_tensor_map(zeros, &p->zeros);
 }
 
 template <class C>
-cudaError_t launch(const W4Large& args, const W4LargeTile& tile, int multiprocessors,
-                   cudaStream_t stream) {
+cudaError_t launch(const W4Large& args, const W4LargeTile& tile, cudaStream_t stream) {
   const W4Matrix& w = args.weight;
   const std::int64_t group = w.cols / w.groups;
-  const int super_rows = C::kRows * tile.share;
   Params p{};
   if (const cudaError_t error = make_maps<C>(args, tile, &p)) return error;
-  p.grid = {static_cast<int>(w.rows),
-            static_cast<int>(w.cols / kBlockK),
-            static_cast<int>((w.rows + super_rows - 1) / super_rows),
-            static_cast<int>((args.m + C::kTokens - 1) / C::kTokens),
-            tile.share,
-            tile.split};
+  p.grid = make_large_grid(args.m, w.rows, w.cols / kBlockK,
+                           {C::kRows, C::kTokens, tile.share, tile.split});
   p.out.bias = args.bias;
   p.out.accumulate = args.accumulate;
   p.blocks_of_group = group < kBlockK ? 1 : static_cast<int>(group / kBlockK);
   p.group_mask = w.groups == 1 ? INT_MAX : p.blocks_of_group - 1;
   p.has_zeros = w.zeros != nullptr;
   p.scales_are_bf16 = w.bf16_scales;
-  const int blocks = tile.share * tile.split;
-  const int tiles = p.grid.row_tiles * p.grid.token_tiles;
-  // Blocks that split k meet once and leave; others stay for tile after tile.
-  const int clusters = tile.split > 1 ? tiles : std::min(tiles, multiprocessors / blocks);
-  const auto kernel = w4_large_kernel<C>;
-  if (const cudaError_t error =
-          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, C::kAllBytes)) {
-    return error;
-  }
-  cudaLaunchAttribute attributes[2] = {};
-  attributes[0].id = cudaLaunchAttributeClusterDimension;
-  attributes[0].val.clusterDim = {static_cast<unsigned>(blocks), 1, 1};
-  attributes[1] = dependent_launch_attribute(args.dependent_launch);
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(clusters * blocks));
-  config.blockDim = dim3(C::kThreads);
-  config.dynamicSmemBytes = C::kAllBytes;
-  config.stream = stream;
-  config.attrs = attributes;
-  config.numAttrs = args.dependent_launch ? 2 : 1;
-  return cudaLaunchKernelEx(&config, kernel, p);
+  return launch_large(w4_large_kernel<C>, {C::kThreads, C::kAllBytes, args.dependent_launch}, p,
+                      stream);
 }
 
 template <int kGroups>
-cudaError_t launch_tile(const W4Large& args, const W4LargeTile& tile, int multiprocessors,
-                        cudaStream_t stream) {
+cudaError_t launch_tile(const W4Large& args, const W4LargeTile& tile, cudaStream_t stream) {
   switch (tile.rows * 1000 + tile.tokens) {
     case 128256:
-      return launch<W4LargeConfig<2, 256, kGroups>>(args, tile, multiprocessors, stream);
+      return launch<W4LargeConfig<2, 256, kGroups>>(args, tile, stream);
     case 128128:
-      return launch<W4LargeConfig<2, 128, kGroups>>(args, tile, multiprocessors, stream);
+      return launch<W4LargeConfig<2, 128, kGroups>>(args, tile, stream);
     case 128064:
-      return launch<W4LargeConfig<2, 64, kGroups>>(args, tile, multiprocessors, stream);
+      return launch<W4LargeConfig<2, 64, kGroups>>(args, tile, stream);
     case 256064:
-      return launch<W4LargeConfig<4, 64, kGroups>>(args, tile, multiprocessors, stream);
+      return launch<W4LargeConfig<4, 64, kGroups>>(args, tile, stream);
     default:
       return cudaErrorInvalidValue;
   }
@@ -398,56 +366,31 @@ bool valid(const W4Large& args, const W4LargeTile& tile) {
   return cut && (group == 32 || group == 64 || group == 128 || w.groups == 1);
 }
 
-// What the kinds of tile cost on an H200, measured on random data: a stage of 64 of k, in
-// nanoseconds.
-struct TileCost {
-  W4LargeTile tile;
-  double stage;
-};
-
-constexpr double kStart = 3000;  // launch, first stages, last stores
-constexpr double kSplit = 3500;  // exchange of sums
-
-constexpr TileCost kTileCosts[] = {{{128, 256, 2, 1}, 630}, {{128, 256, 1, 2}, 630},
-                                   {{128, 128, 1, 1}, 420}, {{128, 128, 1, 2}, 420},
-                                   {{128, 64, 1, 1}, 330},  {{128, 64, 1, 2}, 330},
-                                   {{256, 64, 1, 1}, 490},  {{256, 64, 1, 2}, 490}};
-
-double expected_time(const TileCost& cost, std::int64_t m, std::int64_t n, std::int64_t k,
-                     int multiprocessors) {
-  const auto tiles_of = [](std::int64_t size, std::int64_t tile_size) {
-    return (size + tile_size - 1) / tile_size;
-  };
-  const W4LargeTile& tile = cost.tile;
-  const std::int64_t clusters = tiles_of(n, tile.rows * tile.share) * tiles_of(m, tile.tokens);
-  const std::int64_t at_once = std::max(1, multiprocessors / (tile.share * tile.split));
-  const auto waves = static_cast<double>(tiles_of(clusters, at_once));
-  const double stages = static_cast<double>(k / kBlockK) / tile.split;
-  return waves * (stages * cost.stage + (tile.split > 1 ? kSplit : 0)) + kStart;
-}
-
 }  // namespace
-
-W4LargeTile choose_w4_large_tile(std::int64_t m, std::int64_t n, std::int64_t k,
-                                 int multiprocessors) {
-  const auto faster = [&](const TileCost& a, const TileCost& b) {
-    return expected_time(a, m, n, k, multiprocessors) < expected_time(b, m, n, k, multiprocessors);
-  };
-  return std::min_element(std::begin(kTileCosts), std::end(kTileCosts), faster)->tile;
-}
 
 cudaError_t w4_large(const W4Large& args, const W4LargeTile& tile, cudaStream_t stream) {
   if (!valid(args, tile)) return cudaErrorInvalidValue;
-  int device = 0;
-  if (const cudaError_t error = cudaGetDevice(&device)) return error;
-  int multiprocessors = 0;
-  if (const cudaError_t error =
-          cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device)) {
-    return error;
-  }
   const bool small_groups = args.weight.cols / args.weight.groups < kBlockK;
-  return small_groups ? launch_tile<2>(args, tile, multiprocessors, stream)
-                      : launch_tile<1>(args, tile, multiprocessors, stream);
+  return small_groups ? launch_tile<2>(args, tile, stream) : launch_tile<1>(args, tile, stream);
+}
+
+cudaError_t w4_large_parts(const W4Large& args, const W4LargePlan& plan, cudaStream_t stream) {
+  const W4Matrix& w = args.weight;
+  std::int64_t first = 0;
+  for (const W4LargePart& part : plan) {
+    if (part.rows == 0) continue;
+    const std::int64_t block = first / 64;
+    W4Large some = args;
+    some.y += first;
+    if (args.bias != nullptr) some.bias += first;
+    some.weight.rows = part.rows;
+    some.weight.codes = static_cast<const std::uint8_t*>(w.codes) + block * w.cols * 32;
+    some.weight.scales = static_cast<const std::uint8_t*>(w.scales) + block * w.groups * 128;
+    if (w.zeros != nullptr) some.weight.zeros += block * w.groups * 64;
+    if (const cudaError_t error = w4_large(some, part.tile, stream)) return error;
+    first += part.rows;
+  }
+  return first == w.rows ? cudaSuccess : cudaErrorInvalidValue;
 }
 
 }  // namespace nibble::cuda
