@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <iterator>
 
+#include "backends/cuda/kernels/fp8_large.h"
 #include "backends/cuda/kernels/w4_large.h"
 
 namespace nibble::cuda {
@@ -20,6 +21,11 @@ constexpr TileCost kW4Costs[] = {{128, 256, 2, 1, 630, 1000}, {128, 256, 1, 2, 6
                                  {128, 128, 1, 1, 420, 500},  {128, 128, 1, 2, 420, 4000},
                                  {128, 64, 1, 1, 330, 300},   {128, 64, 1, 2, 330, 3000},
                                  {256, 64, 1, 1, 490, 500},   {256, 64, 1, 2, 490, 5000}};
+
+constexpr TileCost kFp8Costs[] = {{128, 256, 2, 1, 1250, 1000},
+                                  {128, 256, 1, 2, 1250, 10000},
+                                  {128, 128, 2, 1, 880, 500},
+                                  {128, 128, 1, 2, 880, 6000}};
 
 std::int64_t tiles_of(std::int64_t size, std::int64_t tile_size) {
   return (size + tile_size - 1) / tile_size;
@@ -63,6 +69,13 @@ W4LargeTile w4_tile(const TileCost& tile) {
 W4LargeTile choose_w4_large_tile(std::int64_t m, std::int64_t n, std::int64_t k,
                                  int multiprocessors) {
   return w4_tile(fastest_w4({m, n, k / 64, multiprocessors}));
+}
+
+Fp8LargeTile choose_fp8_large_tile(std::int64_t m, std::int64_t n, std::int64_t k,
+                                   int multiprocessors) {
+  const TileCost& tile =
+      fastest(std::begin(kFp8Costs), std::end(kFp8Costs), {m, n, k / 128, multiprocessors});
+  return {tile.tokens, tile.share, tile.split};
 }
 
 W4LargePlan plan_w4_large(std::int64_t m, std::int64_t n, std::int64_t k, int multiprocessors) {
