@@ -14,18 +14,21 @@ struct KeyRange {
   int end;
 };
 
-// The keys that row t of a sequence sees; begin >= end when there is none.
+// The keys that row t of a sequence sees; begin >= end when there is none. All positions are below
+// 2^30.
 __device__ inline KeyRange visible_keys(const AttentionLaunch& args, const DeviceSequence& sequence,
-                                        std::int64_t t) {
-  const std::int64_t position = sequence.q_offset + t;
-  const std::int64_t begin = args.window > 0 ? max(0L, position - args.window + 1) : 0L;
-  const std::int64_t end = args.causal ? min(sequence.kv_rows, position + 1) : sequence.kv_rows;
-  return {static_cast<int>(min(begin, sequence.kv_rows)), static_cast<int>(max(end, 0L))};
+                                        int t) {
+  const auto kv_rows = static_cast<int>(sequence.kv_rows);
+  const int position = static_cast<int>(sequence.q_offset) + t;
+  const bool window = args.window > 0 && args.window <= position;
+  const int begin = window ? position + 1 - static_cast<int>(args.window) : 0;
+  const int end = args.causal ? min(kv_rows, position + 1) : kv_rows;
+  return {min(begin, kv_rows), max(end, 0)};
 }
 
 // The keys that any of the rows [first, last] sees.
 __device__ inline KeyRange visible_keys(const AttentionLaunch& args, const DeviceSequence& sequence,
-                                        std::int64_t first, std::int64_t last) {
+                                        int first, int last) {
   return {visible_keys(args, sequence, first).begin, visible_keys(args, sequence, last).end};
 }
 

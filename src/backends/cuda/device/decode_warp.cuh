@@ -76,14 +76,19 @@ class DecodeWarp {
     request_rows(at, k, v, rows - 1);
   }
 
-  // Takes the keys [first, first + kKeys) of a step that has arrived. All lanes together.
+  // Takes the keys [first, first + kKeys) of a step that has arrived. All lanes together. The code
+  // of 16 keys is there once only: a short sequence pays for every instruction that it has to
+  // fetch.
   __device__ void take(int step, int first) {
     const std::uint8_t* at = queue_ + step * Shape::kStepBytes;
-    float scores[Shape::kSubtiles][kRowTiles][4] = {};
-    multiply_keys(at, scores);
-    weigh(at, first, scores);
     if constexpr (kCodes) grow_unit(at);
-    multiply_values(at, scores);
+#pragma unroll 1
+    for (int row = 0; row < Shape::kKeys && first + row < keys_.end; row += 16) {
+      float scores[kRowTiles][4] = {};
+      multiply_keys(at, row, scores);
+      weigh(at, row, first + row, scores);
+      multiply_values(at, row, scores);
+    }
   }
 
   // Brings what the lanes of a column have summed apart together: weights, and offsets into sums.
@@ -173,30 +178,35 @@ class DecodeWarp {
     return key_header(at + Shape::kValuesAt, row);
   }
 
-  __device__ void multiply_keys(const std::uint8_t* at,
-                                float (&scores)[Shape::kSubtiles][kRowTiles][4]) const {
+  // Scores of keys [first, first + 16) of a step, even and odd products in sums of their own: a sum
+  // waits for the one before.
+  __device__ void multiply_keys(const std::uint8_t* at, int first,
+                                float (&scores)[kRowTiles][4]) const {
     constexpr int kBytes = Shape::kKeyBytes;
     constexpr int kProducts = Shape::kKeyElements / 4;  // of 16 elements, a piece
+    float odd[kRowTiles][4] = {};
 #pragma unroll
     for (int n = 0; n < Shape::kKeyPieces; ++n) {
+      const int row = first + lane_ / 4;  // and 8 more, with the same swizzle
+      const std::uint8_t* from = at + Shape::key_place(row, 4 * n + lane_ % 4);
+      std::uint32_t low[2 * kProducts];
+      std::uint32_t high[2 * kProducts];
+      pairs_of_row<kType>(load_piece<kBytes>(from), low);
+      pairs_of_row<kType>(load_piece<kBytes>(from + 8 * Shape::kPitch), high);
 #pragma unroll
-      for (int sub = 0; sub < Shape::kSubtiles; ++sub) {
-        const int row = 16 * sub + lane_ / 4;  // and 8 more, with the same swizzle
-        const std::uint8_t* from = at + Shape::key_place(row, 4 * n + lane_ % 4);
-        std::uint32_t low[2 * kProducts];
-        std::uint32_t high[2 * kProducts];
-        pairs_of_row<kType>(load_piece<kBytes>(from), low);
-        pairs_of_row<kType>(load_piece<kBytes>(from + 8 * Shape::kPitch), high);
+      for (int p = 0; p < kProducts; ++p) {
+        const int s = n * kProducts + p;
 #pragma unroll
-        for (int p = 0; p < kProducts; ++p) {
-#pragma unroll
-          for (int t = 0; t < kRowTiles; ++t) {
-            const auto& query = queries[n * kProducts + p][t];
-            Pairs::multiply(scores[sub][t], low[2 * p], high[2 * p], low[2 * p + 1],
-                            high[2 * p + 1], query[0], query[1]);
-          }
+        for (int t = 0; t < kRowTiles; ++t) {
+          Pairs::multiply(s % 2 == 0 ? scores[t] : odd[t], low[2 * p], high[2 * p], low[2 * p + 1],
+                          high[2 * p + 1], queries[s][t][0], queries[s][t][1]);
         }
       }
+    }
+#pragma unroll
+    for (int t = 0; t < kRowTiles; ++t) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) scores[t][i] += odd[t][i];
     }
   }
 
@@ -213,9 +223,9 @@ class DecodeWarp {
     return key >= column.begin && key < column.end ? x : -INFINITY;
   }
 
-  // Products to weights of the softmax, relative to the largest score so far.
-  __device__ void weigh(const std::uint8_t* at, int first,
-                        float (&scores)[Shape::kSubtiles][kRowTiles][4]) {
+  // Products to weights of the softmax, relative to the largest score so far; `key` is that of row
+  // `first` of the step.
+  __device__ void weigh(const std::uint8_t* at, int first, int key, float (&scores)[kRowTiles][4]) {
     bool grew = false;
     float factor[kRowTiles][2];
 #pragma unroll
@@ -224,14 +234,11 @@ class DecodeWarp {
       for (int i = 0; i < 2; ++i) {
         float most = largest[t][i];
 #pragma unroll
-        for (int sub = 0; sub < Shape::kSubtiles; ++sub) {
-#pragma unroll
-          for (int half = 0; half < 2; ++half) {
-            const int slot = 16 * sub + 8 * half + lane_ / 4;
-            float& x = scores[sub][t][2 * half + i];
-            x = score(x, key_header(at, slot), first + slot, columns[t][i]);
-            most = fmaxf(most, x);
-          }
+        for (int half = 0; half < 2; ++half) {
+          const int row = 8 * half + lane_ / 4;
+          float& x = scores[t][2 * half + i];
+          x = score(x, key_header(at, first + row), key + row, columns[t][i]);
+          most = fmaxf(most, x);
         }
 #pragma unroll
         for (int lanes = 4; lanes < 32; lanes *= 2) {
@@ -243,13 +250,10 @@ class DecodeWarp {
         largest[t][i] = most;
         weight[t][i] *= factor[t][i];
 #pragma unroll
-        for (int sub = 0; sub < Shape::kSubtiles; ++sub) {
-#pragma unroll
-          for (int half = 0; half < 2; ++half) {
-            float& x = scores[sub][t][2 * half + i];
-            x = power_of_2(x - base);
-            weight[t][i] += x;
-          }
+        for (int half = 0; half < 2; ++half) {
+          float& x = scores[t][2 * half + i];
+          x = power_of_2(x - base);
+          weight[t][i] += x;
         }
       }
     }
@@ -300,38 +304,34 @@ class DecodeWarp {
     return transpose_8x8(pair);
   }
 
-  __device__ void multiply_values(const std::uint8_t* at,
-                                  const float (&weights)[Shape::kSubtiles][kRowTiles][4]) {
+  __device__ void multiply_values(const std::uint8_t* at, int first,
+                                  const float (&weights)[kRowTiles][4]) {
     constexpr int kBytes = Shape::kValueBytes;
     constexpr int kElements = Shape::kValueElements;
+    std::uint32_t b[kRowTiles][2];
 #pragma unroll
-    for (int sub = 0; sub < Shape::kSubtiles; ++sub) {
-      std::uint32_t b[kRowTiles][2];
+    for (int half = 0; half < 2; ++half) {
+      const float2 header = value_header(at, first + 8 * half + lane_ / 4);
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const float2 header = value_header(at, 16 * sub + 8 * half + lane_ / 4);
+      for (int t = 0; t < kRowTiles; ++t) {
+        b[t][half] = fragment(&weights[t][2 * half], header, offset_[t]);
+      }
+    }
+#pragma unroll
+    for (int n = 0; n < Shape::kValuePieces; ++n) {
+      const int row = first + lane_ % 4 * 2;  // and 1, 8 and 9 more, with the same swizzle
+      const std::uint8_t* from = at + Shape::value_place(row, 8 * n + lane_ / 4);
+      std::uint32_t low[kElements];
+      std::uint32_t high[kElements];
+      pairs_of_rows<kType>(load_piece<kBytes>(from), load_piece<kBytes>(from + Shape::kPitch), low);
+      pairs_of_rows<kType>(load_piece<kBytes>(from + 8 * Shape::kPitch),
+                           load_piece<kBytes>(from + 9 * Shape::kPitch), high);
+#pragma unroll
+      for (int w = 0; w < kElements / 2; ++w) {
 #pragma unroll
         for (int t = 0; t < kRowTiles; ++t) {
-          b[t][half] = fragment(&weights[sub][t][2 * half], header, offset_[t]);
-        }
-      }
-#pragma unroll
-      for (int n = 0; n < Shape::kValuePieces; ++n) {
-        const int row = 16 * sub + lane_ % 4 * 2;  // and 1, 8 and 9 more, with the same swizzle
-        const std::uint8_t* from = at + Shape::value_place(row, 8 * n + lane_ / 4);
-        std::uint32_t low[kElements];
-        std::uint32_t high[kElements];
-        pairs_of_rows<kType>(load_piece<kBytes>(from), load_piece<kBytes>(from + Shape::kPitch),
-                             low);
-        pairs_of_rows<kType>(load_piece<kBytes>(from + 8 * Shape::kPitch),
-                             load_piece<kBytes>(from + 9 * Shape::kPitch), high);
-#pragma unroll
-        for (int w = 0; w < kElements / 2; ++w) {
-#pragma unroll
-          for (int t = 0; t < kRowTiles; ++t) {
-            Pairs::multiply(sums[n * kElements / 2 + w][t], low[2 * w], low[2 * w + 1], high[2 * w],
-                            high[2 * w + 1], b[t][0], b[t][1]);
-          }
+          Pairs::multiply(sums[n * kElements / 2 + w][t], low[2 * w], low[2 * w + 1], high[2 * w],
+                          high[2 * w + 1], b[t][0], b[t][1]);
         }
       }
     }

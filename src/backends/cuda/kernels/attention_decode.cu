@@ -3,10 +3,11 @@
 #include <algorithm>
 #include <climits>
 
+#include "backends/cuda/device/decode_queries.cuh"
+#include "backends/cuda/device/decode_results.cuh"
 #include "backends/cuda/device/decode_warp.cuh"
 #include "backends/cuda/device/kv_dispatch.h"
 #include "backends/cuda/device/launch.cuh"
-#include "backends/cuda/device/warp_reduce.cuh"
 #include "backends/cuda/kernels/attention_decode.h"
 
 namespace nibble::cuda {
@@ -15,297 +16,6 @@ namespace {
 constexpr int kThreads = 32 * kDecodeWarps;
 constexpr int kMaxDim = 256;
 constexpr int kMostParts = 128;
-
-// How the launch is cut, the same on host and device.
-struct DecodePlan {
-  int parts;       // of the keys, at most
-  int row_blocks;  // of the query rows of a KV head, at most
-  int items;       // sequences x KV heads x row blocks
-};
-
-struct DecodeLaunch {
-  AttentionLaunch args;
-  DecodePlan plan;
-  int group;           // query heads of a KV head
-  unsigned* counters;  // [items]
-  float* partial;      // [items, parts, kRows, kDim + 2]
-};
-
-// Where a block works.
-struct BlockWork {
-  KeyRange keys;  // of all parts
-  int part_keys;
-  int parts;  // that have keys; 1 when there are none at all
-  int first_row;
-  int rows;  // (query row, head) pairs of this block
-  int kv_head;
-  int item;
-};
-
-template <class Shape>
-__device__ BlockWork find_work(const DecodeLaunch& launch, const DeviceSequence& sequence) {
-  BlockWork work;
-  const int row_block = static_cast<int>(blockIdx.y) % launch.plan.row_blocks;
-  work.kv_head = static_cast<int>(blockIdx.y) / launch.plan.row_blocks;
-  work.item = static_cast<int>(blockIdx.z * gridDim.y + blockIdx.y);
-  work.first_row = row_block * Shape::kRows;
-  const auto all_rows = static_cast<int>(sequence.q_rows) * launch.group;
-  work.rows = min(Shape::kRows, all_rows - work.first_row);
-  work.keys = visible_keys(launch.args, sequence, work.first_row / launch.group,
-                           (work.first_row + work.rows - 1) / launch.group);
-  // From an even row on integer rows that lie one after the other begin on 16 bytes.
-  if (Shape::Traits::kCodes) work.keys.begin &= ~1;
-  const int count = max(0, work.keys.end - work.keys.begin);
-  const int least = kDecodeWarps * Shape::kKeys;
-  const int share = (count + launch.plan.parts - 1) / launch.plan.parts;
-  work.part_keys = max(least, (share + Shape::kKeys - 1) / Shape::kKeys * Shape::kKeys);
-  work.parts = max(1, (count + work.part_keys - 1) / work.part_keys);
-  return work;
-}
-
-// The queries of a lane's fragments: of each row tile and 16 elements the two of its first register
-// and the two of its second.
-template <class Warp>
-struct Queries {
-  float values[Warp::kRowTiles][Warp::kDim / 16][4];
-};
-
-template <KvType kType, class Shape, class Warp>
-__device__ void fetch_queries(const DecodeLaunch& launch, const DeviceSequence& sequence,
-                              const BlockWork& work, Queries<Warp>* queries) {
-  const AttentionLaunch& args = launch.args;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  constexpr int kProducts = Shape::kKeyElements / 4;
-#pragma unroll
-  for (int t = 0; t < Warp::kRowTiles; ++t) {
-    const int mine = 8 * t + lane / 4;
-    const int row = work.first_row + mine;
-    const float* q = args.q + (sequence.q_begin + row / launch.group) * args.q_row_stride +
-                     (work.kv_head * launch.group + row % launch.group) * args.q_head_stride;
-#pragma unroll
-    for (int s = 0; s < Warp::kDim / 16; ++s) {
-      auto& to = queries->values[t][s];
-      const int start = (s / kProducts * 4 + lane % 4) * Shape::kKeyElements +
-                        pair_element<kType>(s % kProducts * 2, false);
-      const bool exists = mine < work.rows && start < args.head_dim;
-      if constexpr (kType == KvType::kInt4) {
-        const float2 a = exists ? *reinterpret_cast<const float2*>(q + start) : float2{};
-        const float2 b = exists ? *reinterpret_cast<const float2*>(q + start + 4) : float2{};
-        to[0] = a.x;
-        to[1] = b.x;
-        to[2] = a.y;
-        to[3] = b.y;
-      } else {
-        const float4 x = exists ? *reinterpret_cast<const float4*>(q + start) : float4{};
-        to[0] = x.x;
-        to[1] = x.y;
-        to[2] = x.z;
-        to[3] = x.w;
-      }
-    }
-  }
-}
-
-// Rounds the queries of a row tile to fragments.
-template <class Shape, class Warp>
-__device__ void round_queries(const float (&values)[Warp::kDim / 16][4], int t, float scale,
-                              Warp* warp) {
-  constexpr int kSteps = Warp::kDim / 16;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  float unit = 1;  // a power of two that brings f16 queries to below 2
-  if constexpr (Shape::Traits::kF16) {
-    float largest = 0;
-#pragma unroll
-    for (int s = 0; s < kSteps; ++s) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) largest = fmaxf(largest, fabsf(values[s][i]));
-    }
-    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
-    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
-    unit = __uint_as_float(max(__float_as_uint(largest) & 0x7f800000u, 0x00800000u));
-  }
-  const float inverse = 1 / unit;
-  float sum = 0;
-#pragma unroll
-  for (int s = 0; s < kSteps; ++s) {
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const std::uint32_t pair =
-          Shape::Pairs::pack(values[s][2 * i] * inverse, values[s][2 * i + 1] * inverse);
-      const float2 rounded = Shape::Pairs::unpack(pair);
-      warp->queries[s][t][i] = pair;
-      sum += rounded.x + rounded.y;
-    }
-  }
-  sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-  sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const int column = lane % 4 * 2 + i;
-    warp->columns[t][i].query_sum = __shfl_sync(0xffffffffu, sum, 4 * column);
-    warp->columns[t][i].scale = scale * __shfl_sync(0xffffffffu, unit, 4 * column);
-  }
-}
-
-// What the warp must know of its columns' rows besides their queries.
-template <class Warp>
-__device__ void describe_columns(const DecodeLaunch& launch, const DeviceSequence& sequence,
-                                 const BlockWork& work, Warp* warp) {
-  const AttentionLaunch& args = launch.args;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-#pragma unroll
-  for (int t = 0; t < Warp::kRowTiles; ++t) {
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int mine = 8 * t + lane % 4 * 2 + i;
-      const int row = work.first_row + mine;
-      const bool exists = mine < work.rows;
-      const KeyRange keys = visible_keys(args, sequence, row / launch.group);
-      DecodeColumn& to = warp->columns[t][i];
-      to.begin = exists ? keys.begin : 0;
-      to.end = exists ? keys.end : 0;
-      to.slope = exists && args.alibi_slopes != nullptr
-                     ? args.alibi_slopes[work.kv_head * launch.group + row % launch.group] * kLog2E
-                     : 0;
-    }
-  }
-}
-
-// A warp's results in shared memory: sums [kRows, kDim], largest [kRows], weight [kRows].
-template <class Shape, class Warp>
-__device__ void store_warp(const Warp& warp, float* to) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-#pragma unroll
-  for (int t = 0; t < Warp::kRowTiles; ++t) {
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int row = 8 * t + lane % 4 * 2 + i;
-#pragma unroll
-      for (int m = 0; m < Warp::kDim / 16; ++m) {
-        *reinterpret_cast<float2*>(to + row * Warp::kDim + warp.element(m)) =
-            make_float2(warp.sums[m][t][i], warp.sums[m][t][i + 2]);
-      }
-      if (lane / 4 == 0) {
-        to[Shape::kRows * Warp::kDim + row] = warp.largest[t][i];
-        to[Shape::kRows * (Warp::kDim + 1) + row] = warp.weight[t][i];
-      }
-    }
-  }
-}
-
-// Results of the warps of this block, and of other blocks: those must not come from the L1 cache.
-struct OwnResults {
-  template <class T>
-  __device__ static T load(const T* from) {
-    return *from;
-  }
-};
-struct OthersResults {
-  template <class T>
-  __device__ static T load(const T* from) {
-    return __ldcg(from);
-  }
-};
-
-// Adds up `count` results of one row (results lie `stride` floats apart) as a warp: this lane's
-// columns 4 * lane + 128 * j, the row's largest score and its weight.
-template <class Shape, int kDim, class Source, int kBatch>
-struct RowSum {
-  static constexpr int kVectors = (kDim + 127) / 128;
-  float4 sums[kVectors] = {};
-  float largest = -INFINITY;
-  float weight = 0;
-
-  // All loads of a batch are under way before the first is needed: the results of other blocks come
-  // from the L2 cache.
-  __device__ void add_up(const float* results, int count, std::int64_t stride, int row) {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    const float* tops = results + Shape::kRows * kDim + row;
-    const float* from = results + row * kDim + 4 * lane;
-    for (int first = 0; first < count; first += kBatch) {
-      const int mine = first + lane % kBatch;
-      const bool exists = lane < kBatch && mine < count;
-      const float top = exists ? Source::load(tops + mine * stride) : -INFINITY;
-      const float part = exists ? Source::load(tops + mine * stride + Shape::kRows) : 0;
-      float4 x[kBatch][kVectors];
-#pragma unroll
-      for (int i = 0; i < kBatch; ++i) {
-#pragma unroll
-        for (int j = 0; j < kVectors; ++j) {
-          const bool inside = first + i < count && 128 * j + 4 * lane < kDim;
-          const float* at = from + (first + i) * stride + 128 * j;
-          x[i][j] = inside ? Source::load(reinterpret_cast<const float4*>(at)) : float4{};
-        }
-      }
-      const float most = fmaxf(largest, warp_max(top));
-      const float base = most == -INFINITY ? 0 : most;
-      const float before = power_of_2(largest - base);
-      const float factor = power_of_2(top - base);
-      largest = most;
-      weight = fmaf(weight, before, warp_sum(factor * part));
-#pragma unroll
-      for (int j = 0; j < kVectors; ++j) {
-        float4 sum = sums[j];
-        sum = {sum.x * before, sum.y * before, sum.z * before, sum.w * before};
-#pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
-          const float f = __shfl_sync(0xffffffffu, factor, i);
-          sum.x = fmaf(f, x[i][j].x, sum.x);
-          sum.y = fmaf(f, x[i][j].y, sum.y);
-          sum.z = fmaf(f, x[i][j].z, sum.z);
-          sum.w = fmaf(f, x[i][j].w, sum.w);
-        }
-        sums[j] = sum;
-      }
-    }
-  }
-};
-
-// Adds up results row by row, a warp a row, and writes them as rows of `out`.
-template <class Shape, int kDim, class Source, int kBatch>
-__device__ void write_rows(const DecodeLaunch& launch, const DeviceSequence& sequence,
-                           const BlockWork& work, const float* results, int count,
-                           std::int64_t stride) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  for (int row = static_cast<int>(threadIdx.x) / 32; row < work.rows; row += kDecodeWarps) {
-    RowSum<Shape, kDim, Source, kBatch> sum;
-    sum.add_up(results, count, stride, row);
-    const int r = work.first_row + row;
-    const std::int64_t head = work.kv_head * launch.group + r % launch.group;
-    float* out = launch.args.out + (sequence.q_begin + r / launch.group) * launch.args.out_stride +
-                 head * launch.args.head_dim;
-    const float inverse = sum.largest == -INFINITY ? 0 : 1 / sum.weight;
-#pragma unroll
-    for (int j = 0; j < sum.kVectors; ++j) {
-      const int d = 128 * j + 4 * lane;
-      if (d >= launch.args.head_dim) continue;
-      const float4 x = sum.sums[j];
-      out[d] = x.x * inverse;
-      out[d + 1] = x.y * inverse;
-      out[d + 2] = x.z * inverse;
-      out[d + 3] = x.w * inverse;
-    }
-  }
-}
-
-// The same, to this block's place among the partial results.
-template <class Shape, int kDim>
-__device__ void write_partial(const BlockWork& work, const float* results, float* to) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  for (int row = static_cast<int>(threadIdx.x) / 32; row < work.rows; row += kDecodeWarps) {
-    RowSum<Shape, kDim, OwnResults, kDecodeWarps> sum;
-    sum.add_up(results, kDecodeWarps, Shape::kResultFloats, row);
-#pragma unroll
-    for (int j = 0; j < sum.kVectors; ++j) {
-      const int d = 128 * j + 4 * lane;
-      if (d < kDim) __stcg(reinterpret_cast<float4*>(to + row * kDim + d), sum.sums[j]);
-    }
-    if (lane == 0) {
-      __stcg(to + Shape::kRows * kDim + row, sum.largest);
-      __stcg(to + Shape::kRows * (kDim + 1) + row, sum.weight);
-    }
-  }
-}
 
 template <KvType kType, int kDim, int kRowTiles>
 __global__ void __launch_bounds__(kThreads, DecodeShape<kType, kDim, kRowTiles>::kBlocks)
@@ -343,7 +53,7 @@ __global__ void __launch_bounds__(kThreads, DecodeShape<kType, kDim, kRowTiles>:
   Warp warp(shared + index * Shape::kSteps * Shape::kStepBytes, keys, launch.args.softcap);
   constexpr int kStride = kDecodeWarps * Shape::kKeys;
   const int start = begin + index * Shape::kKeys;
-#pragma unroll
+#pragma unroll 1
   for (int s = 0; s < Shape::kSteps - 1; ++s) {
     if (start + s * kStride < end) warp.request(s, start + s * kStride);
     end_copy_group();
@@ -465,6 +175,7 @@ const char* attention_decode_unsupported(const AttentionLaunch& args) {
   }
   if (args.sm_count < 1) return "no sm_count";
   const std::int64_t rows = args.max_q_rows * (args.heads / args.kv_heads);
+  if (rows >= 1 << 20) return "2^20 query rows";
   const std::int64_t most_items = args.sequence_count * args.kv_heads * ((rows + 7) / 8);
   if (most_items > static_cast<std::int64_t>(kAttentionCounterBytes / sizeof(unsigned)) ||
       args.kv_heads * ((rows + 7) / 8) > 65535 || args.sequence_count > 65535) {
@@ -486,7 +197,9 @@ cudaError_t attention_decode(const AttentionLaunch& args, cudaStream_t stream) {
   if (attention_decode_unsupported(args) != nullptr) return cudaErrorInvalidValue;
   if (args.sequence_count == 0 || args.max_q_rows == 0) return cudaSuccess;
   const DecodeKernel kernel = choose(args);
-  DecodeLaunch decode{args, plan_of(args, kernel), args.heads / args.kv_heads, nullptr, nullptr};
+  const int group = args.heads / args.kv_heads;
+  DecodeLaunch decode{args,   plan_of(args, kernel), group, 1 / static_cast<float>(group), nullptr,
+                      nullptr};
   decode.counters = static_cast<unsigned*>(args.workspace);
   decode.partial =
       reinterpret_cast<float*>(static_cast<std::uint8_t*>(args.workspace) + kAttentionCounterBytes);

@@ -3,9 +3,11 @@
 // long sequences are split over blocks (Dao et al., "Flash-Decoding for long-context inference",
 // 2023), the last of which to arrive adds the parts up, in a fixed order.
 //
-// Products are of 16-bit numbers summed in float32: queries and the softmax's weights are rounded
-// to bf16, as are keys and values of kF32; with kF16 everything is f16 (queries after division by a
-// power of two, so that they cannot overflow). Codes of kInt8 and kInt4 enter exactly.
+// Products are of 16-bit numbers summed in float32. With kBF16 and kF32 all is rounded to bf16:
+// keys and values of kF32, queries, and the weights of the softmax. With the other types to f16,
+// queries after division by a power of two, so that they cannot overflow; codes of kInt8 and kInt4
+// enter exactly. Integer rows that lie one after the other, a head_dim of 64, 128 or 256 long, the
+// first on 16 bytes, are read fastest.
 //   Rows of the cache that one query row of a block of 8 or 16 sees and another does not must hold
 // no NaN for the other to stay clear of it.
 #pragma once
@@ -14,8 +16,8 @@
 
 namespace nibble::cuda {
 
-// Null when the kernel takes the call, else why not. Any number of query rows works; past about 64
-// (query row, head of a group) pairs the keys are read again for every 16 of them.
+// Null when the kernel takes the call, else why not. Many query rows work too, but the keys are
+// read again for every 16 (query row, head of the group) pairs.
 const char* attention_decode_unsupported(const AttentionLaunch& args);
 
 // Bytes of workspace for a call of these shapes. The first kAttentionCounterBytes of it must be

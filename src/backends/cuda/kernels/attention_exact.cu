@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(kThreads) attend(const AttentionLaunch args) {
   __syncthreads();
   const auto* k = static_cast<const std::uint8_t*>(sequence.k) + kv_head * sequence.k_head_stride;
   const auto* v = static_cast<const std::uint8_t*>(sequence.v) + kv_head * sequence.v_head_stride;
-  const KeyRange keys = visible_keys(args, sequence, t);
+  const KeyRange keys = visible_keys(args, sequence, static_cast<int>(t));
   Softmax softmax;
   for (int first = keys.begin; first < keys.end; first += kThreads) {
     const int count = min(kThreads, keys.end - first);

@@ -60,7 +60,7 @@ class PrefillWarp {
     const int lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const std::int64_t t = first_row + 8 * half + lane / 4;
+      const int t = first_row + 8 * half + lane / 4;
       const bool exists = t < sequence.q_rows;
       const KeyRange keys = visible_keys(args, sequence, t);
       begin_[half] = exists ? keys.begin : 0;

@@ -1,5 +1,5 @@
-// attention_prefill for Hopper: the same function on asynchronous products of warpgroups, with loads
-// by warps of their own and products beside the softmax (Shah et al., "FlashAttention-3",
+// attention_prefill for Hopper: the same function on asynchronous products of warpgroups, with
+// loads by warps of their own and products beside the softmax (Shah et al., "FlashAttention-3",
 // arXiv:2407.08608).
 #pragma once
 
