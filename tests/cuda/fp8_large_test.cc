@@ -1,5 +1,7 @@
 // FP8 activations and weights: their rounding bit by bit, their products against float64 on the
 // same operands.
+#include "backends/cuda/kernels/fp8_large.h"
+
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -7,7 +9,6 @@
 #include <random>
 #include <vector>
 
-#include "backends/cuda/kernels/fp8_large.h"
 #include "backends/cuda/kernels/quantize_fp8.h"
 #include "backends/cuda/kernels/w4_to_fp8.h"
 #include "base/half.h"
@@ -121,7 +122,7 @@ struct Weight {
 Weight random_weight(const Case& c, std::mt19937* random) {
   Weight w;
   w.codes.resize(static_cast<std::size_t>(c.n * c.k / 8));
-  for (std::uint32_t& word : w.codes) word = (*random)();
+  for (std::uint32_t& word : w.codes) word = static_cast<std::uint32_t>((*random)());
   std::uniform_real_distribution<float> uniform(0.01f, 0.03f);
   for (std::int64_t i = 0; i < c.n * c.groups; ++i) {
     w.zeros.push_back(static_cast<std::uint8_t>(c.zeros ? (*random)() % 16 : 8));
