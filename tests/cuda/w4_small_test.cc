@@ -198,7 +198,8 @@ class Problem {
   W4SmallLinear args_;
 };
 
-constexpr W4SmallTile kTiles[] = {{1, 1}, {1, 2}, {2, 2}, {3, 1}, {5, 1}, {8, 1}};
+constexpr W4SmallTile kTiles[] = {{1, 1, 2, 1}, {1, 1, 4, 2}, {1, 8, 2, 1}, {1, 8, 4, 2},
+                                  {2, 2, 4, 2}, {3, 4, 2, 1}, {5, 1, 4, 2}, {8, 8, 2, 1}};
 
 class W4SmallFormatTest : public ::testing::TestWithParam<const char*> {};
 
@@ -211,7 +212,7 @@ TEST_P(W4SmallFormatTest, EveryFormatAndCut) {
     Problem problem(c);
     for (const W4SmallTile& tile : kTiles) {
       SCOPED_TRACE(::testing::Message()
-                   << "m " << m << " slices " << tile.slices << " blocks " << tile.blocks);
+                   << "m " << m << " slices " << tile.slices << " splits " << tile.splits);
       problem.expect_right(tile);
     }
   }
@@ -242,8 +243,8 @@ TEST(W4SmallTest, OddNumbersOfBlocksAlongK) {
     c.cols = cols;
     Problem problem(c);
     SCOPED_TRACE(cols);
-    problem.expect_right({1, 2});
-    if (cols > 64) problem.expect_right({2, 1});
+    problem.expect_right({1, 2, 4, 2});
+    if (cols > 128) problem.expect_right({2, 4, 2, 1});
   }
 }
 
@@ -274,8 +275,17 @@ TEST(W4SmallTest, LongSumsOfPositiveNumbers) {
   c.m = 2;
   c.positive = true;
   Problem problem(c);
-  problem.expect_right({1, 1});
-  problem.expect_right({8, 2});
+  problem.expect_right({1, 8, 2, 1});
+  problem.expect_right({8, 1, 4, 2});
+}
+
+TEST(W4SmallTest, MoreOfXThanFitsAtATime) {
+  NIBBLE_NEEDS_CUDA();
+  Case c;
+  c.rows = 64;
+  c.cols = 22016;
+  c.m = 27;
+  Problem(c).expect_right({1, 1, 2, 1});
 }
 
 TEST(W4SmallTest, TheSameBitsAtEveryRun) {
@@ -301,7 +311,7 @@ TEST(W4SmallTest, TheSameBitsAtEveryRun) {
 TEST(W4SmallTest, RefusesWhatItCannotRead) {
   NIBBLE_NEEDS_CUDA();
   Problem problem(Case{});
-  const auto error_of = [&](const auto& change, W4SmallTile tile = {1, 1}) {
+  const auto error_of = [&](const auto& change, W4SmallTile tile = {}) {
     W4SmallLinear args = problem.args();
     change(args);
     return cuda::w4_small_linear(args, tile, nullptr);
@@ -314,8 +324,10 @@ TEST(W4SmallTest, RefusesWhatItCannotRead) {
   EXPECT_EQ(cudaErrorInvalidValue, error_of([](W4SmallLinear& a) { a.part_count = 4; }));
   EXPECT_EQ(cudaErrorInvalidValue, error_of([](W4SmallLinear& a) { a.silu_pair = true; }));
   EXPECT_EQ(cudaErrorInvalidValue, error_of([](W4SmallLinear& a) { a.parts[0].w.groups = 64; }));
-  EXPECT_EQ(cudaErrorInvalidValue, error_of(nothing, {9, 1}));
-  EXPECT_EQ(cudaErrorInvalidValue, error_of(nothing, {1, 3}));
+  EXPECT_EQ(cudaErrorInvalidValue, error_of(nothing, {9, 1, 2, 1}));
+  EXPECT_EQ(cudaErrorInvalidValue, error_of(nothing, {1, 3, 2, 1}));
+  EXPECT_EQ(cudaErrorInvalidValue, error_of(nothing, {1, 1, 3, 1}));
+  EXPECT_EQ(cudaErrorInvalidValue, error_of(nothing, {1, 1, 2, 3}));
 }
 
 TEST(DequantizeW4Test, RoundsWhatTheFormatDecodes) {

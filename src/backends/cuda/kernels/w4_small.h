@@ -38,18 +38,20 @@ struct W4SmallLinear {
   bool dependent_launch = false;  // may start before the kernel ahead of it in the stream has ended
 };
 
-// How k is cut: a cluster of so many blocks of threads shares it out.
+// How the work is cut.
 struct W4SmallTile {
-  int slices = 1;  // 1 ... 8
-  int blocks = 1;  // of threads on a multiprocessor, 1, or 2 where they fit
+  int slices = 1;  // of k, for the blocks of threads of a cluster: 1 ... 8
+  int splits = 1;  // of a slice, for warps of a block: 1, 2, 4 or 8
+  int tiles = 2;   // of 16 rows that a warp sums at a time: 2, or 4 for up to 8 rows of x
+  int blocks = 1;  // of threads on a multiprocessor: 1, or 2 where they fit
 };
 
-// The cut expected to be fastest.
+// The cut expected to be fastest on the current device.
 W4SmallTile choose_w4_small_tile(const W4SmallLinear& args);
 
-// Needs compute capability 9.0, or 8.0 with one slice. cudaErrorInvalidValue when the arguments
-// break what is said above, the tile has more slices than k chunks of 128, or its slices of x do
-// not fit into shared memory.
+// Needs compute capability 9.0, or 8.0 with one slice and no splits. Where the tile's slices of x
+// do not fit into shared memory, fewer rows of x are taken at a time. cudaErrorInvalidValue when
+// the arguments break what is said above or the tile has more slices than k has chunks of 128.
 cudaError_t w4_small_linear(const W4SmallLinear& args, const W4SmallTile& tile,
                             cudaStream_t stream);
 

@@ -1,0 +1,110 @@
+// What the kernel of kernels/w4_small.h is told, its sizes, and who works on what.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "backends/cuda/kernels/w4_small.h"
+
+namespace nibble::cuda::w4_small {
+
+inline constexpr int kWarps = 8;
+inline constexpr int kThreads = 32 * kWarps;
+inline constexpr int kTileBytes = 512;  // codes of 16 rows x 64 columns
+inline constexpr int kUnitBytes = 128;  // bf16 of 64 columns of one row of x
+inline constexpr int kCellBytes = 512;  // sums of 16 rows x 8 rows of x
+
+struct Part {
+  const unsigned char* codes;
+  const unsigned char* scales;
+  const unsigned char* zeros;
+  const float* bias;
+  float* y;
+  std::int64_t y_stride;
+  int first_task;  // of the launch
+};
+
+struct Arguments {
+  Part parts[kW4SmallMaxParts];
+  int part_count;
+  const float* x;
+  std::int64_t x_stride;
+  int m;
+  int units;   // of 64 columns
+  int groups;  // along k
+  int tasks;
+  int slices;  // of k, a block each
+  int splits;  // of a slice, a warp each
+  bool bf16_scales;
+  bool accumulate;
+};
+
+template <int kTiles_, int kTokenTiles_, int kGroups_, bool kPair_, int kStages_>
+struct Shape {
+  // Tiles of 16 rows in a task: neighbours, or half of them of each of a pair.
+  static constexpr int kTiles = kTiles_;
+  static constexpr int kParts = kPair_ ? 2 : 1;
+  static constexpr int kTilesOfPart = kTiles / kParts;
+  static constexpr int kTokenTiles = kTokenTiles_;  // of 8 rows of x
+  static constexpr int kGroups = kGroups_;          // in a chunk
+  static constexpr bool kPair = kPair_;
+  static constexpr int kStages = kStages_;
+  static constexpr int kCodeBytes = kTiles * 2 * kTileBytes;
+  static constexpr int kPieces = kTiles * kGroups * 3;  // 16 bytes each of scales and zero points
+  static constexpr int kStageBytes = kCodeBytes + kPieces * 16;
+  static constexpr int kRingBytes = kWarps * kStages * kStageBytes;
+  static constexpr int kCells = kTiles * kTokenTiles;           // of a task: 16 rows x 8 rows of x
+  static constexpr int kResults = kPair ? kCells / 2 : kCells;  // of them, after pairing
+  static_assert(kPieces <= 32);
+};
+
+// Where sums come together, for the tasks that a block owns.
+__host__ __device__ constexpr int exchange_bytes(int cells, int slices, int splits) {
+  const int places = kWarps / splits;  // tasks at a time
+  return slices * splits == 1
+             ? 0
+             : (places + slices - 1) / slices * slices * splits * cells * kCellBytes;
+}
+
+// A tile of a task: its part, and its number there.
+struct Place {
+  int part;
+  int tile;
+};
+
+template <class S>
+__device__ __forceinline__ Place place_of(const Arguments& args, int task, int tile) {
+  if (S::kPair) {
+    return {tile / S::kTilesOfPart, task * S::kTilesOfPart + tile % S::kTilesOfPart};
+  }
+  int part = 0;
+  while (part + 1 < args.part_count && task >= args.parts[part + 1].first_task) ++part;
+  return {part, (task - args.parts[part].first_task) * S::kTiles + tile};
+}
+
+// What a block works on.
+struct Range {
+  int rank;  // in the cluster
+  int first_task, end_task;
+  int first_chunk, chunks;
+};
+
+__device__ __forceinline__ Range range_of(const Arguments& args) {
+  const int slices = args.slices;
+  const int rank = static_cast<int>(blockIdx.x) % slices;
+  const int index = static_cast<int>(blockIdx.x) / slices;
+  const int clusters = static_cast<int>(gridDim.x) / slices;
+  const int chunks = (args.units + 1) / 2;
+  const auto share = [](int count, int i, int of) {
+    return static_cast<int>(static_cast<std::int64_t>(count) * i / of);
+  };
+  const int first_chunk = share(chunks, rank, slices);
+  return {rank, share(args.tasks, index, clusters), share(args.tasks, index + 1, clusters),
+          first_chunk, share(chunks, rank + 1, slices) - first_chunk};
+}
+
+template <class S>
+using Sums = float[S::kTiles][S::kTokenTiles][4];
+
+}  // namespace nibble::cuda::w4_small

@@ -1,0 +1,74 @@
+// The cut of the work of kernels/w4_small.h, by a model of its time.
+#include <cmath>
+
+#include "backends/cuda/device/w4_small_cut.cuh"
+#include "backends/cuda/kernels/w4_small.h"
+
+namespace nibble::cuda {
+namespace w4_small {
+namespace {
+
+// Time as measured on an H200, in about microseconds: what the busiest multiprocessor has to read
+// and multiply, more where its warps do not come out even, and the rounding of x.
+double cost_of(const Device& device, const W4SmallLinear& args, const W4SmallTile& tile) {
+  const W4Matrix& w = args.parts[0].w;
+  const int bytes = shared_bytes(w, args.m, tile);
+  if (bytes > device.block_bytes) return HUGE_VAL;
+  const int blocks = blocks_of(device, bytes, args.m, tile);
+  const int token_tiles = token_tiles_of(args.m);
+  const int tiles = tiles_of(tile.tiles, token_tiles, groups_of_chunk(w));
+  std::int64_t rows = 0;
+  for (int p = 0; p < args.part_count; ++p) rows += args.parts[p].w.rows;
+  const auto tasks = static_cast<int>(rows / (16 * tiles));
+  // Clusters of four and more do not come out even with the parts of the chip that hold them.
+  const double fit = tile.slices >= 4 ? 0.92 : 1.0;
+  const int room = static_cast<int>(device.multiprocessors * blocks / tile.slices * fit);
+  const int clusters = std::clamp(room, 1, tasks);
+  const int per_multiprocessor =
+      clusters * tile.slices > device.multiprocessors && blocks == 2 ? 2 : 1;
+  const int tasks_of_cluster = (tasks + clusters - 1) / clusters;
+  const int places = kWarps / tile.splits;
+  const int rounds = (tasks_of_cluster + places - 1) / places;
+  const double idle = static_cast<double>(rounds * places) / tasks_of_cluster - 1;
+  const auto chunks = static_cast<int>(((w.cols / 64 + 1) / 2 + tile.slices - 1) / tile.slices);
+  const double products =
+      0.25 * tasks_of_cluster * chunks * tiles / 4 * (blocks == 1 ? 1.05 : 1) * (1 + 0.3 * idle);
+  return per_multiprocessor * (products + 0.011 * args.m * chunks);
+}
+
+}  // namespace
+}  // namespace w4_small
+
+W4SmallTile choose_w4_small_tile(const W4SmallLinear& args) {
+  using namespace w4_small;
+  Device device;
+  if (current_device(device) != cudaSuccess || device.major < 9) return {1, 1, 2, 2};
+  const W4Matrix& w = args.parts[0].w;
+  // One row of x is rounded by every block in no time, so nothing need be shared out: the rows of
+  // the weights alone keep the device busy, with short stages that fill early.
+  const std::int64_t short_tasks = w.rows / 32;
+  if (args.m == 1 && args.part_count == 1 && short_tasks <= device.multiprocessors &&
+      short_tasks > device.multiprocessors * 3 / 4) {
+    return {1, 8, 2, 1};
+  }
+  constexpr W4SmallTile kCandidates[] = {{2, 4, 4, 2}, {4, 2, 4, 2}, {8, 1, 4, 2},
+                                         {2, 2, 4, 2}, {4, 1, 4, 2}, {1, 8, 4, 2}};
+  // If x fits in none of them: the smallest share of it.
+  const std::int64_t chunks = (w.cols / 64 + 1) / 2;
+  W4SmallTile best{static_cast<int>(std::min<std::int64_t>(kMaxSlices, chunks)), 1, 2, 1};
+  double least = HUGE_VAL;
+  for (const W4SmallTile& tile : kCandidates) {
+    const bool few = tile.slices * tile.splits < 8;
+    if (few && args.m <= 8) continue;  // too few warps a row for its chunks
+    if (tile.slices == 1 && args.m > 2) continue;
+    if (!valid(tile, w.cols, device.major)) continue;
+    const double cost = cost_of(device, args, tile);
+    if (cost < 0.99 * least) {
+      least = cost;
+      best = tile;
+    }
+  }
+  return best;
+}
+
+}  // namespace nibble::cuda
