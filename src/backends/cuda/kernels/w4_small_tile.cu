@@ -51,8 +51,8 @@ W4SmallTile choose_w4_small_tile(const W4SmallLinear& args) {
       short_tasks > device.multiprocessors * 3 / 4) {
     return {1, 8, 2, 1};
   }
-  constexpr W4SmallTile kCandidates[] = {{2, 4, 4, 2}, {4, 2, 4, 2}, {8, 1, 4, 2},
-                                         {2, 2, 4, 2}, {4, 1, 4, 2}, {1, 8, 4, 2}};
+  constexpr W4SmallTile kCandidates[] = {
+      {2, 4, 4, 2}, {4, 2, 4, 2}, {8, 1, 4, 2}, {2, 2, 4, 2}, {4, 1, 4, 2}};
   // If x fits in none of them: the smallest share of it.
   const std::int64_t chunks = (w.cols / 64 + 1) / 2;
   W4SmallTile best{static_cast<int>(std::min<std::int64_t>(kMaxSlices, chunks)), 1, 2, 1};
@@ -60,10 +60,9 @@ W4SmallTile choose_w4_small_tile(const W4SmallLinear& args) {
   for (const W4SmallTile& tile : kCandidates) {
     const bool few = tile.slices * tile.splits < 8;
     if (few && args.m <= 8) continue;  // too few warps a row for its chunks
-    if (tile.slices == 1 && args.m > 2) continue;
     if (!valid(tile, w.cols, device.major)) continue;
     const double cost = cost_of(device, args, tile);
-    if (cost < 0.99 * least) {
+    if (cost < 0.98 * least) {  // else the fewer slices
       least = cost;
       best = tile;
     }
