@@ -54,7 +54,7 @@ struct Int8Task {
   float* y = nullptr;           // y[0, 0]
   std::int64_t y_stride = 0;
   bool add = false;
-  unsigned char* scratch = nullptr;  // kInt8ScratchBytes, aligned to 64
+  unsigned char* scratch = nullptr;  // int8_scratch_bytes(cols), aligned to 64
 };
 
 struct Int8Kernels {
@@ -70,11 +70,15 @@ struct Int8Kernels {
   ArithmeticProbe probe;
 };
 
-// Columns that blocked() unpacks at once, and the scratch it needs: the bytes of kPanelRows rows,
-// and three floats a row and block.
+// Columns that blocked() unpacks at once. It needs scratch for the bytes of kPanelRows rows and
+// three floats a row and block of them; direct() for a float a row and block of all columns.
 inline constexpr std::int64_t kInt8Depth = 512;
-inline constexpr std::int64_t kInt8ScratchBytes =
-    kPanelRows * kInt8Depth + 3 * 4 * kPanelRows * (kInt8Depth / kInt8Block);
+constexpr std::int64_t int8_scratch_bytes(std::int64_t cols) {
+  const std::int64_t blocked =
+      kPanelRows * kInt8Depth + 3 * 4 * kPanelRows * (kInt8Depth / kInt8Block);
+  const std::int64_t direct = 4 * kPanelRows * (cols / kInt8Block);
+  return blocked < direct ? direct : blocked;
+}
 
 const Int8Kernels& avx2_int8_kernels();
 const Int8Kernels& avx512_vnni_kernels();

@@ -55,15 +55,15 @@ void run_int8(const Int8Kernels& kernels, std::span<const LinearArgs> calls, Exe
         context.pool, panels, [&](std::size_t part, std::int64_t first, std::int64_t last) {
           thread_local Scratch scratch;
           const LinearArgs& call = calls[part];
-          Int8Task task = {
-              .w = panels_of(call)->view(),
-              .x = rows,
-              .m = m,
-              .bias = call.bias,
-              .y = call.y + begin * call.y_stride,
-              .y_stride = call.y_stride,
-              .add = call.accumulate,
-              .scratch = reinterpret_cast<unsigned char*>(scratch.floats(kInt8ScratchBytes / 4))};
+          Int8Task task = {.w = panels_of(call)->view(),
+                           .x = rows,
+                           .m = m,
+                           .bias = call.bias,
+                           .y = call.y + begin * call.y_stride,
+                           .y_stride = call.y_stride,
+                           .add = call.accumulate,
+                           .scratch = reinterpret_cast<unsigned char*>(
+                               scratch.floats(int8_scratch_bytes(input.w->canonical.cols) / 4))};
           for (task.panel = first; task.panel < last; ++task.panel) run(task);
         });
   }

@@ -4,11 +4,14 @@
 //     sum_w += w . 1; for each row: sum[i] += q[i] . w       (32-bit integers)
 //   part[i] += scale_x * sum[i] + offset_x * sum_w;  for each group: y[i] += scale_w * part[i]
 //
-// Bound: memory bandwidth.
+// The sums of the weights are kept for the rows of x that come after the first four.
+// Bound: memory bandwidth; from four rows on the products.
 // Included inside an anonymous namespace of an ISA unit.
 
-// Rows [row, row + M) of x times vectors [v0, v0 + kNv) of the panel.
-template <bool kNibbles, int M>
+constexpr int kDirectTile = 4;  // rows of x at once
+
+// Rows [row, row + M) of x times vectors [v0, v0 + kNv) of the panel. kLater: not the first ones.
+template <bool kNibbles, int M, bool kLater>
 void int8_direct_vectors(const Int8Task& t, std::int64_t row, int v0) {
   Vec y[M][kNv];
 #pragma GCC unroll 8
@@ -20,6 +23,8 @@ void int8_direct_vectors(const Int8Task& t, std::int64_t row, int v0) {
 #pragma GCC unroll 2
   for (int v = 0; v < kNv; ++v) codes[v] = vector_of_panel(t, v0 + v);
   const Ints ones = iset8(1);
+  float* const kept = reinterpret_cast<float*>(t.scratch) + v0 * kLanes;  // [blocks][kPanelRows]
+  const bool keep = M == kDirectTile && t.m > M;
   std::int64_t block = 0;
   for (std::int64_t g = 0; g < t.w.groups; ++g) {
     GroupNumbers numbers[kNv];
@@ -46,7 +51,7 @@ void int8_direct_vectors(const Int8Task& t, std::int64_t row, int v0) {
       }
       const unsigned char* q = t.x.q + row * t.x.stride + block * kInt8Block;
       constexpr std::int64_t kUnit = unit_columns<kNibbles>();
-#pragma GCC unroll 2
+#pragma GCC unroll 8
       for (int k = 0; k < kInt8Block; k += kUnit, q += kUnit) {
 #pragma GCC unroll 2
         for (int v = 0; v < kNv; ++v) {
@@ -55,7 +60,7 @@ void int8_direct_vectors(const Int8Task& t, std::int64_t row, int v0) {
           codes[v] += kUnitBytes;
           if constexpr (kNibbles) {
             const Halves w = nibbles(packed, zero[v]);
-            sum_w[v] = idot(idot(sum_w[v], ones, w.low), ones, w.high);
+            if constexpr (!kLater) sum_w[v] = idot(idot(sum_w[v], ones, w.low), ones, w.high);
 #pragma GCC unroll 8
             for (int i = 0; i < M; ++i) {
               const unsigned char* qi = q + i * t.x.stride;
@@ -63,7 +68,7 @@ void int8_direct_vectors(const Int8Task& t, std::int64_t row, int v0) {
               sum[i][v] = idot(sum[i][v], ibroadcast4(qi + 4), w.high);
             }
           } else {
-            sum_w[v] = idot(sum_w[v], ones, packed);
+            if constexpr (!kLater) sum_w[v] = idot(sum_w[v], ones, packed);
 #pragma GCC unroll 8
             for (int i = 0; i < M; ++i) {
               sum[i][v] = idot(sum[i][v], ibroadcast4(q + i * t.x.stride), packed);
@@ -71,12 +76,19 @@ void int8_direct_vectors(const Int8Task& t, std::int64_t row, int v0) {
           }
         }
       }
+      Vec total_w[kNv];
+#pragma GCC unroll 2
+      for (int v = 0; v < kNv; ++v) {
+        float* const at = kept + block * kPanelRows + v * kLanes;
+        total_w[v] = kLater ? vload(at) : ifloat(sum_w[v]);
+        if (!kLater && keep) vstore(at, total_w[v]);
+      }
 #pragma GCC unroll 8
       for (int i = 0; i < M; ++i) {
         const std::int64_t at = (row + i) * t.x.blocks + block;
 #pragma GCC unroll 2
         for (int v = 0; v < kNv; ++v) {
-          part[i][v] = vfma(ifloat(sum_w[v]), vset(t.x.offset[at]), part[i][v]);
+          part[i][v] = vfma(total_w[v], vset(t.x.offset[at]), part[i][v]);
           part[i][v] = vfma(ifloat(sum[i][v]), vset(t.x.scale[at]), part[i][v]);
           if (!kNibbles && numbers[v].zeros != nullptr) {
             part[i][v] = vfma(ifloat8(numbers[v].zeros), vset(-t.x.sum[at]), part[i][v]);
@@ -96,17 +108,22 @@ void int8_direct_vectors(const Int8Task& t, std::int64_t row, int v0) {
 template <bool kNibbles, int M>
 void int8_direct_rows(const Int8Task& t, std::int64_t row) {
   for (int v = 0; v < kParts; v += kNv) {
-    if (t.panel * kPanelRows + v * kLanes < t.w.rows) {
-      int8_direct_vectors<kNibbles, M>(t, row, v);
+    if (t.panel * kPanelRows + v * kLanes >= t.w.rows) return;
+    if (row == 0) {
+      int8_direct_vectors<kNibbles, M, false>(t, row, v);
+    } else {
+      int8_direct_vectors<kNibbles, M, true>(t, row, v);
     }
   }
 }
 
-// Four rows of x at a time: the panel comes from memory once and then from the caches.
+// The panel comes from memory once and then from the caches.
 template <bool kNibbles>
 void int8_direct_any(const Int8Task& t) {
   std::int64_t row = 0;
-  for (; row + 4 <= t.m; row += 4) int8_direct_rows<kNibbles, 4>(t, row);
+  for (; row + kDirectTile <= t.m; row += kDirectTile) {
+    int8_direct_rows<kNibbles, kDirectTile>(t, row);
+  }
   switch (t.m - row) {
     case 3:
       return int8_direct_rows<kNibbles, 3>(t, row);
