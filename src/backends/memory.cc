@@ -1,6 +1,7 @@
 #include "backends/memory.h"
 
 #include <cstring>
+#include <limits>
 
 namespace nibble {
 namespace {
@@ -10,6 +11,7 @@ constexpr std::size_t kHugeBytes = std::size_t{16} << 20;
 class HostMemory final : public DeviceMemory {
  public:
   bool is_host() const override { return true; }
+  std::size_t available() const override { return std::numeric_limits<std::size_t>::max(); }
   Tensor allocate(DType dtype, Shape shape) override {
     const auto elements = static_cast<std::size_t>(element_count(shape));
     return elements < kHugeBytes / dtype_size(dtype)

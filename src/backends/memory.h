@@ -16,6 +16,8 @@ class DeviceMemory {
 
   // True when it is the host's memory, and nothing needs to be copied.
   virtual bool is_host() const = 0;
+  // Bytes that can still be allocated, as far as is known.
+  virtual std::size_t available() const = 0;
   // Not initialised; aligned to 64 bytes at least.
   virtual Tensor allocate(DType dtype, Shape shape) = 0;
   virtual void copy_in(const void* host, std::size_t bytes, void* device) = 0;

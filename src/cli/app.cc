@@ -33,6 +33,8 @@ void add_global_options(CLI::App& app, Context& context) {
   app.add_option("--repack-cache-dir", context.repack_cache_dir,
                  "The same, with the file in this directory");
   app.add_option("--device", context.device, "auto, cpu or cuda[:n]")->capture_default_str();
+  app.add_option("--gpu-memory-bytes", context.gpu_memory_bytes,
+                 "Use at most so much of the card's memory");
 }
 
 }  // namespace

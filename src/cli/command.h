@@ -27,14 +27,17 @@ class Context {
   int threads = 0;
   std::string device = "auto";
   bool exact = false;
-  bool repack_cache = false;     // keep repacked weights beside the checkpoint
-  std::string repack_cache_dir;  // or in this directory
+  bool repack_cache = false;         // keep repacked weights beside the checkpoint
+  std::string repack_cache_dir;      // or in this directory
+  std::size_t gpu_memory_bytes = 0;  // as BackendOptions
 
   // Set by the callback of the chosen subcommand, run after parsing.
   std::function<void()> action;
 
   // The device that the user asked for, with warnings going to log().
   std::unique_ptr<Backend> make_backend() const;
+  // The CPU, for a command that runs nowhere else; kUnsupported when the user asked for a GPU.
+  std::unique_ptr<Backend> make_cpu_backend(std::string_view command) const;
 
   // open_session(), with the notes of the checkpoint going to log().
   Session open(const std::filesystem::path& path, Backend& backend,
@@ -64,6 +67,7 @@ class Context {
   std::ostream& err() const { return err_; }
 
  private:
+  BackendOptions backend_options() const;
   std::shared_ptr<PackedCache> open_repack_cache(const std::filesystem::path& checkpoint) const;
 
   std::ostream& out_;

@@ -7,12 +7,25 @@
 
 namespace nibble::cli {
 
-std::unique_ptr<Backend> Context::make_backend() const {
+BackendOptions Context::backend_options() const {
   BackendOptions options = BackendOptions::from_environment();
   if (threads > 0) options.threads = threads;
   options.exact = exact;
+  options.gpu_memory_bytes = gpu_memory_bytes;
   options.log = log();
-  return nibble::make_backend(device, options);
+  return options;
+}
+
+std::unique_ptr<Backend> Context::make_backend() const {
+  return nibble::make_backend(device, backend_options());
+}
+
+std::unique_ptr<Backend> Context::make_cpu_backend(std::string_view command) const {
+  if (device != "auto" && device != "cpu") {
+    fail(ErrorKind::kUnsupported, "{} runs on the CPU only; leave --device {} away", command,
+         device);
+  }
+  return nibble::make_cpu_backend(backend_options());
 }
 
 Session Context::open(const std::filesystem::path& path, Backend& backend,

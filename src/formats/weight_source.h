@@ -2,6 +2,7 @@
 // it.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,12 @@ class WeightSource {
   virtual Tensor tensor(const std::string& name) const = 0;
   // Names of all stored tensors, sorted.
   virtual std::vector<std::string> names() const = 0;
+  // What everything stored takes.
+  virtual std::size_t byte_size() const {
+    std::size_t bytes = 0;
+    for (const std::string& name : names()) bytes += tensor(name).byte_size();
+    return bytes;
+  }
 
   // True when the module ("model.layers.0.self_attn.q_proj") has a weight, plain or quantized.
   virtual bool has_linear(const std::string& module) const = 0;

@@ -120,6 +120,10 @@ void run_layer(const ModelSpec& spec, std::int64_t layer, const LayerWeights& we
 void run_head(const ModelSpec& spec, const HeadWeights& weights, const float* hidden,
               std::int64_t rows, Backend& backend, float* logits);
 
+// kDevice, with the sum, unless a model of so many bytes fits into the memory beside what its ops
+// need at least; nothing has been loaded then.
+void require_room(std::size_t model_bytes, const DeviceMemory& memory);
+
 class Model {
  public:
   Model(ModelSpec spec, const WeightSource& source, Backend& backend);

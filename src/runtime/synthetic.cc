@@ -93,6 +93,19 @@ std::vector<std::string> SyntheticSource::names() const {
   return names;
 }
 
+std::size_t SyntheticSource::byte_size() const {
+  std::size_t bytes = 0;
+  for (const StoredTensor& tensor : tensors_) {
+    if (tensor.shape.size() == 2) {
+      bytes +=
+          QuantTensor{format_of(tensor.name), tensor.shape[0], tensor.shape[1], {}}.byte_size();
+    } else {
+      bytes += static_cast<std::size_t>(element_count(tensor.shape)) * dtype_size(DType::kBF16);
+    }
+  }
+  return bytes;
+}
+
 bool SyntheticSource::has_linear(const std::string& module) const {
   const StoredTensor* const stored = find(module + ".weight");
   return stored != nullptr && stored->shape.size() == 2;

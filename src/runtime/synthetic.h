@@ -27,6 +27,7 @@ class SyntheticSource : public WeightSource {
   bool has(const std::string& name) const override;
   Tensor tensor(const std::string& name) const override;
   std::vector<std::string> names() const override;
+  std::size_t byte_size() const override;
   bool has_linear(const std::string& module) const override;
   QuantTensor linear(const std::string& module) const override;
 

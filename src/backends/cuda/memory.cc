@@ -9,23 +9,24 @@ namespace nibble::cuda {
 CudaMemory::CudaMemory(cudaStream_t stream, std::size_t limit)
     : stream_(stream), limit_(limit), used_(std::make_shared<std::size_t>(0)) {}
 
+std::size_t CudaMemory::available() const {
+  std::size_t free = 0;
+  std::size_t total = 0;
+  check(cudaMemGetInfo(&free, &total), "device memory");
+  return std::min(free, limit_ - *used_);
+}
+
 Tensor CudaMemory::allocate(DType dtype, Shape shape) {
   const auto elements = static_cast<std::size_t>(element_count(shape));
   const std::size_t bytes = std::max<std::size_t>(elements, 1) * dtype_size(dtype);
-  const auto refuse = [&](std::size_t available) {
+  void* data = nullptr;
+  const bool within = bytes / dtype_size(dtype) >= elements && bytes <= limit_ - *used_;
+  if (!within || cudaMalloc(&data, bytes) != cudaSuccess) {
+    (void)cudaGetLastError();  // running out of memory is no damage: what runs goes on
     fail(ErrorKind::kDevice,
          "{} bytes more do not fit on the card: {} are in use, {} are left; use a smaller model, "
          "context or batch",
-         bytes, *used_, available);
-  };
-  if (bytes / dtype_size(dtype) < elements || bytes > limit_ - *used_) refuse(limit_ - *used_);
-  void* data = nullptr;
-  if (cudaMalloc(&data, bytes) != cudaSuccess) {
-    (void)cudaGetLastError();  // running out of memory is no damage: what runs goes on
-    std::size_t free = 0;
-    std::size_t total = 0;
-    check(cudaMemGetInfo(&free, &total), "device memory");
-    refuse(std::min(free, limit_ - *used_));
+         bytes, *used_, available());
   }
   *used_ += bytes;
   const std::shared_ptr<const void> owner(data, [used = used_, bytes](const void* p) {

@@ -15,14 +15,12 @@ class CudaMemory final : public DeviceMemory {
   CudaMemory(cudaStream_t stream, std::size_t limit);
 
   bool is_host() const override { return false; }
+  std::size_t available() const override;
   Tensor allocate(DType dtype, Shape shape) override;
   void copy_in(const void* host, std::size_t bytes, void* device) override;
   void copy_out(const void* device, std::size_t bytes, void* host) override;
   void copy(const void* from, std::size_t bytes, void* to) override;
   void zero(void* device, std::size_t bytes) override;
-
-  std::size_t used() const { return *used_; }
-  std::size_t limit() const { return limit_; }
 
  private:
   cudaStream_t stream_;

@@ -6,6 +6,7 @@
 
 #include "backends/bench_linear.h"
 #include "backends/cpu/probe.h"
+#include "backends/device_limits.h"
 #include "base/error.h"
 #include "checkpoint/checkpoint.h"
 #include "cli/command.h"
@@ -40,17 +41,30 @@ Model load_bench_model(const ModelBenchOptions& options, Backend& backend, const
   });
 }
 
+// Of the device that runs the model.
+void measure_limits(Backend& backend, BenchOptions& options) {
+  if (!backend.memory().is_host()) {
+    const DeviceLimits limits = measure_device(backend);
+    options.bytes_per_second = limits.copy_bytes_per_second;
+    options.operations_per_second = [limits](Arithmetic) {
+      return limits.product_operations_per_second;
+    };
+    return;
+  }
+  const cpu::MachineLimits limits = cpu::measure_machine(backend.pool(), backend.caps());
+  options.bytes_per_second = limits.read_bandwidth.all_threads;
+  options.operations_per_second = [limits](Arithmetic arithmetic) {
+    return limits.peak(arithmetic).all_threads;
+  };
+}
+
 void bench_model(const ModelBenchOptions& options, Context& context) {
   if (options.model.empty() == options.synthetic.empty()) {
     fail(ErrorKind::kUsage, "bench: give a checkpoint or --synthetic NAME");
   }
   const auto backend = context.make_backend();
-  const cpu::MachineLimits limits = cpu::measure_machine(backend->pool(), backend->caps());
   BenchOptions bench_options = options.bench;
-  bench_options.bytes_per_second = limits.read_bandwidth.all_threads;
-  bench_options.operations_per_second = [&limits](Arithmetic arithmetic) {
-    return limits.peak(arithmetic).all_threads;
-  };
+  measure_limits(*backend, bench_options);
   if (const auto kv = parse_model_format(options.format).kv) bench_options.kv_type = *kv;
   if (const auto kv = parse_kv_type(options.kv_type)) bench_options.kv_type = *kv;
   const Model model = load_bench_model(options, *backend, context);
@@ -91,7 +105,7 @@ LinearBench::Shape parse_shape(const std::string& text) {
 }
 
 void run_bench_linear(const LinearBenchOptions& options, Context& context) {
-  const auto backend = context.make_backend();
+  const auto backend = context.make_cpu_backend("bench linear");
   LinearBench bench = options.bench;
   if (!options.shapes.empty()) bench.shapes.clear();
   for (const std::string& shape : options.shapes) bench.shapes.push_back(parse_shape(shape));

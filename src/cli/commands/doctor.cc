@@ -60,7 +60,7 @@ std::string limits_text(const cpu::MachineLimits& limits) {
 }
 
 void doctor(const DoctorOptions& options, Context& context) {
-  const auto backend = context.make_backend();
+  const auto backend = context.make_cpu_backend("doctor");
   const DeviceCaps& caps = backend->caps();
   const cpu::MachineInfo info = cpu::machine_info();
   Json json = machine_json(info, caps, backend->pool().threads());

@@ -100,7 +100,7 @@ void inspect(const InspectOptions& options, Context& context) {
   const auto checkpoint = open_checkpoint(options.model);
   context.say_notes(*checkpoint);
   const ModelSpec spec = build_spec(checkpoint->config());
-  const auto backend = context.make_backend();
+  const auto backend = context.make_cpu_backend("inspect");
   const Inventory inventory = take_inventory(spec, *checkpoint, *backend);
   std::vector<OutlierRow> outliers;
   if (!options.text.empty()) {

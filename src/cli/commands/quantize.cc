@@ -96,7 +96,7 @@ std::string report_text(const QuantizeReport& report, const std::string& output)
 
 void run_quantize(const QuantizeArguments& arguments, Context& context) {
   context.exact = true;  // what the weights lost is to be seen, not what a kernel rounds on top
-  const auto backend = context.make_backend();
+  const auto backend = context.make_cpu_backend("quantize");
   QuantizeOptions options = quantize_options(arguments);
   options.log = context.log();
   options.progress = context.progress();
@@ -114,7 +114,7 @@ void run_quantize(const QuantizeArguments& arguments, Context& context) {
 }
 
 void run_plan(const QuantizeArguments& arguments, Context& context) {
-  const auto backend = context.make_backend();
+  const auto backend = context.make_cpu_backend("plan");
   const QuantizeOptions options = quantize_options(arguments);
   const QuantizationPlan plan = plan_quantization(options, *backend);
   const Json json = {{"recipe", options.recipe.name},
