@@ -44,13 +44,6 @@ W4SmallTile choose_w4_small_tile(const W4SmallLinear& args) {
   Device device;
   if (current_device(device) != cudaSuccess || device.major < 9) return {1, 1, 2, 2};
   const W4Matrix& w = args.parts[0].w;
-  // One row of x is rounded by every block in no time, so nothing need be shared out: the rows of
-  // the weights alone keep the device busy, with short stages that fill early.
-  const std::int64_t short_tasks = w.rows / 32;
-  if (args.m == 1 && args.part_count == 1 && short_tasks <= device.multiprocessors &&
-      short_tasks > device.multiprocessors * 3 / 4) {
-    return {1, 8, 2, 1};
-  }
   constexpr W4SmallTile kCandidates[] = {
       {2, 4, 4, 2}, {4, 2, 4, 2}, {8, 1, 4, 2}, {2, 2, 4, 2}, {4, 1, 4, 2}};
   // If x fits in none of them: the smallest share of it.
