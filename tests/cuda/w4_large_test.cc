@@ -17,7 +17,6 @@ namespace {
 
 using cuda::RoundRows;
 using cuda::W4Large;
-using cuda::W4LargePlan;
 using cuda::W4LargeTile;
 
 constexpr double kMostError = 3e-3;  // relative, in the Frobenius norm
@@ -80,7 +79,7 @@ Weight random_weight(const Case& c, std::mt19937* random) {
 
 // Runs the case `repeats` times, each on a poisoned output, which must come out the same bit by
 // bit; compares with float64.
-void expect_right(const Case& c, const W4LargePlan& plan, int repeats = 1) {
+void expect_right(const Case& c, const W4LargeTile& tile, int repeats = 1) {
   std::mt19937 random(static_cast<unsigned>(c.m * 7 + c.n + c.k));
   std::normal_distribution<float> normal;
   const Weight w = random_weight(c, &random);
@@ -112,7 +111,7 @@ void expect_right(const Case& c, const W4LargePlan& plan, int repeats = 1) {
                        c.m,
                        y_stride,
                        c.accumulate};
-    ASSERT_EQ(cudaSuccess, w4_large_parts(args, plan, nullptr));
+    ASSERT_EQ(cudaSuccess, w4_large(args, tile, nullptr));
     const std::vector<float> now = device_y.host();
     if (i > 0) {
       ASSERT_EQ(0, std::memcmp(y.data(), now.data(), y.size() * sizeof(float))) << i;
@@ -140,10 +139,6 @@ void expect_right(const Case& c, const W4LargePlan& plan, int repeats = 1) {
     }
   }
   EXPECT_LT(std::sqrt(error / norm), kMostError);
-}
-
-void expect_right(const Case& c, const W4LargeTile& tile, int repeats = 1) {
-  expect_right(c, W4LargePlan{{{c.n, tile}}}, repeats);
 }
 
 bool has_hopper() {
@@ -193,22 +188,6 @@ TEST(W4Large, ChoosesTilesThatItAccepts) {
       expect_right({m, n, 128, 64}, tile);
     }
   }
-}
-
-TEST(W4Large, MultipliesThePartsOfAPlan) {
-  NIBBLE_NEEDS_HOPPER();
-  const Case c{70, 448, 512, 128, true, false, false, true};
-  expect_right(c, W4LargePlan{{{256, kTiles[1]}, {192, kTiles[5]}}});
-}
-
-TEST(W4Large, PlansASecondPartForWhatWouldLeaveMostOfTheDeviceIdle) {
-  const W4LargePlan even = cuda::plan_w4_large(1024, 4096, 4096, 132);
-  EXPECT_EQ(4096, even[0].rows);
-  EXPECT_EQ(0, even[1].rows);
-  const W4LargePlan uneven = cuda::plan_w4_large(256, 22016, 8192, 132);
-  EXPECT_GT(uneven[1].rows, 0);
-  EXPECT_EQ(0, uneven[1].rows % 64);
-  EXPECT_EQ(22016, uneven[0].rows + uneven[1].rows);
 }
 
 TEST(W4Large, RefusesSizesThatItCannotDo) {

@@ -92,22 +92,6 @@ __device__ __forceinline__ void multiply_bf16<256>(float (&d)[128], const std::u
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
-// d (+)= a b over 32 of k for E4M3 and 128 columns, a too in shared memory like b, 64 rows of 128
-// bytes. kAdd: false overwrites d.
-template <bool kAdd>
-__device__ __forceinline__ void multiply_fp8(float (&d)[64], std::uint64_t a, std::uint64_t b) {
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-      "}, %64, %65, p, 1, 1;\n}"
-      : NIBBLE_D32(0), NIBBLE_D32(32)
-      : "l"(a), "l"(b), "n"(kAdd ? 1 : 0));
-}
-
 #undef NIBBLE_D32
 #undef NIBBLE_D8
 

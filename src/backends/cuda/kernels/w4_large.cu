@@ -374,23 +374,4 @@ cudaError_t w4_large(const W4Large& args, const W4LargeTile& tile, cudaStream_t 
   return small_groups ? launch_tile<2>(args, tile, stream) : launch_tile<1>(args, tile, stream);
 }
 
-cudaError_t w4_large_parts(const W4Large& args, const W4LargePlan& plan, cudaStream_t stream) {
-  const W4Matrix& w = args.weight;
-  std::int64_t first = 0;
-  for (const W4LargePart& part : plan) {
-    if (part.rows == 0) continue;
-    const std::int64_t block = first / 64;
-    W4Large some = args;
-    some.y += first;
-    if (args.bias != nullptr) some.bias += first;
-    some.weight.rows = part.rows;
-    some.weight.codes = static_cast<const std::uint8_t*>(w.codes) + block * w.cols * 32;
-    some.weight.scales = static_cast<const std::uint8_t*>(w.scales) + block * w.groups * 128;
-    if (w.zeros != nullptr) some.weight.zeros += block * w.groups * 64;
-    if (const cudaError_t error = w4_large(some, part.tile, stream)) return error;
-    first += part.rows;
-  }
-  return first == w.rows ? cudaSuccess : cudaErrorInvalidValue;
-}
-
 }  // namespace nibble::cuda

@@ -3,7 +3,6 @@
 
 #include <cuda_runtime_api.h>
 
-#include <array>
 #include <cstdint>
 
 #include "backends/cuda/kernels/w4_matrix.h"
@@ -30,26 +29,12 @@ struct W4LargeTile {
 };
 
 // The tile expected to be fastest for W [n, k] on a device of so many multiprocessors
-// (large_plan.cc).
+// (w4_large_tile.cc).
 W4LargeTile choose_w4_large_tile(std::int64_t m, std::int64_t n, std::int64_t k,
                                  int multiprocessors);
-
-// Rows of W from where the part before ends, a multiple of 64; none: no such part.
-struct W4LargePart {
-  std::int64_t rows = 0;
-  W4LargeTile tile;
-};
-using W4LargePlan = std::array<W4LargePart, 2>;
-
-// The same with two launches where tiles of one kind would leave most multiprocessors idle in the
-// end: whole rounds of large tiles, then the remaining rows in smaller ones.
-W4LargePlan plan_w4_large(std::int64_t m, std::int64_t n, std::int64_t k, int multiprocessors);
 
 // Needs compute capability 9.0. Deterministic. x, scales and W's values are rounded to bfloat16,
 // sums are float32. cudaErrorInvalidValue for sizes or tiles not as above.
 cudaError_t w4_large(const W4Large& args, const W4LargeTile& tile, cudaStream_t stream);
-
-// One launch for each part of the plan.
-cudaError_t w4_large_parts(const W4Large& args, const W4LargePlan& plan, cudaStream_t stream);
 
 }  // namespace nibble::cuda
