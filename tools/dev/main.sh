@@ -10,6 +10,7 @@ usage() {
   demo            install what is missing, build, quantize the bundled model, verify, generate
   test [PRESET]   build and run all tests (PRESET: release, dev, asan, ubsan, tsan; default release)
   build [PRESET]  build; the release program is build/nibble
+  gpu [--san]     tests that need an NVIDIA GPU; with --san under compute-sanitizer (memcheck, racecheck)
   cross           build for 64-bit ARM and test its kernels under emulation
   check           formatting, layers, file sizes, type names, instruction sets, hygiene of the tree
   fmt             format all sources in place
@@ -28,6 +29,23 @@ cmd_test() {
   ensure_packages "${PACKAGES[@]}"
   build_preset "$preset"
   run_tests "$(build_dir "$preset")"
+}
+
+cmd_gpu() {
+  ensure_packages "${PACKAGES[@]}"
+  build_preset release
+  if ! nvidia-smi -L >/dev/null 2>&1; then
+    say "SKIPPED: this machine has no NVIDIA GPU, so none of its tests ran"
+    return 0
+  fi
+  if [[ "${1:-}" == --san ]]; then
+    for tool in memcheck racecheck; do
+      compute-sanitizer --tool "$tool" --error-exitcode 1 build/tests/cuda_tests
+    done
+    return
+  fi
+  build/tests/cuda_tests --gtest_brief=1
+  NIBBLE_TEST_DEVICE=cuda build/tests/contract_tests --gtest_brief=1 --gtest_filter='Impls/*'
 }
 
 cmd_demo() {
@@ -79,7 +97,7 @@ cmd_fuzz() {
 command="${1:-help}"
 shift || true
 case "$command" in
-  demo | test | build | cross | check | fmt | bench | fuzz) "cmd_$command" "$@" ;;
+  demo | test | build | gpu | cross | check | fmt | bench | fuzz) "cmd_$command" "$@" ;;
   new) exec python3 tools/new.py "$@" ;;
   setup) install_packages "${PACKAGES[@]}" ;;
   help | -h | --help) usage ;;
