@@ -44,6 +44,21 @@ TEST(Synthetic, EveryMatrixHasTheFormatAskedFor) {
   EXPECT_EQ(matrices, 2 + 4 * 7);
 }
 
+TEST(Synthetic, SaysWhatItTakesWithoutMakingIt) {
+  const SyntheticSource source("small-llama",
+                               parse_model_format("w=int4_g64_asym,e=int8_channel_sym"));
+  std::size_t bytes = 0;
+  for (const StoredTensor& tensor : synth_tensors(find_synth_shape("small-llama"))) {
+    if (tensor.shape.size() != 2) {
+      bytes += source.tensor(tensor.name).byte_size();
+      continue;
+    }
+    const std::string module = tensor.name.substr(0, tensor.name.size() - 7);
+    for (const Tensor& plane : source.linear(module).planes) bytes += plane.byte_size();
+  }
+  EXPECT_EQ(source.byte_size(), bytes);
+}
+
 TEST(Synthetic, ShapesAndFormatsThatDoNotFitAreErrors) {
   EXPECT_ERROR(SyntheticSource("tinyllama", {}), ErrorKind::kUsage, "tinyllama-1.1b");
   EXPECT_ERROR(SyntheticSource("tiny-llama", parse_model_format("w=int4_g128_asym")),

@@ -55,5 +55,15 @@ TEST(DTypeTest, NamesRoundTrip) {
   EXPECT_FALSE(parse_dtype("F33").has_value());
 }
 
+TEST(Tensor, BytesOnADeviceAreNotForTheHost) {
+  const auto owner = std::make_shared<int>(0);
+  float value = 0;  // stands for memory of a card
+  Tensor tensor = Tensor::on_device(DType::kF32, {1}, &value, owner);
+  EXPECT_EQ(tensor.place(), Place::kDevice);
+  EXPECT_EQ(tensor.address(), &value);
+  EXPECT_EQ(tensor.rows(0, 1).place(), Place::kDevice);
+  EXPECT_ERROR(tensor.bytes(), ErrorKind::kInternal, "place_");
+}
+
 }  // namespace
 }  // namespace nibble
