@@ -79,9 +79,7 @@ class CompressedTensorsEncoding final : public WeightEncoding {
   std::string convention() const override { return "compressed-tensors"; }
 
   std::string why_not(const Format& format) const override {
-    const Element& element = format.descriptor().element;
-    if (element.kind != ElementKind::kInt) return format.name() + " is no integer format";
-    return "";
+    return format.is_affine() ? "" : format.name() + " is no integer format";
   }
 
   std::vector<StoredTensor> plan(const QuantizedModule& m) const override {

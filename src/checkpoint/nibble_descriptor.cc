@@ -9,6 +9,15 @@ namespace nibble {
 namespace {
 
 constexpr std::array<std::string_view, 3> kGranularities = {"tensor", "channel", "group"};
+constexpr std::array<std::string_view, 4> kSpecials = {"fn", "ieee", "fnuz", "none"};
+constexpr std::array<std::string_view, 5> kRules = {"absmax", "floor", "ceil", "least_error",
+                                                    "four_over_six"};
+constexpr std::array<std::string_view, 3> kSecondLevels = {"none", "tensor", "dynamic"};
+
+template <class Enum, std::size_t N>
+std::string_view name_in(const std::array<std::string_view, N>& names, Enum value) {
+  return names[static_cast<std::size_t>(value)];
+}
 
 // The members of an object, each of which must be asked for once: an unknown one would be part of
 // a format that this version cannot compute with.
@@ -38,6 +47,23 @@ class Members {
     }
     return value.get<std::int64_t>();
   }
+  double number(const char* key) {
+    const Json& value = get(key);
+    if (!value.is_number()) fail(ErrorKind::kCorrupt, "{}: '{}' is no number", what_, key);
+    return value.get<double>();
+  }
+  template <class Enum, std::size_t N>
+  Enum one_of(const char* key, const std::array<std::string_view, N>& names) {
+    const std::string name = text(key);
+    const auto found = std::ranges::find(names, name);
+    if (found == names.end()) fail(ErrorKind::kCorrupt, "{}: {} '{}'", what_, key, name);
+    return static_cast<Enum>(found - names.begin());
+  }
+  int bits(const char* key, std::int64_t least) {
+    const std::int64_t value = integer(key);
+    if (value < least || value > 64) fail(ErrorKind::kCorrupt, "{}: {} {}", what_, value, key);
+    return static_cast<int>(value);
+  }
   bool boolean(const char* key) {
     const Json& value = get(key);
     if (!value.is_boolean()) fail(ErrorKind::kCorrupt, "{}: '{}' is no boolean", what_, key);
@@ -61,15 +87,64 @@ class Members {
   std::size_t asked_ = 0;
 };
 
+Json element_to_json(const Element& element) {
+  switch (element.kind) {
+    case ElementKind::kFloatBits: {
+      const FloatBits& type = element.float_bits;
+      return {{"kind", "float"},
+              {"exponent", type.exponent},
+              {"mantissa", type.mantissa},
+              {"bias", type.bias},
+              {"specials", name_in(kSpecials, type.kind)}};
+    }
+    case ElementKind::kCodebook:
+      return {{"kind", "codebook"}, {"codebook", to_string(element.codebook)}};
+    default:
+      NIBBLE_CHECK(element.kind == ElementKind::kInt);
+      return {{"kind", "int"}, {"bits", element.bits}};
+  }
+}
+
+Element element_from_json(Members& members, const std::string& what) {
+  Element element;
+  const std::string kind = members.text("kind");
+  if (kind == "int") {
+    element.kind = ElementKind::kInt;
+    element.bits = members.bits("bits", 1);
+  } else if (kind == "float") {
+    element.kind = ElementKind::kFloatBits;
+    element.float_bits.exponent = members.bits("exponent", 1);
+    element.float_bits.mantissa = members.bits("mantissa", 0);
+    element.float_bits.bias = members.number("bias");
+    element.float_bits.kind = members.one_of<FloatKind>("specials", kSpecials);
+    element.bits = code_bits(element.float_bits);
+  } else if (kind == "codebook") {
+    const std::string name = members.text("codebook");
+    const auto codebook = parse_codebook(name);
+    if (!codebook) fail(ErrorKind::kUnsupported, "{}: codebook '{}'", what, name);
+    element.kind = ElementKind::kCodebook;
+    element.codebook = *codebook;
+    element.bits = table_of(*codebook).bits();
+  } else {
+    fail(ErrorKind::kUnsupported, "{}: elements of kind '{}'", what, kind);
+  }
+  members.finish();
+  return element;
+}
+
 }  // namespace
 
 Json to_json(const WeightDescriptor& d) {
-  NIBBLE_CHECK(d.element.kind == ElementKind::kInt);
-  Json scheme = {{"granularity", kGranularities[static_cast<std::size_t>(d.scheme.granularity)]},
-                 {"symmetric", d.scheme.symmetric},
+  Json scheme = {{"granularity", name_in(kGranularities, d.scheme.granularity)},
                  {"scale_type", to_string(d.scheme.scale_type)}};
   if (d.scheme.granularity == Granularity::kGroup) scheme["group"] = d.scheme.group;
-  return {{"element", {{"kind", "int"}, {"bits", d.element.bits}}}, {"scheme", scheme}};
+  if (d.element.kind == ElementKind::kInt) {
+    scheme["symmetric"] = d.scheme.symmetric;
+  } else {
+    scheme["rule"] = name_in(kRules, d.scheme.rule);
+    scheme["second_level"] = name_in(kSecondLevels, d.scheme.second_level);
+  }
+  return {{"element", element_to_json(d.element)}, {"scheme", std::move(scheme)}};
 }
 
 WeightDescriptor descriptor_from_json(const Json& json, const std::string& what) {
@@ -78,24 +153,18 @@ WeightDescriptor descriptor_from_json(const Json& json, const std::string& what)
   Members scheme(members.get("scheme"), what + ".scheme");
   members.finish();
 
-  const std::string kind = element.text("kind");
-  if (kind != "int") fail(ErrorKind::kUnsupported, "{}: elements of kind '{}'", what, kind);
-  const std::int64_t bits = element.integer("bits");
-  if (bits < 1 || bits > 64) fail(ErrorKind::kCorrupt, "{}: {} bits", what, bits);
-  element.finish();
-
   WeightDescriptor descriptor;
-  descriptor.element = {.kind = ElementKind::kInt, .bits = static_cast<int>(bits)};
-  const std::string granularity = scheme.text("granularity");
-  const auto found = std::ranges::find(kGranularities, granularity);
-  if (found == kGranularities.end()) {
-    fail(ErrorKind::kCorrupt, "{}: granularity '{}'", what, granularity);
-  }
-  descriptor.scheme.granularity = static_cast<Granularity>(found - kGranularities.begin());
+  descriptor.element = element_from_json(element, what);
+  descriptor.scheme.granularity = scheme.one_of<Granularity>("granularity", kGranularities);
   if (descriptor.scheme.granularity == Granularity::kGroup) {
     descriptor.scheme.group = scheme.integer("group");
   }
-  descriptor.scheme.symmetric = scheme.boolean("symmetric");
+  if (descriptor.element.kind == ElementKind::kInt) {
+    descriptor.scheme.symmetric = scheme.boolean("symmetric");
+  } else {
+    descriptor.scheme.rule = scheme.one_of<ScaleRule>("rule", kRules);
+    descriptor.scheme.second_level = scheme.one_of<SecondLevel>("second_level", kSecondLevels);
+  }
   descriptor.scheme.scale_type = scheme.dtype("scale_type");
   scheme.finish();
   return descriptor;

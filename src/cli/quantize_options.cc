@@ -22,7 +22,7 @@ FormatOverride parse_override(const std::string& text) {
 
 FormatPtr with_bits_and_group(const FormatPtr& format, int bits, std::int64_t group) {
   WeightDescriptor descriptor = format->descriptor();
-  if (format->is_float()) {
+  if (format->is_float() || (bits > 0 && !format->is_affine())) {
     fail(ErrorKind::kUsage, "--bits and --group need an integer format, not {}", format->name());
   }
   if (bits > 0) descriptor.element.bits = bits;

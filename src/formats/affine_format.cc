@@ -1,6 +1,5 @@
 // Affine integers as a Format: planes, whole-matrix encoding and decoding.
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "base/error.h"
@@ -26,14 +25,6 @@ class AffineFormat : public Format {
   WeightDescriptor descriptor_;
 };
 
-// Shape of the planes that hold one value a group.
-Shape group_shape(const Scheme& scheme, std::int64_t rows, std::int64_t cols) {
-  if (scheme.granularity == Granularity::kTensor) return {1, 1};
-  return {rows, groups_per_row(scheme, cols)};
-}
-
-std::int64_t words_per_row(int bits, std::int64_t cols) { return (cols * bits + 31) / 32; }
-
 // Parameters of group `index`, counted over the whole matrix.
 AffineParams params_at(const QuantTensor& tensor, std::int64_t index) {
   const WeightDescriptor& descriptor = tensor.format->descriptor();
@@ -46,24 +37,10 @@ AffineParams params_at(const QuantTensor& tensor, std::int64_t index) {
   return params;
 }
 
-std::int64_t group_length(const Scheme& scheme, std::int64_t cols) {
-  return scheme.granularity == Granularity::kGroup ? scheme.group : cols;
-}
-
 std::string AffineFormat::name() const {
   const Scheme& scheme = descriptor_.scheme;
   std::string text = fmt::format("int{}", descriptor_.element.bits);
-  switch (scheme.granularity) {
-    case Granularity::kTensor:
-      text += "_tensor";
-      break;
-    case Granularity::kChannel:
-      text += "_channel";
-      break;
-    case Granularity::kGroup:
-      text += fmt::format("_g{}", scheme.group);
-      break;
-  }
+  text += granularity_suffix(scheme);
   text += scheme.symmetric ? "_sym" : "_asym";
   if (scheme.scale_type == DType::kBF16) text += "_sbf16";
   if (scheme.scale_type == DType::kF32) text += "_sf32";
@@ -71,12 +48,7 @@ std::string AffineFormat::name() const {
 }
 
 std::string AffineFormat::why_not(std::int64_t rows, std::int64_t cols) const {
-  if (rows < 1 || cols < 1) return "the matrix is empty";
-  const Scheme& scheme = descriptor_.scheme;
-  if (scheme.granularity == Granularity::kGroup && cols % scheme.group != 0) {
-    return fmt::format("group {} does not divide {} columns", scheme.group, cols);
-  }
-  return "";
+  return why_no_groups(descriptor_.scheme, rows, cols);
 }
 
 std::vector<PlaneSpec> AffineFormat::planes(std::int64_t rows, std::int64_t cols) const {
@@ -91,6 +63,7 @@ std::vector<PlaneSpec> AffineFormat::planes(std::int64_t rows, std::int64_t cols
 QuantTensor AffineFormat::encode(const float* w, std::int64_t rows, std::int64_t cols) const {
   const std::string reason = why_not(rows, cols);
   if (!reason.empty()) fail(ErrorKind::kUsage, "{}: {}", name(), reason);
+  require_finite(name(), w, rows, cols);
   const bool whole = descriptor_.scheme.granularity == Granularity::kTensor;
   const std::int64_t length = whole ? rows * cols : group_length(descriptor_.scheme, cols);
   std::vector<AffineParams> params;
@@ -99,10 +72,6 @@ QuantTensor AffineFormat::encode(const float* w, std::int64_t rows, std::int64_t
     float lo = 0;
     float hi = 0;
     for (std::int64_t i = begin; i < begin + length; ++i) {
-      if (!std::isfinite(w[i])) {
-        fail(ErrorKind::kCorrupt, "{}: row {} column {} holds {}", name(), i / cols, i % cols,
-             w[i]);
-      }
       lo = std::min(lo, w[i]);
       hi = std::max(hi, w[i]);
     }

@@ -11,4 +11,22 @@ FormatPtr make_float_format(const WeightDescriptor& descriptor);
 // Affine integers (affine.h).
 FormatPtr make_affine_format(const WeightDescriptor& descriptor);
 
+// Codes into a table of values, times a scale (table_scales.h). kUnsupported for schemes that make
+// no sense.
+FormatPtr make_table_format(const WeightDescriptor& descriptor);
+
+// What they share. "_tensor", "_channel" or "_g<size>":
+std::string granularity_suffix(const Scheme& scheme);
+// Empty, or why a [rows, cols] matrix cannot be cut into the groups of the scheme.
+std::string why_no_groups(const Scheme& scheme, std::int64_t rows, std::int64_t cols);
+// Shape of the planes that hold one value a group.
+Shape group_shape(const Scheme& scheme, std::int64_t rows, std::int64_t cols);
+// Columns of a group.
+std::int64_t group_length(const Scheme& scheme, std::int64_t cols);
+// 32-bit words of a row of codes.
+std::int64_t words_per_row(int bits, std::int64_t cols);
+// kCorrupt, naming row and column, unless all of w is finite.
+void require_finite(const std::string& format, const float* w, std::int64_t rows,
+                    std::int64_t cols);
+
 }  // namespace nibble

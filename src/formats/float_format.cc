@@ -48,11 +48,7 @@ class FloatFormat : public Format {
 QuantTensor FloatFormat::encode(const float* w, std::int64_t rows, std::int64_t cols) const {
   const std::string reason = why_not(rows, cols);
   if (!reason.empty()) fail(ErrorKind::kUsage, "{}: {}", name(), reason);
-  for (std::int64_t i = 0; i < rows * cols; ++i) {
-    if (!std::isfinite(w[i])) {
-      fail(ErrorKind::kCorrupt, "{}: row {} column {} holds {}", name(), i / cols, i % cols, w[i]);
-    }
-  }
+  require_finite(name(), w, rows, cols);
   const FormatPtr self = make_float_format(descriptor_);
   QuantTensor result{self, rows, cols, {from_float(w, type(), {rows, cols})}};
   if (type() == DType::kF32) return result;

@@ -7,12 +7,23 @@ namespace nibble {
 
 bool operator==(const Element& a, const Element& b) {
   if (a.kind != b.kind || a.bits != b.bits) return false;
-  return a.kind == ElementKind::kInt || a.float_type == b.float_type;
+  switch (a.kind) {
+    case ElementKind::kFloat:
+      return a.float_type == b.float_type;
+    case ElementKind::kInt:
+      return true;
+    case ElementKind::kFloatBits:
+      return a.float_bits == b.float_bits;
+    case ElementKind::kCodebook:
+      return a.codebook == b.codebook;
+  }
+  return false;
 }
 
 bool operator==(const Scheme& a, const Scheme& b) {
   if (a.granularity != b.granularity || a.symmetric != b.symmetric) return false;
-  if (a.scale_type != b.scale_type) return false;
+  if (a.scale_type != b.scale_type || a.rule != b.rule) return false;
+  if (a.second_level != b.second_level) return false;
   return a.granularity != Granularity::kGroup || a.group == b.group;
 }
 

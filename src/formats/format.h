@@ -13,28 +13,52 @@
 #include <string_view>
 #include <vector>
 
+#include "formats/codebook.h"
+#include "formats/float_bits.h"
 #include "tensor/tensor.h"
 
 namespace nibble {
 
-enum class ElementKind { kFloat, kInt };
+enum class ElementKind { kFloat, kInt, kFloatBits, kCodebook };
 
 // One stored number. kFloat: a plain float type, `bits` 16 or 32. kInt: an unsigned code of `bits`
-// bits.
+// bits. kFloatBits and kCodebook: a code of `bits` bits into a table of values.
 struct Element {
   ElementKind kind = ElementKind::kFloat;
   int bits = 32;
-  DType float_type = DType::kF32;  // kFloat only
+  DType float_type = DType::kF32;      // kFloat only
+  FloatBits float_bits = {};           // kFloatBits only
+  Codebook codebook = Codebook::kNf4;  // kCodebook only
 };
 
 enum class Granularity { kTensor, kChannel, kGroup };  // channel = one output row
 
-// What shares a scale. Only meaningful for integer elements.
+// How an encoder comes to the scale of a group with the largest magnitude a, elements reaching to
+// m. Decoders need not know.
+enum class ScaleRule {
+  kAbsmax,  // a / m, nearest
+  kFloor,   // a power of two: 2^(floor(log2 a) - floor(log2 m)); the largest values may saturate
+  kCeil,    // a power of two: 2^ceil(log2(a / m))
+  kLeastError,   // of those two the one with the least squared error, floor on a tie
+  kFourOverSix,  // a / 6 or a / 4, whichever has the least squared error, 6 on a tie (m = 6)
+};
+
+// What scales are multiples of.
+enum class SecondLevel {
+  kNone,
+  kTensor,   // scale = stored scale * one F32 for the matrix
+  kDynamic,  // scale = dynamic_map()[stored code] * F32 of its block of 256 + F32 mean of them all
+};
+
+// What shares a scale. Meaningless for plain floats.
 struct Scheme {
   Granularity granularity = Granularity::kChannel;
   std::int64_t group = 0;  // elements along the input that share a scale (kGroup)
-  bool symmetric = true;
-  DType scale_type = DType::kF16;  // F16, BF16 or F32
+  bool symmetric = true;   // true for all but integers
+  // F16, BF16 or F32; of tables also F8_E8M0, F8_E4M3 (second level kTensor) and U8 (kDynamic).
+  DType scale_type = DType::kF16;
+  ScaleRule rule = ScaleRule::kAbsmax;
+  SecondLevel second_level = SecondLevel::kNone;
 };
 
 struct WeightDescriptor {
@@ -46,7 +70,7 @@ bool operator==(const Scheme& a, const Scheme& b);
 bool operator==(const WeightDescriptor& a, const WeightDescriptor& b);
 
 struct PlaneSpec {
-  std::string name;  // "weight" for float formats; "codes", "scales", "zeros" for affine ones
+  std::string name;  // "weight" for float formats; "codes", "scales", "zeros" ... for others
   DType dtype;
   Shape shape;
 };
@@ -75,7 +99,10 @@ class Format {
   // through parse_weight_format().
   virtual std::string name() const = 0;
   virtual const WeightDescriptor& descriptor() const = 0;
+  // Plain F16, BF16 or F32.
   bool is_float() const { return descriptor().element.kind == ElementKind::kFloat; }
+  // Integers with scales and zero points (affine.h).
+  bool is_affine() const { return descriptor().element.kind == ElementKind::kInt; }
 
   // Empty when a [rows, cols] matrix can be stored, or else the reason why not ("group 128 does not
   // divide 160 columns").

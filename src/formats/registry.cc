@@ -55,11 +55,12 @@ class SchemeParser {
  public:
   bool take(std::string_view word, ParsedWeight& out) {
     Scheme& scheme = out.descriptor.scheme;
+    const bool integer = out.descriptor.element.kind == ElementKind::kInt;
     if (word == "tensor" || word == "channel") {
       scheme.granularity = word == "tensor" ? Granularity::kTensor : Granularity::kChannel;
       return once(granularity_);
     }
-    if (word == "sym" || word == "asym") {
+    if (integer && (word == "sym" || word == "asym")) {
       scheme.symmetric = word == "sym";
       return once(symmetry_);
     }
@@ -70,21 +71,106 @@ class SchemeParser {
       scheme.group = *group;
       return once(granularity_);
     }
-    if (word.starts_with("s")) {
-      const auto type = parse_float_name(word.substr(1));
-      if (!type) return false;
-      scheme.scale_type = *type;
-      return once(out.scale_type_named);
+    for (const auto& [name, rule] : kRules) {
+      if (integer || word != name) continue;
+      scheme.rule = rule;
+      return once(rule_);
     }
-    return false;
+    return word.starts_with("s") && take_scale_type(word.substr(1), integer, scheme) &&
+           once(out.scale_type_named);
+  }
+
+  // The rule that scales in e8m0 have when none is named.
+  void finish(Scheme& scheme) const {
+    if (!rule_ && scheme.scale_type == DType::kF8E8M0) scheme.rule = ScaleRule::kFloor;
   }
 
  private:
+  static constexpr std::pair<std::string_view, ScaleRule> kRules[] = {
+      {"floor", ScaleRule::kFloor},
+      {"ceil", ScaleRule::kCeil},
+      {"best", ScaleRule::kLeastError},
+      {"4over6", ScaleRule::kFourOverSix}};
+
+  static bool take_scale_type(std::string_view name, bool integer, Scheme& scheme) {
+    if (const auto type = parse_float_name(name)) {
+      scheme.scale_type = *type;
+    } else if (integer) {
+      return false;
+    } else if (name == "e8m0") {
+      scheme.scale_type = DType::kF8E8M0;
+    } else if (name == "e4m3") {
+      scheme.scale_type = DType::kF8E4M3;
+      scheme.second_level = SecondLevel::kTensor;
+    } else if (name == "dq8") {
+      scheme.scale_type = DType::kU8;
+      scheme.second_level = SecondLevel::kDynamic;
+    } else {
+      return false;
+    }
+    return true;
+  }
+
   static bool once(bool& seen) { return !std::exchange(seen, true); }
 
   bool granularity_ = false;
   bool symmetry_ = false;
+  bool rule_ = false;
 };
+
+// "e4m3", "e4m3fnuz", "e3m4b2.5".
+std::optional<FloatBits> parse_float_bits(std::string_view text) {
+  if (text.size() < 4 || text[0] != 'e' || text[2] != 'm') return std::nullopt;
+  const auto exponent = parse_number(text.substr(1, 1));
+  const auto mantissa = parse_number(text.substr(3, 1));
+  if (!exponent || !mantissa) return std::nullopt;
+  FloatBits type;
+  type.exponent = static_cast<int>(*exponent);
+  type.mantissa = static_cast<int>(*mantissa);
+  type.kind = default_kind(type.exponent, type.mantissa);
+  text.remove_prefix(4);
+  constexpr std::pair<std::string_view, FloatKind> kKinds[] = {{"fnuz", FloatKind::kFnuz},
+                                                               {"fn", FloatKind::kFn},
+                                                               {"ieee", FloatKind::kIeee},
+                                                               {"all", FloatKind::kAllFinite}};
+  for (const auto& [name, kind] : kKinds) {
+    if (!text.starts_with(name)) continue;
+    type.kind = kind;
+    text.remove_prefix(name.size());
+    break;
+  }
+  type.bias = default_bias(type.exponent, type.kind);
+  if (text.empty()) return type;
+  if (text[0] != 'b') return std::nullopt;
+  const auto [end, error] = std::from_chars(text.data() + 1, text.data() + text.size(), type.bias);
+  if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
+  return type;
+}
+
+// The element and how many words it took; 0 when it is none.
+std::size_t parse_element(const std::vector<std::string_view>& words, Element& element) {
+  if (const auto codebook = parse_codebook(words[0])) {
+    element.kind = ElementKind::kCodebook;
+    element.codebook = *codebook;
+    element.bits = table_of(*codebook).bits();
+    return 1;
+  }
+  if (words[0].starts_with("fp") && words.size() > 1) {
+    const auto bits = parse_number(words[0].substr(2));
+    const auto type = parse_float_bits(words[1]);
+    if (!bits || !type || *bits != code_bits(*type)) return 0;
+    element.kind = ElementKind::kFloatBits;
+    element.float_bits = *type;
+    element.bits = code_bits(*type);
+    return 2;
+  }
+  if (!words[0].starts_with("int")) return 0;
+  const auto bits = parse_number(words[0].substr(3));
+  if (!bits || *bits < 0 || *bits > 64) return 0;
+  element.kind = ElementKind::kInt;
+  element.bits = static_cast<int>(*bits);
+  return 1;
+}
 
 // Null when the text does not follow the grammar; limits are make_format()'s.
 std::optional<ParsedWeight> parse_weight(std::string_view text) {
@@ -95,15 +181,17 @@ std::optional<ParsedWeight> parse_weight(std::string_view text) {
     return parsed;
   }
   const std::vector<std::string_view> words = split(text, '_');
-  if (!words[0].starts_with("int")) return std::nullopt;
-  const auto bits = parse_number(words[0].substr(3));
-  if (!bits || *bits < 0 || *bits > 64) return std::nullopt;
-  parsed.descriptor.element = {ElementKind::kInt, static_cast<int>(*bits), DType::kF32};
-  parsed.descriptor.scheme.symmetric = false;
+  const std::size_t taken = parse_element(words, parsed.descriptor.element);
+  if (taken == 0) return std::nullopt;
+  Scheme& scheme = parsed.descriptor.scheme;
+  scheme.symmetric = parsed.descriptor.element.kind != ElementKind::kInt;
+  // The scale of a small float takes up what its narrow range leaves open: 16 bits may be too few.
+  if (parsed.descriptor.element.kind != ElementKind::kInt) scheme.scale_type = DType::kF32;
   SchemeParser parser;
-  for (std::size_t i = 1; i < words.size(); ++i) {
+  for (std::size_t i = taken; i < words.size(); ++i) {
     if (!parser.take(words[i], parsed)) return std::nullopt;
   }
+  parser.finish(scheme);
   return parsed;
 }
 
@@ -124,9 +212,19 @@ KvType parse_kv_part(std::string_view value) {
   return *type;
 }
 
+// What a short name says of weights; other text as it is.
+std::string_view resolve_weights(std::string_view text) {
+  for (const FormatAlias& alias : format_aliases()) {
+    if (alias.name != text) continue;
+    const std::string_view definition = alias.definition;
+    return definition.substr(2, definition.find(',') - 2);  // after "w="
+  }
+  return text;
+}
+
 void set_part(ModelFormat& format, std::string_view key, std::string_view value) {
   if (key == "w" || key == "e") {
-    const ParsedWeight parsed = require_weight(value);
+    const ParsedWeight parsed = require_weight(resolve_weights(value));
     (key == "w" ? format.weights : format.embeddings) = make_format(parsed.descriptor);
     if (parsed.scale_type_named) format.scale_type_from_checkpoint = false;
     return;
@@ -159,6 +257,17 @@ ModelFormat parse_parts(std::string_view text) {
   return format;
 }
 
+FormatPtr make_table(const WeightDescriptor& descriptor) {
+  const Element& element = descriptor.element;
+  if (element.kind == ElementKind::kFloatBits) {
+    const std::string reason = why_not(element.float_bits);
+    if (!reason.empty()) fail(ErrorKind::kUnsupported, "float weights of {}", reason);
+    if (!element.float_bits.has_sign) fail(ErrorKind::kUnsupported, "float weights need a sign");
+    NIBBLE_CHECK(element.bits == code_bits(element.float_bits));
+  }
+  return make_table_format(descriptor);
+}
+
 }  // namespace
 
 const std::vector<FormatAlias>& format_aliases() {
@@ -182,10 +291,7 @@ ModelFormat parse_model_format(std::string_view text) {
 }
 
 FormatPtr parse_weight_format(std::string_view text) {
-  for (const FormatAlias& alias : format_aliases()) {
-    if (alias.name == text) return parse_parts(alias.definition).weights;
-  }
-  return make_format(require_weight(text).descriptor);
+  return make_format(require_weight(resolve_weights(text)).descriptor);
 }
 
 FormatPtr make_format(const WeightDescriptor& descriptor) {
@@ -198,15 +304,18 @@ FormatPtr make_format(const WeightDescriptor& descriptor) {
     return make_float_format(descriptor);
   }
   const Scheme& scheme = descriptor.scheme;
-  if (element.bits < 2 || element.bits > 8) {
-    fail(ErrorKind::kUnsupported, "integer weights of {} bits: 2 to 8 are supported", element.bits);
-  }
   if (scheme.granularity == Granularity::kGroup &&
       (scheme.group < 1 || scheme.group > (std::int64_t{1} << 20))) {
     fail(ErrorKind::kUnsupported, "group of {} weights: 1 to 2^20 are supported", scheme.group);
   }
-  if (!is_float_weight(scheme.scale_type)) {
-    fail(ErrorKind::kUnsupported, "scales cannot be stored as {}", to_string(scheme.scale_type));
+  if (element.kind != ElementKind::kInt) return make_table(descriptor);
+  if (element.bits < 2 || element.bits > 8) {
+    fail(ErrorKind::kUnsupported, "integer weights of {} bits: 2 to 8 are supported", element.bits);
+  }
+  if (!is_float_weight(scheme.scale_type) || scheme.rule != ScaleRule::kAbsmax ||
+      scheme.second_level != SecondLevel::kNone) {
+    fail(ErrorKind::kUnsupported, "scales of integers cannot be stored as {}",
+         to_string(scheme.scale_type));
   }
   return make_affine_format(descriptor);
 }

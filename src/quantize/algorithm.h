@@ -84,6 +84,10 @@ struct Algorithm {
   // kSolver: parameters of every group, in the order of affine_encode().
   void (*solve)(const SolverProblem& problem, const Parameters& parameters,
                 std::span<AffineParams> params) = nullptr;
+  // kSolver: the stored matrix in a format that is no affine one, for a problem of whole rows (the
+  // whole matrix when the format shares more than a row). Null: such formats are refused.
+  QuantTensor (*encode)(const Format& format, const SolverProblem& problem,
+                        const Parameters& parameters) = nullptr;
   // kSearch: the points, for a model where these kinds of site can be smoothed.
   SearchSpace (*space)(const Parameters& parameters, std::span<const SiteKind> kinds) = nullptr;
   // kTransform and kSearch: brings one block to a point of the space (kTransform: an empty choice).

@@ -47,6 +47,17 @@ void round_rows(const WeightDescriptor& descriptor, std::span<const AffineParams
   }
 }
 
+// Rounds rows of a matrix in place, in a format that is no affine one.
+void round_rows(const RecipeStep& solver, const Format& format, const SolverProblem& problem,
+                float* w) {
+  decode_all(solver.algorithm->encode(format, problem, solver.parameters), w);
+}
+
+// True when rows can be encoded apart: no scale is shared beyond a row.
+bool rows_are_independent(const Scheme& scheme) {
+  return scheme.granularity != Granularity::kTensor && scheme.second_level == SecondLevel::kNone;
+}
+
 }  // namespace
 
 LayerWeights clone_layer(const LayerWeights& weights) {
@@ -121,6 +132,28 @@ std::vector<AffineParams> solve_linear(const Recipe& recipe, const Format& forma
   return params;
 }
 
+QuantTensor encode_linear(const Recipe& recipe, const Format& format, const Linear& linear,
+                          std::span<const float> second_moment) {
+  const QuantTensor& weight = linear.weight.canonical;
+  const RecipeStep& solver = recipe.solver();
+  return solver.algorithm->encode(format,
+                                  {format.descriptor(), weight.planes[0].data<float>(), weight.rows,
+                                   weight.cols, second_moment},
+                                  solver.parameters);
+}
+
+void check_solver(const Recipe& recipe, const OutputPlan& plan) {
+  const Algorithm& solver = *recipe.solver().algorithm;
+  for (const PlannedModule& module : plan.modules) {
+    if (module.layer < 0 || module.format->is_float() || module.format->is_affine()) continue;
+    if (solver.encode != nullptr) continue;
+    fail(ErrorKind::kUnsupported,
+         "recipe '{}': its step '{}' chooses ranges of integers and has none for {}; take a recipe "
+         "that rounds to nearest, such as 'rtn'",
+         recipe.name, solver.name, module.format->name());
+  }
+}
+
 std::map<const Linear*, std::vector<float>> second_moments(const ModelSpec& spec,
                                                            LayerWeights& weights,
                                                            const LayerStatistics& statistics) {
@@ -138,9 +171,22 @@ void round_layer(const Recipe& recipe, const OutputPlan& plan, const ModelSpec& 
   for (Linear* linear : weights.linears()) {
     const Format& format = *plan.find(linear->module).format;
     if (format.is_float()) continue;
-    const auto params = solve_linear(recipe, format, *linear, moments.at(linear), backend.pool());
     QuantTensor& weight = linear->weight.canonical;
     float* w = weight.planes[0].mutable_data<float>();
+    if (!format.is_affine()) {
+      const SolverProblem problem{format.descriptor(), w, weight.rows, weight.cols,
+                                  moments.at(linear)};
+      const bool apart = rows_are_independent(format.descriptor().scheme);
+      backend.pool().parallel_for(
+          weight.rows, apart ? kRowGrain : weight.rows, [&](std::int64_t begin, std::int64_t end) {
+            SolverProblem part = problem;
+            part.w = w + begin * weight.cols;
+            part.rows = end - begin;
+            round_rows(recipe.solver(), format, part, w + begin * weight.cols);
+          });
+      continue;
+    }
+    const auto params = solve_linear(recipe, format, *linear, moments.at(linear), backend.pool());
     backend.pool().parallel_for(weight.rows, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
       round_rows(format.descriptor(), params, weight.cols, begin, end, w);
     });

@@ -33,10 +33,18 @@ struct RecipePoint {
 void transform_layer(const ModelSpec& spec, const Recipe& recipe, const RecipePoint& point,
                      DType norm_type, LayerWeights& weights, LayerStatistics& statistics);
 
-// What the solver chose for one linear; empty for modules that stay float.
+// What the solver chose for one linear of an affine format.
 std::vector<AffineParams> solve_linear(const Recipe& recipe, const Format& format,
                                        const Linear& linear, std::span<const float> second_moment,
                                        ThreadPool& pool);
+
+// What the solver stores of one linear in a format that is no affine one. kUnsupported when it
+// cannot.
+QuantTensor encode_linear(const Recipe& recipe, const Format& format, const Linear& linear,
+                          std::span<const float> second_moment);
+
+// kUnsupported when the solver of the recipe cannot choose for a format of the plan.
+void check_solver(const Recipe& recipe, const OutputPlan& plan);
 
 // Rounds every quantized linear of the layer as it will be stored, keeping float32.
 void round_layer(const Recipe& recipe, const OutputPlan& plan, const ModelSpec& spec,

@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "model/arch.h"
+#include "quantize/block.h"
 #include "quantize/texts.h"
 #include "runtime/session.h"
 
@@ -96,6 +97,7 @@ Setup::Setup(const QuantizeOptions& options, Backend& backend) : options_(option
   source_ = open_checkpoint(options.source);
   spec_ = build_spec(source_->config());
   plan_ = plan_output(spec_, *source_, resolve_format(options), options.overrides, backend);
+  check_solver(options.recipe, plan_);
   notes_ = source_->notes();
   notes_.insert(notes_.end(), plan_.notes.begin(), plan_.notes.end());
   read_texts();

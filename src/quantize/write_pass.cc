@@ -56,7 +56,7 @@ class LayerWriter {
     std::vector<std::vector<AffineParams>> params(linears.size());
     for (std::size_t i = 0; i < linears.size(); ++i) {
       const Format& format = *job_.plan.find(linears[i]->module).format;
-      if (format.is_float()) continue;
+      if (!format.is_affine()) continue;
       params[i] = solve_linear(job_.options.recipe, format, *linears[i], moments.at(linears[i]),
                                job_.backend.pool());
     }
@@ -83,7 +83,10 @@ class LayerWriter {
       write_plain(linear);
       return measure(module, w, stored, second_moment);
     }
-    const QuantTensor stored = affine_encode(module.format, w, module.rows, module.cols, params);
+    const QuantTensor stored =
+        module.format->is_affine()
+            ? affine_encode(module.format, w, module.rows, module.cols, params)
+            : encode_linear(job_.options.recipe, *module.format, linear, second_moment);
     for (const auto& [name, tensor] : job_.plan.encoding->encode(linear.module, stored)) {
       writer_.write(name, tensor);
     }

@@ -20,6 +20,51 @@ TEST(NibbleDescriptor, RoundTripsEveryIntegerFormat) {
   }
 }
 
+TEST(NibbleDescriptor, RoundTripsEveryRegisteredFormat) {
+  for (const FormatAlias& alias : format_aliases()) {
+    const WeightDescriptor descriptor = parse_weight_format(alias.name)->descriptor();
+    if (descriptor.element.kind == ElementKind::kFloat) continue;
+    EXPECT_EQ(descriptor_from_json(to_json(descriptor), "x"), descriptor) << alias.name;
+  }
+  const WeightDescriptor real = parse_weight_format("fp8_e4m3allb7.1_g16_sf16")->descriptor();
+  EXPECT_EQ(descriptor_from_json(Json::parse(to_json(real).dump()), "x"), real);
+}
+
+TEST(NibbleDescriptor, SpellsTablesAsDocumented) {
+  EXPECT_EQ(to_json(parse_weight_format("nvfp4")->descriptor()), Json::parse(R"({
+      "element": {"kind": "float", "exponent": 2, "mantissa": 1, "bias": 1.0, "specials": "none"},
+      "scheme": {"granularity": "group", "group": 16, "scale_type": "F8_E4M3",
+                 "rule": "four_over_six", "second_level": "tensor"}})"));
+  EXPECT_EQ(to_json(parse_weight_format("nf4_dq")->descriptor()), Json::parse(R"({
+      "element": {"kind": "codebook", "codebook": "nf4"},
+      "scheme": {"granularity": "group", "group": 64, "scale_type": "U8", "rule": "absmax",
+                 "second_level": "dynamic"}})"));
+}
+
+TEST(NibbleDescriptor, RefusesHostileTables) {
+  const auto read = [](const char* name, const char* patch) {
+    Json json = to_json(parse_weight_format(name)->descriptor());
+    json.merge_patch(Json::parse(patch));
+    make_format(descriptor_from_json(json, "config"));
+  };
+  read("nvfp4", "{}");
+  const char* bad = R"({"element":{"exponent":64}})";
+  EXPECT_ERROR(read("nvfp4", bad), ErrorKind::kUnsupported, "64 exponent");
+  EXPECT_ERROR(read("nvfp4", R"({"element":{"exponent":-1}})"), ErrorKind::kCorrupt, "exponent");
+  EXPECT_ERROR(read("nvfp4", R"({"element":{"mantissa":1e300}})"), ErrorKind::kCorrupt, "mantissa");
+  EXPECT_ERROR(read("nvfp4", R"({"element":{"bias":1e300}})"), ErrorKind::kUnsupported, "bias");
+  EXPECT_ERROR(read("nvfp4", R"({"element":{"specials":"all"}})"), ErrorKind::kCorrupt, "'all'");
+  EXPECT_ERROR(read("nvfp4", R"({"element":{"bits":4}})"), ErrorKind::kUnsupported, "not know");
+  EXPECT_ERROR(read("nf4", R"({"element":{"codebook":"nf5"}})"), ErrorKind::kUnsupported, "'nf5'");
+  EXPECT_ERROR(read("nf4", R"({"scheme":{"group":0}})"), ErrorKind::kUnsupported, "group");
+  EXPECT_ERROR(read("nf4", R"({"scheme":{"scale_type":"I64"}})"), ErrorKind::kUnsupported, "I64");
+  EXPECT_ERROR(read("nf4", R"({"scheme":{"second_level":"tensor"}})"), ErrorKind::kUnsupported,
+               "second level");
+  EXPECT_ERROR(read("nf4", R"({"scheme":{"symmetric":true}})"), ErrorKind::kUnsupported,
+               "not know");
+  EXPECT_ERROR(read("nvfp4", R"({"scheme":{"rule":7}})"), ErrorKind::kCorrupt, "'rule'");
+}
+
 TEST(NibbleDescriptor, IsSpelledAsDocumented) {
   const Json expected = Json::parse(R"({"element": {"kind": "int", "bits": 4},
       "scheme": {"granularity": "group", "group": 128, "symmetric": false, "scale_type": "F16"}})");
@@ -39,8 +84,8 @@ TEST(NibbleDescriptor, RefusesWhatItDoesNotKnow) {
   EXPECT_ERROR(read(patched(R"({"element":{"bits":"4"}})")), ErrorKind::kCorrupt, "'bits'");
   EXPECT_ERROR(read(patched(R"({"element":{"bits":18446744073709551615}})")), ErrorKind::kCorrupt,
                "'bits'");
-  EXPECT_ERROR(read(patched(R"({"element":{"kind":"codebook"}})")), ErrorKind::kUnsupported,
-               "'codebook'");
+  EXPECT_ERROR(read(patched(R"({"element":{"kind":"lattice"}})")), ErrorKind::kUnsupported,
+               "'lattice'");
   EXPECT_ERROR(read(patched(R"({"outliers":{}})")), ErrorKind::kUnsupported, "does not know");
   EXPECT_ERROR(read(patched(R"({"scheme":{"rank":1}})")), ErrorKind::kUnsupported, "does not know");
   EXPECT_ERROR(read(patched(R"({"scheme":{"granularity":"row"}})")), ErrorKind::kCorrupt, "'row'");
@@ -89,6 +134,10 @@ TEST(ChooseEncoding, PrefersThePublicConvention) {
             "compressed-tensors");
   EXPECT_TRUE(compressed_tensors_can_say(*parse_weight_format("int3_g32_sym_sf16")));
   EXPECT_FALSE(compressed_tensors_can_say(*parse_weight_format("bf16")));
+  EXPECT_EQ(choose_encoding({{"a", parse_weight_format("int4_g32_asym"), 8, 64},
+                             {"b", parse_weight_format("mxfp4"), 8, 64}})
+                .convention(),
+            "nibble");
   EXPECT_ERROR(choose_encoding({{"a", parse_weight_format("bf16"), 8, 64}}),
                ErrorKind::kUnsupported, "stored plain");
 }

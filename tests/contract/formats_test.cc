@@ -11,6 +11,7 @@
 
 #include "formats/affine.h"
 #include "formats/registry.h"
+#include "formats/table_format.h"
 #include "support/test_data.h"
 #include "support/tolerance.h"
 
@@ -84,6 +85,90 @@ double error_bound(const WeightDescriptor& d, const Matrix& m, std::int64_t row,
          w * test::unit_roundoff(DType::kF32) * 2;
 }
 
+// The first and the last + 1 element of the group of element `index`, and its largest magnitude.
+struct GroupSpan {
+  std::int64_t begin = 0, end = 0;
+  double absmax = 0;
+};
+
+GroupSpan group_of(const Scheme& scheme, const Matrix& m, std::int64_t index) {
+  std::int64_t length = scheme.granularity == Granularity::kGroup ? scheme.group : m.cols;
+  if (scheme.granularity == Granularity::kTensor) length = m.rows * m.cols;
+  GroupSpan span{index / length * length, index / length * length + length, 0};
+  for (std::int64_t i = span.begin; i < span.end; ++i) {
+    span.absmax = std::max(span.absmax, std::abs(double{m.w[static_cast<std::size_t>(i)]}));
+  }
+  return span;
+}
+
+// Whether `scale` is what the rule makes of a group whose magnitudes end at `absmax`, with elements
+// that end at `top`; `step` is the absolute error that a second level may add.
+bool scale_follows_rule(const Scheme& scheme, double scale, double absmax, double top,
+                        double step) {
+  const double exact = absmax / top;
+  const auto near = [&](double wanted, double u) {
+    return std::abs(scale - wanted) <= wanted * u + step;
+  };
+  switch (scheme.rule) {
+    case ScaleRule::kFloor:
+      return scale == std::exp2(std::floor(std::log2(absmax)) - std::floor(std::log2(top)));
+    case ScaleRule::kCeil:
+      return scale >= exact && scale < 2 * exact;
+    case ScaleRule::kLeastError:
+      return scale > exact / 2 && scale < 2 * exact;
+    case ScaleRule::kFourOverSix:
+      return near(exact, 1.0 / 16) || near(exact * 1.5, 1.0 / 16);
+    case ScaleRule::kAbsmax:
+      break;
+  }
+  if (scheme.second_level == SecondLevel::kTensor) return near(exact, 1.0 / 16);
+  if (scheme.second_level == SecondLevel::kDynamic) return near(exact, 0);
+  return near(exact, test::unit_roundoff(scheme.scale_type));
+}
+
+// The error that a second level adds to scales, whatever their size.
+double second_level_step(const Scheme& scheme, const Matrix& m, double top) {
+  double largest = 0, sum = 0, count = 0;
+  std::vector<double> exact;
+  for (std::int64_t i = 0; i < m.rows * m.cols;) {
+    const GroupSpan span = group_of(scheme, m, i);
+    exact.push_back(span.absmax / top);
+    largest = std::max(largest, exact.back());
+    sum += exact.back();
+    count += 1;
+    i = span.end;
+  }
+  if (scheme.second_level == SecondLevel::kTensor) return largest / 256 * 0x1p-9;
+  if (scheme.second_level == SecondLevel::kNone) return least_positive(scheme.scale_type);
+  double spread = 0;
+  for (const double scale : exact) spread = std::max(spread, std::abs(scale - sum / count));
+  return spread * 0.9 / 64 / 2 * 1.001 + largest * 1e-6;  // half a step of the map's last decade
+}
+
+// Why element `index` of a table format is not the value nearest to its weight, or its scale not
+// what the rule says.
+std::string check_table_element(const QuantTensor& t, std::span<const float> scales,
+                                const Matrix& m, std::int64_t index, float decoded, double step) {
+  const Scheme& scheme = t.format->descriptor().scheme;
+  const CodeTable& table = table_of(*t.format);
+  const GroupSpan span = group_of(scheme, m, index);
+  const double scale =
+      double{scales[static_cast<std::size_t>(span.begin / (span.end - span.begin))]};
+  const bool tiny = scheme.scale_type == DType::kF8E8M0 && span.absmax < 0x1p-100;
+  if (span.absmax > 0 && !tiny &&
+      !scale_follows_rule(scheme, scale, span.absmax, double{table.max()}, step)) {
+    return fmt::format("a scale of {} for magnitudes up to {}", scale, span.absmax);
+  }
+  const double w = double{m.w[static_cast<std::size_t>(index)]};
+  double least = std::abs(w);
+  for (const float value : table.values()) {
+    if (std::isfinite(value)) least = std::min(least, std::abs(double{value} * scale - w));
+  }
+  const double slack = std::abs(w) * 0x1p-21 + 0x1p-149;
+  if (std::abs(double{decoded} - w) <= least + slack) return "";
+  return fmt::format("{} became {} under a scale of {}", w, decoded, scale);
+}
+
 // Decodes pieces of a row between sentinels and compares them with the whole row.
 std::string check_offsets(const Format& format, const QuantTensor& t, std::int64_t row,
                           const float* whole) {
@@ -109,20 +194,38 @@ bool same_planes(const QuantTensor& a, const QuantTensor& b) {
   return a.planes.size() == b.planes.size();
 }
 
+// The tensor once more from decoded values, under the scales that it has.
+QuantTensor encode_again(const Format& format, const QuantTensor& t, const Matrix& m,
+                         const std::vector<float>& decoded) {
+  if (format.is_float()) return format.encode(decoded.data(), m.rows, m.cols);
+  if (!format.is_affine()) return encode_under_scales(t, decoded.data());
+  return affine_encode(t.format, decoded.data(), m.rows, m.cols, affine_params_of(t));
+}
+
 // Why the format breaks its promises on this matrix, or "".
 std::string check_format(const Format& format, const Matrix& m) {
   const QuantTensor t = format.encode(m.w.data(), m.rows, m.cols);
   validate(t);
+  const WeightDescriptor& descriptor = format.descriptor();
+  const bool table = !format.is_float() && !format.is_affine();
+  const std::vector<float> scales = table ? table_scales_of(t) : std::vector<float>();
+  const double step =
+      table ? second_level_step(descriptor.scheme, m, double{table_of(*t.format).max()}) : 0;
   std::vector<float> decoded(m.w.size());
   for (std::int64_t row = 0; row < m.rows; ++row) {
     float* whole = decoded.data() + row * m.cols;
     format.decode(t, row, 0, m.cols, whole);
     for (std::int64_t col = 0; col < m.cols; ++col) {
       const float w = m.w[static_cast<std::size_t>(row * m.cols + col)];
-      const double error = std::abs(double{whole[col]} - double{w});
-      if (!(error <= error_bound(format.descriptor(), m, row, col))) {
-        return fmt::format("{} {}x{}: [{}, {}] {} became {}", m.name, m.rows, m.cols, row, col, w,
-                           whole[col]);
+      std::string reason;
+      if (table) {
+        reason = check_table_element(t, scales, m, row * m.cols + col, whole[col], step);
+      } else if (!(std::abs(double{whole[col]} - double{w}) <=
+                   error_bound(descriptor, m, row, col))) {
+        reason = fmt::format("{} became {}", w, whole[col]);
+      }
+      if (!reason.empty()) {
+        return fmt::format("{} {}x{}: [{}, {}] {}", m.name, m.rows, m.cols, row, col, reason);
       }
       if (w == 0 && whole[col] != 0) return "zero is not exact";
     }
@@ -130,10 +233,9 @@ std::string check_format(const Format& format, const Matrix& m) {
     if (!reason.empty()) return reason;
   }
   // Decoded values are fixed points: coded again with the same scales they give the same planes.
-  const QuantTensor again = format.is_float() ? format.encode(decoded.data(), m.rows, m.cols)
-                                              : affine_encode(t.format, decoded.data(), m.rows,
-                                                              m.cols, affine_params_of(t));
-  if (!same_planes(t, again)) return "decoded values are no fixed points";
+  if (!same_planes(t, encode_again(format, t, m, decoded))) {
+    return "decoded values are no fixed points";
+  }
   return "";
 }
 
@@ -162,6 +264,24 @@ std::vector<FormatPtr> affine_grid() {
   return formats;
 }
 
+// Every kind of element under every kind of scale that it can have.
+std::vector<FormatPtr> table_grid() {
+  std::vector<FormatPtr> formats;
+  for (const char* element :
+       {"fp8_e4m3",      "fp8_e4m3ieee", "fp8_e4m3fnuz", "fp8_e4m3all", "fp8_e5m2",
+        "fp8_e5m2fnuz",  "fp8_e3m4",     "fp8_e2m5",     "fp6_e2m3",    "fp6_e3m2",
+        "fp6_e4m1",      "fp4_e2m1",     "fp4_e1m2",     "fp4_e3m0",    "fp8_e4m3allb7.25",
+        "fp4_e2m1b-3.5", "nf2",          "nf3",          "nf4",         "bnb4",
+        "fixed8"}) {
+    for (const char* scheme : {"tensor", "channel_sf16", "g5_sbf16", "g16_se8m0", "g24_se8m0_ceil",
+                               "g32_se8m0_best", "g16_se4m3", "g64_sdq8"}) {
+      formats.push_back(parse_weight_format(fmt::format("{}_{}", element, scheme)));
+    }
+  }
+  formats.push_back(parse_weight_format("fp4_e2m1_g16_se4m3_4over6"));
+  return formats;
+}
+
 std::vector<std::int64_t> columns_for(const Format& format) {
   const Scheme& scheme = format.descriptor().scheme;
   if (!format.is_float() && scheme.granularity == Granularity::kGroup) {
@@ -184,8 +304,22 @@ TEST(FormatContract, AffineGridKeepsItsPromises) {
   }
 }
 
-TEST(FormatContract, NamesRoundTripThroughTheGrammar) {
+TEST(FormatContract, TableGridKeepsItsPromises) {
+  for (const FormatPtr& format : table_grid()) {
+    expect_promises_kept(*format, columns_for(*format));
+  }
+}
+
+// All formats that the tests walk.
+std::vector<FormatPtr> grid() {
   std::vector<FormatPtr> formats = affine_grid();
+  const std::vector<FormatPtr> tables = table_grid();
+  formats.insert(formats.end(), tables.begin(), tables.end());
+  return formats;
+}
+
+TEST(FormatContract, NamesRoundTripThroughTheGrammar) {
+  std::vector<FormatPtr> formats = grid();
   for (const char* name : {"f32", "f16", "bf16"}) formats.push_back(parse_weight_format(name));
   for (const FormatPtr& format : formats) {
     const FormatPtr again = parse_weight_format(format->name());
@@ -195,7 +329,7 @@ TEST(FormatContract, NamesRoundTripThroughTheGrammar) {
 }
 
 TEST(FormatContract, NanAndInfinityAreCorrupt) {
-  std::vector<FormatPtr> formats = affine_grid();
+  std::vector<FormatPtr> formats = grid();
   for (const char* name : {"f32", "f16", "bf16"}) formats.push_back(parse_weight_format(name));
   for (const FormatPtr& format : formats) {
     for (const float bad :
@@ -217,6 +351,15 @@ TEST(FormatContract, BitsPerWeightCountsEveryPlane) {
   EXPECT_DOUBLE_EQ(bits("int4_g128_sym", 256), 4 + 16.0 / 128);
   EXPECT_DOUBLE_EQ(bits("int3_channel_sym_sf32", 256), 3 + 32.0 / 256);
   EXPECT_DOUBLE_EQ(bits("int8_tensor_sym", 256), 8 + 16.0 / (64 * 256));
+  EXPECT_DOUBLE_EQ(bits("fp8_e4m3_channel", 256), 8 + 32.0 / 256);
+  EXPECT_DOUBLE_EQ(bits("mxfp8", 256), 8.25);
+  EXPECT_DOUBLE_EQ(bits("mxfp6_e2m3", 256), 6.25);
+  EXPECT_DOUBLE_EQ(bits("mxfp4", 256), 4.25);
+  EXPECT_DOUBLE_EQ(bits("mxint8", 256), 8.25);
+  EXPECT_DOUBLE_EQ(bits("nvfp4", 256), 4.5 + 32.0 / (64 * 256));
+  EXPECT_DOUBLE_EQ(bits("nf4", 256), 4.5);
+  // 256 scales of 8 bits in one block of 256, its scale, and the mean.
+  EXPECT_DOUBLE_EQ(bits("nf4_dq", 256), 4 + 8.0 / 64 + 64.0 / (64 * 256));
 }
 
 // A format with a broken decoder over a sound encoder.
@@ -275,6 +418,53 @@ QuantTensor with_swapped_nibbles(const QuantTensor& t) {
   return swapped;
 }
 
+// The tensor with each scale replaced by its neighbour's.
+QuantTensor with_rotated_scales(const QuantTensor& t) {
+  QuantTensor moved = t;
+  const Tensor& scales = t.planes[1];
+  std::vector<std::byte> bytes(scales.bytes().begin(), scales.bytes().end());
+  std::ranges::rotate(bytes,
+                      bytes.begin() + static_cast<std::ptrdiff_t>(dtype_size(scales.dtype())));
+  const auto owner = std::make_shared<std::vector<std::byte>>(std::move(bytes));
+  moved.planes[1] = Tensor::view(scales.dtype(), scales.shape(), *owner, owner);
+  return moved;
+}
+
+std::vector<std::pair<std::string, Mutant::Decode>> affine_mutants() {
+  using I = std::int64_t;
+  return {
+      {"next group's scale",
+       [](const Format& f, const QuantTensor& t, I row, I begin, I n, float* out) {
+         const I groups = t.planes[1].dim(1);
+         const auto source = [&](I r, I g) { return r * groups + (g + 1) % groups; };
+         f.decode(with_params_from(t, source), row, begin, n, out);
+       }},
+      {"transposed scales",
+       [](const Format& f, const QuantTensor& t, I row, I begin, I n, float* out) {
+         const auto source = [&](I r, I g) { return g * t.planes[1].dim(0) + r; };
+         f.decode(with_params_from(t, source), row, begin, n, out);
+       }},
+  };
+}
+
+std::vector<std::pair<std::string, Mutant::Decode>> table_mutants() {
+  using I = std::int64_t;
+  return {
+      {"rotated scales", [](const Format& f, const QuantTensor& t, I row, I begin, I n,
+                            float* out) { f.decode(with_rotated_scales(t), row, begin, n, out); }},
+      {"doubled",
+       [](const Format& f, const QuantTensor& t, I row, I begin, I n, float* out) {
+         f.decode(t, row, begin, n, out);
+         for (I i = 0; i < n; ++i) out[i] *= 2;
+       }},
+      {"zero is lost",
+       [](const Format& f, const QuantTensor& t, I row, I begin, I n, float* out) {
+         f.decode(t, row, begin, n, out);
+         for (I i = 0; i < n; ++i) out[i] += 1e-30f;
+       }},
+  };
+}
+
 std::vector<std::pair<std::string, Mutant::Decode>> mutants() {
   using I = std::int64_t;
   return {
@@ -286,17 +476,6 @@ std::vector<std::pair<std::string, Mutant::Decode>> mutants() {
        [](const Format& f, const QuantTensor& t, I row, I begin, I n, float* out) {
          f.decode(t, row, begin, n, out);
          for (I i = 0; i < n; ++i) out[i] = -out[i];
-       }},
-      {"next group's scale",
-       [](const Format& f, const QuantTensor& t, I row, I begin, I n, float* out) {
-         const I groups = t.planes[1].dim(1);
-         const auto source = [&](I r, I g) { return r * groups + (g + 1) % groups; };
-         f.decode(with_params_from(t, source), row, begin, n, out);
-       }},
-      {"transposed scales",
-       [](const Format& f, const QuantTensor& t, I row, I begin, I n, float* out) {
-         const auto source = [&](I r, I g) { return g * t.planes[1].dim(0) + r; };
-         f.decode(with_params_from(t, source), row, begin, n, out);
        }},
       {"swapped nibbles",
        [](const Format& f, const QuantTensor& t, I row, I begin, I n, float* out) {
@@ -313,15 +492,39 @@ std::vector<std::pair<std::string, Mutant::Decode>> mutants() {
 }
 
 TEST(FormatContract, CheckerRejectsMutants) {
-  const FormatPtr inner = parse_weight_format("int4_g16_asym");
   // Groups of unlike size, so that a scale in the wrong place shows.
   Matrix m = make_matrix(distributions()[0], 4, 64);
   for (std::size_t i = 0; i < m.w.size(); ++i) {
     m.w[i] *= static_cast<float>(1 + i / 16) * (i / 16 % 2 == 0 ? 1.0f : 0.1f);
   }
-  for (const auto& [name, decode] : mutants()) {
-    const std::string verdict = check_format(Mutant(inner, decode), m);
-    EXPECT_EQ(verdict.empty(), name == "sound") << name << ": " << verdict;
+  for (const char* inner : {"int4_g16_asym", "nf4_g16", "fp4_e2m1_g16_se8m0", "nf4_g16_sdq8",
+                            "fp4_e2m1_g16_se4m3_4over6"}) {
+    const FormatPtr format = parse_weight_format(inner);
+    auto all = mutants();
+    const auto more = format->is_affine() ? affine_mutants() : table_mutants();
+    all.insert(all.end(), more.begin(), more.end());
+    for (const auto& [name, decode] : all) {
+      const std::string verdict = check_format(Mutant(format, decode), m);
+      EXPECT_EQ(verdict.empty(), name == "sound") << inner << ", " << name << ": " << verdict;
+    }
+  }
+}
+
+// An encoder that does not use its scales well is found too.
+TEST(FormatContract, CheckerRejectsPoorEncoders) {
+  class Halved : public Mutant {
+   public:
+    using Mutant::Mutant;
+    QuantTensor encode(const float* w, std::int64_t rows, std::int64_t cols) const override {
+      std::vector<float> half(w, w + rows * cols);
+      for (float& v : half) v /= 2;
+      return encode_under_scales(Mutant::encode(half.data(), rows, cols), w);
+    }
+  };
+  const Matrix m = make_matrix(distributions()[0], 4, 64);
+  for (const char* inner : {"nf4_g16", "mxfp4", "mxfp8", "nvfp4", "fp8"}) {
+    const Halved format(parse_weight_format(inner), mutants()[0].second);
+    EXPECT_NE(check_format(format, m), "") << inner;
   }
 }
 

@@ -73,7 +73,7 @@ bool is_bf16(Arithmetic arithmetic) {
 
 // Weights as the kernels see them, given what the format says they are.
 void round_weights(Arithmetic arithmetic, const QuantTensor& weight, std::vector<float>& w) {
-  if (arithmetic == Arithmetic::kBf16Scaled && !weight.format->is_float()) {
+  if (arithmetic == Arithmetic::kBf16Scaled && weight.format->is_affine()) {
     const std::vector<AffineParams> params = affine_params_of(weight);
     const auto cols = static_cast<std::size_t>(weight.cols);
     const std::size_t group = w.size() / params.size();

@@ -14,6 +14,10 @@ void solve(const SolverProblem& problem, const Parameters&, std::span<AffinePara
   });
 }
 
+QuantTensor encode(const Format& format, const SolverProblem& problem, const Parameters&) {
+  return format.encode(problem.w, problem.rows, problem.cols);
+}
+
 }  // namespace
 
 Algorithm make_rtn() {
@@ -22,6 +26,7 @@ Algorithm make_rtn() {
   algorithm.summary = "round to nearest over the full range of each group";
   algorithm.kind = StepKind::kSolver;
   algorithm.solve = solve;
+  algorithm.encode = encode;
   return algorithm;
 }
 

@@ -1,0 +1,108 @@
+#include "formats/codebook.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <utility>
+
+namespace nibble {
+namespace {
+
+constexpr std::pair<Codebook, std::string_view> kNames[] = {{Codebook::kNf2, "nf2"},
+                                                            {Codebook::kNf3, "nf3"},
+                                                            {Codebook::kNf4, "nf4"},
+                                                            {Codebook::kBnb4, "bnb4"},
+                                                            {Codebook::kFixed8, "fixed8"}};
+
+constexpr float kNf2[] = {-1.0f, 0.0f, 0.43581817f, 1.0f};
+constexpr float kNf3[] = {-1.0f,       -0.53502274f, -0.24693143f, 0.0f,
+                          0.18333748f, 0.38199395f,  0.62298572f,  1.0f};
+// As bitsandbytes spells them: 0.9677083 for o, so the last digits differ from the formula's.
+constexpr float kNf4[] = {-1.0f,
+                          -0.6961928009986877f,
+                          -0.5250730514526367f,
+                          -0.39491748809814453f,
+                          -0.28444138169288635f,
+                          -0.18477343022823334f,
+                          -0.09105003625154495f,
+                          0.0f,
+                          0.07958029955625534f,
+                          0.16093020141124725f,
+                          0.24611230194568634f,
+                          0.33791524171829224f,
+                          0.44070982933044434f,
+                          0.5626170039176941f,
+                          0.7229568362236023f,
+                          1.0f};
+constexpr float kTwelfths[] = {0, 0.0625f, 8, 12, 4, 6, 2, 3};
+
+std::vector<float> bnb4_values() {
+  std::vector<float> values;
+  for (int code = 0; code < 16; ++code) {
+    const float magnitude = kTwelfths[code % 8] / 12;
+    values.push_back(code < 8 ? magnitude : -magnitude);
+  }
+  return values;
+}
+
+std::vector<float> fixed8_values() {
+  std::vector<float> values;
+  for (int code = 0; code < 256; ++code) {
+    values.push_back(static_cast<float>(static_cast<std::int8_t>(code)) / 64);
+  }
+  return values;
+}
+
+CodeTable make_dynamic_map() {
+  std::vector<float> values = {0.0f, 1.0f};
+  for (int i = 0; i <= 6; ++i) {
+    const int parts = 1 << i;
+    for (int part = 0; part < parts; ++part) {
+      const double middle = 0.1 + 0.9 * (part + 0.5) / parts;
+      const auto value = static_cast<float>(std::pow(10.0, i - 6) * middle);
+      values.push_back(value);
+      values.push_back(-value);
+    }
+  }
+  std::ranges::sort(values);
+  return CodeTable(std::move(values), TieRule::kSmallerValue, /*signed_zero=*/false);
+}
+
+}  // namespace
+
+std::string_view to_string(Codebook codebook) {
+  return std::ranges::find(kNames, codebook, [](const auto& row) { return row.first; })->second;
+}
+
+std::optional<Codebook> parse_codebook(std::string_view name) {
+  for (const auto& [codebook, known] : kNames) {
+    if (known == name) return codebook;
+  }
+  return std::nullopt;
+}
+
+CodeTable table_of(Codebook codebook) {
+  const auto normal = [](auto& values) {
+    return CodeTable({std::begin(values), std::end(values)}, TieRule::kSmallerValue, false);
+  };
+  switch (codebook) {
+    case Codebook::kNf2:
+      return normal(kNf2);
+    case Codebook::kNf3:
+      return normal(kNf3);
+    case Codebook::kNf4:
+      return normal(kNf4);
+    case Codebook::kBnb4:
+      return CodeTable(bnb4_values(), TieRule::kSmallerMagnitude, false);
+    case Codebook::kFixed8:
+      break;
+  }
+  return CodeTable(fixed8_values(), TieRule::kEvenCode, false);
+}
+
+const CodeTable& dynamic_map() {
+  static const CodeTable map = make_dynamic_map();
+  return map;
+}
+
+}  // namespace nibble

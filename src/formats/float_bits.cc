@@ -1,0 +1,150 @@
+#include "formats/float_bits.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "base/error.h"
+
+namespace nibble {
+namespace {
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+// Values between 2^-kMaxExponent and 2^kMaxExponent stay normal in float32 with some room for
+// scales.
+constexpr double kMaxExponent = 120;
+
+int magnitude_bits(const FloatBits& type) { return type.exponent + type.mantissa; }
+
+// The real number of a magnitude, whatever its code is used for.
+double magnitude_of(const FloatBits& type, int code) {
+  const int field = code >> type.mantissa;
+  const int mantissa = code & ((1 << type.mantissa) - 1);
+  const double fraction = std::ldexp(mantissa, -type.mantissa);
+  // exp2 of the whole and the fractional part apart, so that whole biases are exact.
+  const double whole = std::floor(type.bias);
+  const double unit = std::ldexp(std::exp2(whole - type.bias), -static_cast<int>(whole));
+  return field == 0 ? std::ldexp(fraction, 1) * unit : std::ldexp(1 + fraction, field) * unit;
+}
+
+int largest_finite(const FloatBits& type) {
+  const int all_ones = (1 << magnitude_bits(type)) - 1;
+  if (type.kind == FloatKind::kFn) return all_ones - 1;
+  if (type.kind == FloatKind::kIeee) return all_ones - (1 << type.mantissa);
+  return all_ones;
+}
+
+const char* suffix_of(FloatKind kind) {
+  switch (kind) {
+    case FloatKind::kFn:
+      return "fn";
+    case FloatKind::kIeee:
+      return "ieee";
+    case FloatKind::kFnuz:
+      return "fnuz";
+    case FloatKind::kAllFinite:
+      return "all";
+  }
+  return "";
+}
+
+}  // namespace
+
+int code_bits(const FloatBits& type) { return magnitude_bits(type) + (type.has_sign ? 1 : 0); }
+
+double default_bias(int exponent, FloatKind kind) {
+  const double bias = std::max(1.0, std::ldexp(1, exponent - 1) - 1);
+  return kind == FloatKind::kFnuz ? bias + 1 : bias;
+}
+
+FloatKind default_kind(int exponent, int mantissa) {
+  if (exponent == 4 && mantissa == 3) return FloatKind::kFn;
+  if (exponent == 5 && mantissa == 2) return FloatKind::kIeee;
+  return FloatKind::kAllFinite;
+}
+
+std::string why_not(const FloatBits& type) {
+  if (type.exponent < 1 || type.exponent > 7 || type.mantissa < 0 || type.mantissa > 6) {
+    return fmt::format("{} exponent and {} mantissa bits", type.exponent, type.mantissa);
+  }
+  const int bits = code_bits(type);
+  if (bits < 2 || bits > 8) return fmt::format("{} bits: 2 to 8 are supported", bits);
+  if (type.kind == FloatKind::kFnuz && !type.has_sign) return "fnuz needs a sign";
+  if (largest_finite(type) < 1) return "no value but 0 is finite";
+  if (!(std::abs(type.bias) <= 2 * kMaxExponent)) return fmt::format("a bias of {}", type.bias);
+  const double largest = magnitude_of(type, largest_finite(type));
+  const double smallest = magnitude_of(type, 1);
+  if (!(largest <= std::exp2(kMaxExponent)) || !(smallest >= std::exp2(-kMaxExponent))) {
+    return fmt::format("a bias of {} leaves float32", type.bias);
+  }
+  return "";
+}
+
+float value_of(const FloatBits& type, int code) {
+  const int magnitude = code & ((1 << magnitude_bits(type)) - 1);
+  const bool negative = magnitude != code;
+  if (type.kind == FloatKind::kFnuz && negative && magnitude == 0) return kNan;
+  if (magnitude > largest_finite(type)) {
+    const bool infinite = type.kind == FloatKind::kIeee && magnitude == largest_finite(type) + 1;
+    return infinite ? (negative ? -kInfinity : kInfinity) : kNan;
+  }
+  const auto value = static_cast<float>(magnitude_of(type, magnitude));
+  return negative ? -value : value;
+}
+
+std::string name_of(const FloatBits& type) {
+  std::string name = fmt::format("e{}m{}", type.exponent, type.mantissa);
+  if (type.kind != default_kind(type.exponent, type.mantissa)) name += suffix_of(type.kind);
+  if (type.bias != default_bias(type.exponent, type.kind)) name += fmt::format("b{}", type.bias);
+  return name;
+}
+
+CodeTable table_of(const FloatBits& type) {
+  const int bits = code_bits(type);
+  std::vector<float> values;
+  for (int code = 0; code < 1 << bits; ++code) values.push_back(value_of(type, code));
+  return CodeTable(std::move(values), TieRule::kEvenCode, /*signed_zero=*/true);
+}
+
+FloatCast::FloatCast(const FloatBits& type)
+    : type_(type), table_([&type] {
+        const std::string reason = why_not(type);
+        if (!reason.empty()) fail(ErrorKind::kUnsupported, "float of {}", reason);
+        return table_of(type);
+      }()) {
+  const int top = largest_finite(type);
+  const double below = top == 1 ? 0 : magnitude_of(type, top - 1);
+  // The step above the largest value is the one that its mantissa continues with.
+  const int mantissa_end = (1 << type.mantissa) - 1;
+  const double largest = magnitude_of(type, top);
+  const double step = type.mantissa == 0 ? largest : largest - below;
+  const bool step_doubles =
+      (top & mantissa_end) == 0 && type.mantissa > 0 && top > mantissa_end + 1;
+  limit_ = largest + (step_doubles ? step : step / 2);
+  limit_rounds_up_ = top % 2 != 0;
+}
+
+std::uint8_t FloatCast::code(float x, Overflow overflow) const {
+  const int sign = type_.has_sign ? 1 << magnitude_bits(type_) : 0;
+  const bool has_nan = type_.kind == FloatKind::kFnuz || type_.kind == FloatKind::kFn ||
+                       (type_.kind == FloatKind::kIeee && type_.mantissa > 0);
+  const int nan = type_.kind == FloatKind::kFnuz ? sign : (1 << magnitude_bits(type_)) - 1;
+  if (std::isnan(x)) {
+    if (!has_nan) fail(ErrorKind::kUnsupported, "{}: it has no code of NaN", name_of(type_));
+    return static_cast<std::uint8_t>(nan);
+  }
+  const double magnitude = std::abs(double{x});
+  const bool beyond = magnitude > limit_ || (magnitude == limit_ && limit_rounds_up_);
+  const bool clamped = !type_.has_sign && x < 0;
+  if (overflow == Overflow::kReport && beyond && !clamped && type_.kind != FloatKind::kAllFinite) {
+    const int special = type_.kind == FloatKind::kIeee ? largest_finite(type_) + 1 : nan;
+    const bool takes_sign = x < 0 && type_.kind != FloatKind::kFnuz;
+    return static_cast<std::uint8_t>(special | (takes_sign ? sign : 0));
+  }
+  return table_.nearest(x);
+}
+
+}  // namespace nibble
