@@ -19,7 +19,8 @@ RANK = {
     "runtime": 6,
     "eval": 7,
     "quantize": 8,
-    "cli": 9,
+    "study": 9,
+    "cli": 10,
 }
 SIBLINGS = ("backends/cpu", "backends/cuda")
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)

@@ -1,0 +1,66 @@
+// Clipping ranges of symmetric integer quantization, from a histogram of magnitudes.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "quantize/calibrators/histogram.h"
+
+namespace nibble {
+
+struct CalibratorOptions {
+  int bits = 8;               // 2 ... 8
+  double percentile = 99.99;  // 0 < p <= 100
+  double gamma = 3;           // weight of the saturation error (sqnr)
+};
+
+// The magnitude that maps to the largest code, 2^(bits-1) - 1; 0 when only zeros were counted.
+// kUsage when nothing was counted or an option is outside its range.
+using CalibrateFunction = double (*)(const Histogram&, const CalibratorOptions&);
+
+double calibrate_minmax(const Histogram& histogram, const CalibratorOptions& options);
+double calibrate_moving_average(const Histogram& histogram, const CalibratorOptions& options);
+
+// The lower edge of the first bin up to whose end `percentile` % of the values lie (TensorRT).
+double calibrate_percentile(const Histogram& histogram, const CalibratorOptions& options);
+
+// KL divergence between the histogram cut after i bins, the tail added to the last, and the same
+// bins merged into 2^(bits-1) levels and spread over the bins that are not empty; i from
+// 2^(bits-1), or 128 if that is more. NVIDIA/TensorRT, tools/pytorch-quantization,
+// calib/histogram.py: bin 0 counts like bin 1, borders of levels at equal real steps, the last of
+// equal minima, and the upper edge of the last bin kept.
+double calibrate_entropy(const Histogram& histogram, const CalibratorOptions& options);
+
+// The same idea as in S. Migacz, "8-bit inference with TensorRT" (GTC 2017): levels of i /
+// 2^(bits-1) whole bins, the last takes the remainder; the first of equal minima, and the middle of
+// the first bin that is cut off.
+double calibrate_entropy_migacz(const Histogram& histogram, const CalibratorOptions& options);
+
+// The centre of the bin, from the 128th on, which as the range gives the bins' centres the least
+// squared error; the first of equal minima.
+double calibrate_mse(const Histogram& histogram, const CalibratorOptions& options);
+
+// AIMET's TF-Enhanced for symmetric ranges (TfEnhancedEncodingAnalyzer.cpp): of k/100 of the
+// largest magnitude, k = 1 ... 101, the one with the least rounding error plus gamma times the
+// saturation error over the bins' centres; the first of equal minima.
+double calibrate_sqnr(const Histogram& histogram, const CalibratorOptions& options);
+
+struct Calibrator {
+  std::string name;
+  CalibrateFunction calibrate;
+  std::string description;
+};
+
+// The registry, in the order of registry.def.
+const std::vector<Calibrator>& calibrators();
+// kUsage with the nearest names when there is none of this name.
+const Calibrator& find_calibrator(std::string_view name);
+
+// One range a channel. values is [rows, channels], row-major (activations: a channel is a column).
+std::vector<double> calibrate_channels(const Calibrator& calibrator,
+                                       const CalibratorOptions& options,
+                                       std::span<const float> values, std::size_t channels);
+
+}  // namespace nibble
