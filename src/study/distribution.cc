@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <numbers>
+#include <numeric>
 
 #include "base/error.h"
 
@@ -112,12 +113,15 @@ class StudentTail {
 
 class Empirical : public Distribution {
  public:
-  explicit Empirical(std::span<const float> values) : sorted_(values.begin(), values.end()) {
+  Empirical(std::span<const float> values, double largest) : sorted_(values.begin(), values.end()) {
     if (values.empty()) fail(ErrorKind::kUsage, "study: a tensor without values");
     for (const float v : sorted_) {
       if (!std::isfinite(v)) fail(ErrorKind::kCorrupt, "study: a tensor holds NaN or infinity");
     }
     std::sort(sorted_.begin(), sorted_.end());
+    largest_ = std::max({largest, std::abs(static_cast<double>(sorted_.front())),
+                         std::abs(static_cast<double>(sorted_.back()))});
+    make_buckets();
     above_.resize(sorted_.size() + 1);
     for (std::size_t i = sorted_.size(); i-- > 0;) {
       const double v = static_cast<double>(sorted_[i]);
@@ -126,18 +130,38 @@ class Empirical : public Distribution {
   }
 
   Moments above(double x) const override {
-    const auto first = std::upper_bound(sorted_.begin(), sorted_.end(), x, [](double a, float b) {
-      return a < static_cast<double>(b);
-    });
+    const auto from = sorted_.begin() + bucket_begin(x), to = sorted_.begin() + bucket_end(x);
+    const auto first =
+        std::upper_bound(from, to, x, [](double a, float b) { return a < static_cast<double>(b); });
     return 1 / static_cast<double>(sorted_.size()) *
            above_[static_cast<std::size_t>(first - sorted_.begin())];
   }
-  double largest() const override {
-    return static_cast<double>(std::max(std::abs(sorted_.front()), std::abs(sorted_.back())));
-  }
+  double largest() const override { return largest_; }
 
  private:
+  static constexpr std::size_t kBuckets = 8192;
+
+  // Equal parts of the range of the values, so that a search looks at few of them.
+  std::size_t bucket(double x) const {
+    const double at = (x - static_cast<double>(sorted_.front())) * per_bucket_;
+    return static_cast<std::size_t>(std::clamp(at, 0.0, static_cast<double>(kBuckets - 1)));
+  }
+  // Values before the bucket of x are not above x; those from bucket_end(x) on are.
+  std::ptrdiff_t bucket_begin(double x) const { return starts_[bucket(x)]; }
+  std::ptrdiff_t bucket_end(double x) const { return starts_[bucket(x) + 1]; }
+
+  void make_buckets() {
+    const double range = static_cast<double>(sorted_.back()) - static_cast<double>(sorted_.front());
+    per_bucket_ = range > 0 ? static_cast<double>(kBuckets) / range : 0;
+    starts_.assign(kBuckets + 1, 0);
+    for (const float v : sorted_) ++starts_[bucket(static_cast<double>(v)) + 1];
+    std::partial_sum(starts_.begin(), starts_.end(), starts_.begin());
+  }
+
   std::vector<float> sorted_;
+  std::vector<std::ptrdiff_t> starts_;  // of buckets in sorted_, and its size
+  double per_bucket_ = 0;
+  double largest_ = 0;
   std::vector<Moments> above_;  // sums over sorted_[i], sorted_[i + 1], ...
 };
 
@@ -192,8 +216,8 @@ DistributionPtr mixture_distribution(DistributionPtr base, DistributionPtr outli
   return std::make_shared<Symmetric>(tail, largest);
 }
 
-DistributionPtr empirical_distribution(std::span<const float> values) {
-  return std::make_shared<Empirical>(values);
+DistributionPtr empirical_distribution(std::span<const float> values, double largest) {
+  return std::make_shared<Empirical>(values, largest);
 }
 
 }  // namespace nibble

@@ -51,7 +51,8 @@ DistributionPtr student_t_distribution(double nu, double limit = 100);
 // (1 - share) * base + share * outliers, both symmetric.
 DistributionPtr mixture_distribution(DistributionPtr base, DistributionPtr outliers, double share);
 // The values themselves, each with the same weight. kUsage when there are none, kCorrupt for NaN
-// and infinity.
-DistributionPtr empirical_distribution(std::span<const float> values);
+// and infinity. `largest` stands for the largest magnitude where the values are a sample of more;
+// it counts when it is above theirs.
+DistributionPtr empirical_distribution(std::span<const float> values, double largest = 0);
 
 }  // namespace nibble

@@ -95,7 +95,7 @@ double bits_of_accuracy(const Distribution& distribution, double mean_squared_er
 }
 
 Clip best_clip(const Distribution& distribution, std::span<const double> levels) {
-  constexpr int kCandidates = 400;
+  constexpr int kCandidates = 200;
   const double sigma = deviation(distribution);
   const double hi = std::max(distribution.largest(), 1e-30);
   const double lo = std::clamp(0.05 * sigma, 1e-6 * hi, 0.5 * hi);

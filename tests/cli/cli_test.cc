@@ -1,6 +1,7 @@
 // The command line as a user meets it: exit status, the one line of an error, JSON on stdout.
 #include <algorithm>
 #include <fstream>
+#include <map>
 #include <sstream>
 
 #include "base/error.h"
@@ -156,6 +157,34 @@ TEST(CliTest, TextThatIsNotUtf8IsAUsageError) {
   std::ofstream(dir / "bad.txt") << "fine until \xff here";
   EXPECT_EQ(invoke({"eval", "ppl", tiny(), "--text", dir / "bad.txt"}).status, 2);
   EXPECT_EQ(invoke({"eval", "ppl", tiny(), "--text", dir / "none.txt"}).status, 3);
+}
+
+TEST(CliTest, StudyBitsOfAModelWritesTableAndPage) {
+  const test::TempDir dir;
+  const Json study = nibble_json({"study", "bits", tiny(), "--text", short_text(dir, 2000),
+                                  "--formats", "w4a16_g128", "--calibrator", "entropy", "--csv",
+                                  dir / "bits.csv", "--html", dir / "bits.html"});
+  EXPECT_EQ(study["findings"].size(), 3u);
+  std::map<std::string, int> kinds, ranges;
+  for (const Json& row : study["rows"]) {
+    ++kinds[row["kind"]];
+    ++ranges[row["range"]];
+  }
+  EXPECT_THAT(kinds, testing::SizeIs(3));  // distributions, weights, activations
+  for (const char* range : {"best", "minmax", "lloyd-max", "stored", "entropy"}) {
+    EXPECT_GT(ranges[range], 0) << range;
+  }
+  const std::string csv = read_text_file(dir / "bits.csv");
+  EXPECT_EQ(std::count(csv.begin(), csv.end(), '\n'),
+            static_cast<std::ptrdiff_t>(study["rows"].size() + 1));
+  EXPECT_THAT(read_text_file(dir / "bits.html"), testing::HasSubstr("<svg"));
+}
+
+TEST(CliTest, StudyBitsRefusesWhatItCannotMean) {
+  EXPECT_EQ(invoke({"study", "bits", "--text", "x.txt"}).status, 2);
+  EXPECT_EQ(invoke({"study", "bits", "--calibrator", "mse"}).status, 2);
+  EXPECT_EQ(invoke({"study", "bits", tiny(), "--calibrator", "entropie"}).status, 2);
+  EXPECT_EQ(invoke({"study"}).status, 2);
 }
 
 }  // namespace

@@ -1,0 +1,29 @@
+// A figure for many categories and few series: one line a category, one mark a series.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace nibble {
+
+struct DotPlot {
+  struct Series {
+    std::string name;
+    std::vector<double> values;  // one a row; NaN: no mark
+  };
+  std::string title;
+  std::string x_label;  // with its unit
+  std::vector<std::string> rows;
+  std::vector<Series> series;  // at most kMostSeries
+  static constexpr std::size_t kMostSeries = 8;
+};
+
+// An <svg> element. Marks differ by shape and by a colour of Okabe and Ito's palette, which people
+// with any kind of colour blindness can tell apart; the legend stands below the title.
+// Ends of the axis are the round numbers around the values.
+std::string to_svg(const DotPlot& plot);
+
+// Text for HTML or XML: the characters & < > " escaped.
+std::string escape_markup(const std::string& text);
+
+}  // namespace nibble
