@@ -95,7 +95,7 @@ void run_model(const BitsOptions& options, Context& context, BitsRun& run) {
   const auto checkpoint = open_checkpoint(options.model);
   context.say_notes(*checkpoint);
   const ModelSpec spec = build_spec(checkpoint->config());
-  const auto backend = context.make_backend();
+  const auto backend = context.make_cpu_backend("study");
   const ProgressSink progress = context.progress();
   const auto sink = [&](const std::string& kind) {
     return [&run, &spec, &progress, kind,
@@ -140,8 +140,7 @@ void study_bits(const BitsOptions& options, Context& context) {
   if (options.model.empty() && !options.calibrators.empty()) {
     fail(ErrorKind::kUsage, "study bits: --calibrator needs a model whose tensors to calibrate");
   }
-  context.exact = true;    // activations as they are
-  context.device = "cpu";  // formats are studied by their definitions, on the host
+  context.exact = true;  // activations as they are
   BitsRun run(context.threads);
   run.formats = study_formats_named(options.formats);
   run.calibrators = chosen_calibrators(options.calibrators);
