@@ -31,57 +31,78 @@ double best_seconds(double budget, const std::function<void()>& run) {
 // One weight matrix in float32 and the activations of the largest m.
 class Bench {
  public:
-  Bench(const BackendOptions& options, const cpu::MachineLimits& limits, const LinearBench& bench,
+  Bench(const MakeBackend& make, const SpeedLimits& limits, const LinearBench& bench,
         LinearBench::Shape shape)
-      : options_(options), limits_(limits), bench_(bench), shape_(shape) {
+      : make_(make), limits_(limits), bench_(bench), shape_(shape), backend_(make("")) {
     const std::int64_t largest =
         bench.ms.empty() ? 0 : *std::max_element(bench.ms.begin(), bench.ms.end());
     w_ = random(shape.rows * shape.cols);
     x_ = random(largest * shape.cols);
-    y_.resize(static_cast<std::size_t>(largest * shape.rows));
+    DeviceMemory& memory = backend_->memory();
+    x_there_ = memory.upload(x_);
+    y_there_ = memory.allocate(DType::kF32, {largest, shape.rows});
   }
 
   void run(std::vector<BenchRow>& rows) {
-    const std::unique_ptr<Backend> backend = make_cpu_backend(options_);
     for (const std::string& format : bench_.formats) {
-      const LinearWeight weight = backend->prepare(
-          parse_weight_format(format)->encode(w_.data(), shape_.rows, shape_.cols));
+      const QuantTensor encoded =
+          parse_weight_format(format)->encode(w_.data<float>(), shape_.rows, shape_.cols);
+      std::vector<LinearWeight> weights;
+      for (std::size_t i = 0; i < copies(encoded.byte_size()); ++i) {
+        weights.push_back(backend_->prepare(encoded));
+      }
       for (const std::int64_t m : bench_.ms) {
-        for (const ImplRow& impl : backend->impl_rows()) {
-          if (impl.op == "linear" && impl.usable) run_impl(impl, weight, m, rows);
+        for (const ImplRow& impl : backend_->impl_rows()) {
+          if (impl.op == "linear" && impl.usable) run_impl(impl, weights, m, rows);
         }
       }
     }
-    run_vendor(backend->pool().threads(), rows);
+    if (backend_->memory().is_host()) run_vendor(backend_->pool().threads(), rows);
   }
 
  private:
-  static std::vector<float> random(std::int64_t count) {
+  // What a GPU's cache could hold is turned over at each round.
+  std::size_t copies(std::size_t bytes) const {
+    constexpr std::size_t kTurnover = std::size_t{256} << 20;
+    return backend_->memory().is_host() ? 1 : kTurnover / bytes + 1;
+  }
+
+  static Tensor random(std::int64_t count) {
     std::mt19937 generator(1);
     std::uniform_real_distribution<float> uniform(-0.1f, 0.1f);
-    std::vector<float> values(static_cast<std::size_t>(count));
-    for (float& v : values) v = uniform(generator);
+    Tensor values = Tensor::allocate(DType::kF32, {count});
+    for (std::int64_t i = 0; i < count; ++i) values.mutable_data<float>()[i] = uniform(generator);
     return values;
   }
 
-  void run_impl(const ImplRow& impl, const LinearWeight& weight, std::int64_t m,
+  void run_impl(const ImplRow& impl, const std::vector<LinearWeight>& weights, std::int64_t m,
                 std::vector<BenchRow>& rows) {
     constexpr std::int64_t kReferenceRows = 16;  // beyond, it only costs patience
     if (impl.name == "reference" && m > kReferenceRows) return;
-    BackendOptions options = options_;
-    options.force = "linear:" + impl.name;
-    const std::unique_ptr<Backend> backend = make_cpu_backend(options);
+    const std::unique_ptr<Backend> backend = make_("linear:" + impl.name);
     LinearArgs args;
-    args.x = x_.data();
+    args.x = x_there_.data<float>();
     args.x_stride = shape_.cols;
     args.m = m;
-    args.w = &weight;
-    args.y = y_.data();
+    args.y = y_there_.mutable_data<float>();
     args.y_stride = shape_.rows;
+    const auto round = [&] {
+      backend->run_step([&] {
+        for (const LinearWeight& weight : weights) {
+          args.w = &weight;
+          backend->run(args);
+        }
+      });
+      if (backend->memory().is_host()) return;
+      float last;
+      backend->memory().copy_out(args.y, m > 0 ? sizeof(last) : 0, &last);  // waits
+    };
     try {
-      const double seconds = best_seconds(bench_.seconds, [&] { backend->run(args); });
-      rows.push_back(
-          row(impl, weight.canonical.format->name(), m, seconds, weight.canonical.byte_size()));
+      round();  // once as it comes, once to be recorded
+      const double seconds = best_seconds(bench_.seconds, round);
+      rows.push_back(row(impl, weights[0].canonical.format->name(), m,
+                         seconds / static_cast<double>(weights.size()),
+                         weights[0].canonical.byte_size()));
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kUnsupported) throw;  // this implementation, not for this m
     }
@@ -92,9 +113,10 @@ class Bench {
     if (vendor == nullptr) return;
     for (const std::int64_t m : bench_.ms) {
       const double seconds = best_seconds(bench_.seconds, [&] {
-        vendor->linear(x_.data(), w_.data(), m, shape_.rows, shape_.cols, y_.data());
+        vendor->linear(x_.data<float>(), w_.data<float>(), m, shape_.rows, shape_.cols,
+                       y_there_.mutable_data<float>());
       });
-      rows.push_back(row({"linear", "openblas"}, "f32", m, seconds, w_.size() * sizeof(float)));
+      rows.push_back(row({"linear", "openblas"}, "f32", m, seconds, w_.byte_size()));
     }
   }
 
@@ -115,28 +137,30 @@ class Bench {
                          seconds;
     result.gflops = flops * 1e-9;
     result.gbytes_per_second = bytes * 1e-9;
-    const cpu::Rate rate = limits_.peak(impl.arithmetic);
-    if (rate.all_threads > 0) result.flops_fraction = flops / rate.all_threads;
-    result.bandwidth_fraction = bytes / limits_.read_bandwidth.all_threads;
+    const double peak = limits_.operations_per_second(impl.arithmetic);
+    if (peak > 0) result.flops_fraction = flops / peak;
+    if (limits_.bytes_per_second > 0) result.bandwidth_fraction = bytes / limits_.bytes_per_second;
     return result;
   }
 
-  const BackendOptions& options_;
-  const cpu::MachineLimits& limits_;
+  const MakeBackend& make_;
+  const SpeedLimits& limits_;
   const LinearBench& bench_;
   LinearBench::Shape shape_;
-  std::vector<float> w_;
-  std::vector<float> x_;
-  std::vector<float> y_;
+  std::unique_ptr<Backend> backend_;
+  Tensor w_;
+  Tensor x_;
+  Tensor x_there_;  // in the backend's memory
+  Tensor y_there_;
 };
 
 }  // namespace
 
-std::vector<BenchRow> bench_linear(const BackendOptions& options, const cpu::MachineLimits& limits,
+std::vector<BenchRow> bench_linear(const MakeBackend& make, const SpeedLimits& limits,
                                    const LinearBench& bench) {
   std::vector<BenchRow> rows;
   for (const LinearBench::Shape& shape : bench.shapes) {
-    Bench(options, limits, bench, shape).run(rows);
+    Bench(make, limits, bench, shape).run(rows);
   }
   return rows;
 }

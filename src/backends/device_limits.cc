@@ -4,6 +4,7 @@
 #include <functional>
 #include <random>
 
+#include "backends/cpu/probe.h"
 #include "formats/registry.h"
 
 namespace nibble {
@@ -76,6 +77,19 @@ DeviceLimits measure_device(Backend& backend, const DeviceLimitsOptions& options
   limits.product_operations_per_second =
       2 * static_cast<double>(side * side) * static_cast<double>(side) / product;
   return limits;
+}
+
+SpeedLimits measure_limits(Backend& backend) {
+  if (backend.memory().is_host()) {
+    const cpu::MachineLimits limits = cpu::measure_machine(backend.pool(), backend.caps());
+    return {limits.read_bandwidth.all_threads,
+            [limits](Arithmetic arithmetic) { return limits.peak(arithmetic).all_threads; }};
+  }
+  const DeviceLimits limits = measure_device(backend);
+  // Of one kind: products of 16-bit numbers have the same peak, and no other is measured.
+  return {limits.copy_bytes_per_second, [limits](Arithmetic arithmetic) {
+            return arithmetic == Arithmetic::kFloat32 ? 0.0 : limits.product_operations_per_second;
+          }};
 }
 
 }  // namespace nibble

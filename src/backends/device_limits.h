@@ -1,8 +1,9 @@
-// What a device that is not the host reaches: measured limits that speeds are compared with.
+// What the machine that runs the ops reaches: measured limits that speeds are compared with.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 
 #include "backends/backend.h"
 
@@ -21,5 +22,14 @@ struct DeviceLimitsOptions {
 
 // Errors as those of the backend's memory and linear.
 DeviceLimits measure_device(Backend& backend, const DeviceLimitsOptions& options = {});
+
+// What every speed is held against, all threads together; zero is not known.
+struct SpeedLimits {
+  double bytes_per_second = 0;
+  std::function<double(Arithmetic)> operations_per_second = [](Arithmetic) { return 0.0; };
+};
+
+// By the probes of the CPU (cpu/probe.h), or by measure_device().
+SpeedLimits measure_limits(Backend& backend);
 
 }  // namespace nibble

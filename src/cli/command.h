@@ -36,6 +36,8 @@ class Context {
 
   // The device that the user asked for, with warnings going to log().
   std::unique_ptr<Backend> make_backend() const;
+  // The same with NIBBLE_FORCE replaced.
+  std::unique_ptr<Backend> make_backend(const std::string& force) const;
   // The CPU, for a command that runs nowhere else; kUnsupported when the user asked for a GPU.
   std::unique_ptr<Backend> make_cpu_backend(std::string_view command) const;
 

@@ -20,6 +20,12 @@ std::unique_ptr<Backend> Context::make_backend() const {
   return nibble::make_backend(device, backend_options());
 }
 
+std::unique_ptr<Backend> Context::make_backend(const std::string& force) const {
+  BackendOptions options = backend_options();
+  options.force = force;
+  return nibble::make_backend(device, options);
+}
+
 std::unique_ptr<Backend> Context::make_cpu_backend(std::string_view command) const {
   if (device != "auto" && device != "cpu") {
     fail(ErrorKind::kUnsupported, "{} runs on the CPU only; leave --device {} away", command,

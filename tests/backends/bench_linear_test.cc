@@ -6,11 +6,13 @@ namespace nibble {
 namespace {
 
 TEST(BenchLinear, OneRowForEachImplementationThatCanRun) {
-  BackendOptions options;
-  options.threads = 1;
-  cpu::MachineLimits limits;
-  limits.read_bandwidth = {1e10, 1e10};
-  limits.peaks.push_back({CpuIsa::kGeneric, Arithmetic::kFloat32, {1e11, 1e11}});
+  const auto make = [](const std::string& force) {
+    BackendOptions options;
+    options.threads = 1;
+    options.force = force;
+    return make_cpu_backend(options);
+  };
+  const SpeedLimits limits = {1e10, [](Arithmetic) { return 1e11; }};
   LinearBench bench;
   bench.shapes = {{32, 64}};
   bench.ms = {1, 40};
@@ -18,7 +20,7 @@ TEST(BenchLinear, OneRowForEachImplementationThatCanRun) {
   bench.seconds = 0;
   int reference = 0;
   int blocked = 0;
-  for (const BenchRow& row : bench_linear(options, limits, bench)) {
+  for (const BenchRow& row : bench_linear(make, limits, bench)) {
     EXPECT_EQ(row.op, "linear");
     EXPECT_GT(row.seconds, 0);
     const double flops = 2.0 * static_cast<double>(row.m) * 32 * 64 / row.seconds;

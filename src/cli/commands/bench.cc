@@ -5,7 +5,6 @@
 #include <cstdio>
 
 #include "backends/bench_linear.h"
-#include "backends/cpu/probe.h"
 #include "backends/device_limits.h"
 #include "base/error.h"
 #include "checkpoint/checkpoint.h"
@@ -41,30 +40,15 @@ Model load_bench_model(const ModelBenchOptions& options, Backend& backend, const
   });
 }
 
-// Of the device that runs the model.
-void measure_limits(Backend& backend, BenchOptions& options) {
-  if (!backend.memory().is_host()) {
-    const DeviceLimits limits = measure_device(backend);
-    options.bytes_per_second = limits.copy_bytes_per_second;
-    options.operations_per_second = [limits](Arithmetic) {
-      return limits.product_operations_per_second;
-    };
-    return;
-  }
-  const cpu::MachineLimits limits = cpu::measure_machine(backend.pool(), backend.caps());
-  options.bytes_per_second = limits.read_bandwidth.all_threads;
-  options.operations_per_second = [limits](Arithmetic arithmetic) {
-    return limits.peak(arithmetic).all_threads;
-  };
-}
-
 void bench_model(const ModelBenchOptions& options, Context& context) {
   if (options.model.empty() == options.synthetic.empty()) {
     fail(ErrorKind::kUsage, "bench: give a checkpoint or --synthetic NAME");
   }
   const auto backend = context.make_backend();
   BenchOptions bench_options = options.bench;
-  measure_limits(*backend, bench_options);
+  const SpeedLimits limits = measure_limits(*backend);
+  bench_options.bytes_per_second = limits.bytes_per_second;
+  bench_options.operations_per_second = limits.operations_per_second;
   if (const auto kv = parse_model_format(options.format).kv) bench_options.kv_type = *kv;
   if (const auto kv = parse_kv_type(options.kv_type)) bench_options.kv_type = *kv;
   const Model model = load_bench_model(options, *backend, context);
@@ -105,17 +89,16 @@ LinearBench::Shape parse_shape(const std::string& text) {
 }
 
 void run_bench_linear(const LinearBenchOptions& options, Context& context) {
-  const auto backend = context.make_cpu_backend("bench linear");
+  const auto backend = context.make_backend();
   LinearBench bench = options.bench;
   if (!options.shapes.empty()) bench.shapes.clear();
   for (const std::string& shape : options.shapes) bench.shapes.push_back(parse_shape(shape));
-  BackendOptions backend_options = BackendOptions::from_environment();
-  if (context.threads > 0) backend_options.threads = context.threads;
-  const cpu::MachineLimits limits = cpu::measure_machine(backend->pool(), backend->caps());
+  const SpeedLimits limits = measure_limits(*backend);
+  const auto make = [&context](const std::string& force) { return context.make_backend(force); };
   Json rows = Json::array();
   std::vector<std::vector<std::string>> table = {
       {"format", "in", "out", "m", "implementation", "ms", "GFLOP/s", "% peak", "GB/s", "% read"}};
-  for (const BenchRow& row : bench_linear(backend_options, limits, bench)) {
+  for (const BenchRow& row : bench_linear(make, limits, bench)) {
     rows.push_back({{"impl", row.impl},
                     {"format", row.format},
                     {"shape", {row.cols, row.rows}},
