@@ -87,6 +87,41 @@ TEST_F(QuantizeTest, BitsPerWeightCountWhatIsStored) {
   EXPECT_FALSE(std::filesystem::exists(dir_ / "planned.partial"));
 }
 
+TEST_F(QuantizeTest, WritesTablesByTheExtension) {
+  for (const char* name : {"nf4", "nf4_dq", "mxfp4", "nvfp4", "fp8", "fp8_e5m2_tensor"}) {
+    SCOPED_TRACE(name);
+    QuantizeOptions o = options(name, "rtn");
+    o.format = parse_model_format(name);
+    const QuantizeReport report = quantize(o, *backend_);
+    EXPECT_EQ(report.convention, "nibble");
+    EXPECT_EQ(report.format, o.format.weights->name());
+    // What is stored is what the format makes of the source.
+    const std::string module = "model.layers.1.mlp.down_proj";
+    const QuantTensor source = open_checkpoint(model())->linear(module);
+    std::vector<float> w(static_cast<std::size_t>(source.rows * source.cols));
+    decode_all(source, w.data());
+    const QuantTensor wanted = o.format.weights->encode(w.data(), source.rows, source.cols);
+    const QuantTensor stored = open_checkpoint(dir_ / name)->linear(module);
+    ASSERT_EQ(stored.planes.size(), wanted.planes.size());
+    for (std::size_t i = 0; i < wanted.planes.size(); ++i) {
+      EXPECT_TRUE(std::ranges::equal(stored.planes[i].bytes(), wanted.planes[i].bytes()));
+    }
+  }
+}
+
+TEST_F(QuantizeTest, SearchesJudgeTablesByWhatIsStored) {
+  QuantizeOptions o = options("out", kSmallSearch);
+  o.format = parse_model_format("nvfp4");
+  EXPECT_EQ(quantize(o, *backend_).format, "fp4_e2m1_g16_se4m3_4over6");
+}
+
+TEST_F(QuantizeTest, SolversOfIntegersRefuseTables) {
+  QuantizeOptions o = options("out", "clip");
+  o.format = parse_model_format("nf4");
+  EXPECT_ERROR(quantize(o, *backend_), ErrorKind::kUnsupported, "'clip_search' chooses ranges");
+  EXPECT_FALSE(std::filesystem::exists(dir_ / "out.partial"));
+}
+
 TEST_F(QuantizeTest, OverridesCountFromTheFirst) {
   QuantizeOptions o = options("out", "rtn");
   o.overrides = {{"layers\\.0\\.mlp\\.down_proj$", parse_weight_format("bf16")},

@@ -1,3 +1,5 @@
+#include <atomic>
+
 #include "backends/cuda.h"
 #include "backends/cuda/blas.h"
 #include "backends/cuda/impls.h"
@@ -56,7 +58,8 @@ class CudaBackend final : public Backend {
         caps_(use_device(device, options)),
         pool_(options.threads),
         memory_(queue_.stream(), memory_limit(options)),
-        context_{pool_, caps_, &queue_} {
+        context_{pool_, caps_, &queue_},
+        log_(options.log) {
     if (options.verbose_dispatch) verbose_ = options.log;
     for (const ForcedImpl& forced : parse_force(options.force)) force(forced);
   }
@@ -93,6 +96,12 @@ class CudaBackend final : public Backend {
   }
 
   QuantTensor prepare_table(QuantTensor table) override {
+    if (!cuda::has_decoder(*table.format) && !told_.exchange(true)) {
+      nibble::log(log_, LogLevel::kWarning,
+                  fmt::format("no kernel of the GPU decodes {}; such weights are kept decoded, in "
+                              "16 or 32 bits each",
+                              table.format->name()));
+    }
     return cuda::upload_planes(std::move(table), memory_);
   }
 
@@ -131,6 +140,8 @@ class CudaBackend final : public Backend {
   DeviceQueue queue_;
   cuda::CudaMemory memory_;
   ExecContext context_;
+  LogSink log_;
+  std::atomic<bool> told_ = false;  // that a format is kept decoded
   LogSink verbose_;
 #define NIBBLE_OP(name, Args) OpDispatcher<Args> name##_{#name, cuda::name##_impls()};
 #include "ops/ops.def"

@@ -1,5 +1,8 @@
 #include "backends/cuda/weight.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "formats/affine.h"
 
 namespace nibble::cuda {
@@ -16,6 +19,15 @@ FloatType float_type(DType type) {
     default:
       fail(ErrorKind::kInternal, "a weight of {} on the card", to_string(type));
   }
+}
+
+// A matrix in a format that kernels cannot decode, as floats of the same values.
+QuantTensor decoded(const QuantTensor& weight) {
+  std::vector<float> values(static_cast<std::size_t>(weight.rows * weight.cols));
+  decode_all(weight, values.data());
+  const auto fits_bf16 = [](float v) { return to_float(to_bf16(v)) == v || std::isnan(v); };
+  const DType type = std::ranges::all_of(values, fits_bf16) ? DType::kBF16 : DType::kF32;
+  return dense(from_float(values.data(), type, {weight.rows, weight.cols}));
 }
 
 }  // namespace
@@ -48,6 +60,7 @@ WeightPlanes planes_of(const QuantTensor& weight) {
     return planes;
   }
   const Scheme& scheme = descriptor.scheme;
+  NIBBLE_CHECK(weight.format->is_affine());
   planes.type = float_type(scheme.scale_type);
   planes.bits = descriptor.element.bits;
   planes.row_words = weight.planes[0].dim(1);
@@ -61,7 +74,10 @@ WeightPlanes planes_of(const QuantTensor& weight) {
   return planes;
 }
 
+bool has_decoder(const Format& format) { return format.is_float() || format.is_affine(); }
+
 QuantTensor upload_planes(QuantTensor weight, DeviceMemory& memory) {
+  if (!has_decoder(*weight.format)) weight = decoded(weight);
   for (Tensor& plane : weight.planes) plane = memory.upload(plane);
   return weight;
 }

@@ -24,7 +24,11 @@ const W4Weight* w4_of(const LinearWeight& weight);
 W4Matrix matrix_of(const W4Weight& weight);
 WeightPlanes planes_of(const QuantTensor& weight);
 
-// Uploads the planes; the values do not change.
+// False for formats that upload_planes() must decode.
+bool has_decoder(const Format& format);
+
+// Uploads the planes; the values do not change. A format that no kernel decodes is decoded here, to
+// bf16 where that holds every value and to f32 otherwise: the result is then of that format.
 QuantTensor upload_planes(QuantTensor weight, DeviceMemory& memory);
 // Repacks a weight to 4 bits and uploads that, if it can be.
 std::optional<W4Weight> upload_w4(const QuantTensor& weight, ThreadPool& pool,
