@@ -36,6 +36,8 @@ const char* suffix(FloatKind kind) {
       return "";
     case FloatKind::kFn:
       return "fn";
+    case FloatKind::kFnuz:
+      return "fnuz";
     case FloatKind::kIeee:
       return "ieee";
   }

@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "formats/float_bits.h"
+
 namespace nibble {
 
 // Sorted levels, scaled so that the largest is 1. A scale (or a real-valued bias of a float, which
@@ -17,11 +19,8 @@ struct Grid {
 // Symmetric integers: -(2^(b-1) - 1) ... 2^(b-1) - 1, and -2^(b-1) too when `full`. 2 ... 8 bits.
 Grid integer_grid(int bits, bool full = false);
 
-// What the top codes of a float mean: numbers too (papers and simulators), one NaN (OCP E4M3), or
-// infinities and NaNs in the whole top exponent (IEEE 754, OCP E5M2).
-enum class FloatKind { kAllFinite, kFn, kIeee };
-
-// 1 sign, `exponent` and `mantissa` bits, subnormals included.
+// 1 sign, `exponent` and `mantissa` bits, subnormals included. All kinds but kFnuz, whose levels
+// are those of kAllFinite.
 Grid float_grid(int exponent, int mantissa, FloatKind kind = FloatKind::kAllFinite);
 
 // NormalFloat of QLoRA (Dettmers et al. 2023) by its construction: quantiles of the normal
