@@ -110,7 +110,9 @@ TEST_F(QuantizeTest, WritesTablesByTheExtension) {
 }
 
 TEST_F(QuantizeTest, SearchesJudgeTablesByWhatIsStored) {
-  QuantizeOptions o = options("out", kSmallSearch);
+  const char* recipe = R"({"steps": [{"algorithm": "smoothquant_plus", "step": 0.5},
+                                     {"algorithm": "rtn"}]})";
+  QuantizeOptions o = options("out", recipe);
   o.format = parse_model_format("nvfp4");
   EXPECT_EQ(quantize(o, *backend_).format, "fp4_e2m1_g16_se4m3_4over6");
 }
