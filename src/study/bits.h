@@ -24,10 +24,10 @@ struct BitsRow {
   BitsSource source;
   std::string format;  // an element of grid.h or a format of the registry
   // "best" and "minmax" (one range for all values), "lloyd-max" (free levels), the name of a
-  // calibrator, or "stored" (scales as the format stores them)
+  // calibrator, "stored" (scales as the format stores them) or "block32" (block_error.h)
   std::string range;
   double bits = 0;
-  double clip = 0;             // in deviations; 0 for lloyd-max and stored
+  double clip = 0;             // in deviations; 0 where there is not one for all
   double bits_per_weight = 0;  // all that is stored; the width of the element for one range
 };
 

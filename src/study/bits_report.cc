@@ -146,9 +146,30 @@ void add_stored(std::span<const BitsRow> rows, const KindText& kind, StudyReport
   report.sections.push_back(std::move(section));
 }
 
+bool is_block(const BitsRow& row) { return row.range.starts_with("block"); }
+
+// One section a distribution; the tensors of a model together.
+void add_blocks(std::span<const BitsRow> rows, const KindText& kind, StudyReport& report) {
+  std::map<std::string, Pivot> by_heading;
+  for (const BitsRow& row : rows) {
+    if (row.source.kind != kind.kind || !is_block(row)) continue;
+    const std::string of =
+        row.source.kind == "distribution" ? fmt::format("of {} values", row.source.name) : kind.of;
+    by_heading["Elements by size of block " + of].add(row.format, row.range, row.bits);
+  }
+  for (const auto& [heading, pivot] : by_heading) {
+    report.sections.push_back(
+        {heading,
+         "One exact scale a block, so that its largest magnitude is just representable; \"+clip\": "
+         "the best of 26 scales, block by block.",
+         pivot.table("element"),
+         {pivot.figure(heading, [](const auto&) { return true; })}});
+  }
+}
+
 bool is_calibrated(const BitsRow& row) {
   return row.range != "best" && row.range != "minmax" && row.range != "lloyd-max" &&
-         row.range != "stored";
+         row.range != "stored" && !is_block(row);
 }
 
 void add_calibrators(std::span<const BitsRow> rows, const KindText& kind, int width,
@@ -157,7 +178,10 @@ void add_calibrators(std::span<const BitsRow> rows, const KindText& kind, int wi
   Pivot pivot;
   bool any = false;
   for (const BitsRow& row : rows) {
-    if (row.source.kind != kind.kind || row.format != format || row.range == "stored") continue;
+    if (row.source.kind != kind.kind || row.format != format || row.range == "stored" ||
+        is_block(row)) {
+      continue;
+    }
     any = any || is_calibrated(row);
     pivot.add(row.source.group, row.range, row.bits);
   }
@@ -256,7 +280,8 @@ std::string say_model(std::span<const BitsRow> rows, const std::string& model) {
   const std::string best = best_four_bit(rows, weights, &bits);
   Pivot int8;
   for (const BitsRow& row : rows) {
-    if (row.format == "int8") int8.add(row.source.kind, row.range, row.bits);
+    if (row.format == "int8" && (row.range == "best" || row.range == "minmax"))
+      int8.add(row.source.kind, row.range, row.bits);
   }
   const std::string stored =
       best.empty()
@@ -281,6 +306,7 @@ StudyReport bits_report(std::span<const BitsRow> rows, const std::string& model)
   report.title = "Bits of accuracy" + (model.empty() ? "" : ": " + model);
   for (const KindText& kind : kKinds) {
     for (const int width : {8, 6, 4}) add_elements(rows, kind, width, report);
+    add_blocks(rows, kind, report);
     add_stored(rows, kind, report);
     for (const int width : {8, 6, 4}) add_calibrators(rows, kind, width, report);
   }

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "formats/codebook.h"
 #include "formats/float_bits.h"
 
 namespace nibble {
@@ -19,15 +20,12 @@ struct Grid {
 // Symmetric integers: -(2^(b-1) - 1) ... 2^(b-1) - 1, and -2^(b-1) too when `full`. 2 ... 8 bits.
 Grid integer_grid(int bits, bool full = false);
 
-// 1 sign, `exponent` and `mantissa` bits, subnormals included. All kinds but kFnuz, whose levels
-// are those of kAllFinite.
+// 1 sign, `exponent` and `mantissa` bits, subnormals included; infinities and NaNs are no levels.
+// "e4m3" is all-finite, as papers and simulators have it; other kinds are spelled out.
 Grid float_grid(int exponent, int mantissa, FloatKind kind = FloatKind::kAllFinite);
 
-// NormalFloat of QLoRA (Dettmers et al. 2023) by its construction: quantiles of the normal
-// distribution, 16 levels from -1 to 1 with 0 among them.
-Grid nf4_grid();
-// The 4-bit float of bitsandbytes, whose subnormal is 1/192 of the largest.
-Grid bnb_fp4_grid();
+// The numbers of a table of formats/codebook.h that is scaled to 1.
+Grid codebook_grid(Codebook codebook);
 
 // The elements of `bits` bits that studies compare, integers first, then floats by exponent bits.
 // 8, 6 or 4.

@@ -1,11 +1,14 @@
 #include "study/bits.h"
 
+#include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "backends/backend.h"
 #include "base/error.h"
 #include "checkpoint/checkpoint.h"
 #include "model/arch.h"
+#include "study/block_error.h"
 #include "study/tensors.h"
 #include "support/exact_backend.h"
 #include "support/test_data.h"
@@ -25,6 +28,18 @@ TEST(StudyFormats, SampledTable) {
       {"w=int4_g128_asym", 3.314, 2.912, 2.938},
       {"w=int3_g128_asym", 2.214, 1.820, 1.875},
       {"w=int2_g64_asym", 1.129, 0.939, 0.992},
+      {"w=nf4_g64_sf32", 3.443, 3.258, 3.270},
+      {"w=bnb4_g64_sf32", 3.035, 2.701, 2.731},
+      {"w=fp4_e2m1_g16_sf32", 3.409, 3.461, 3.455},
+      {"mxfp4", 3.121, 2.988, 2.980},
+      {"mxfp4_ceil", 3.115, 2.916, 2.920},
+      {"nvfp4_plain", 3.394, 3.437, 3.432},
+      {"nvfp4", 3.524, 3.529, 3.520},
+      {"mxfp6_e2m3", 5.139, 5.038, 5.030},
+      {"mxfp6_e3m2", 4.212, 4.190, 4.189},
+      {"w=fp8_e4m3_g32_se8m0_floor", 5.091, 4.989, 4.981},
+      {"mxfp8", 5.236, 5.238, 5.239},
+      {"mxint8", 6.920, 6.649, 6.643},
   };
   const auto samples = sample_distributions();
   ASSERT_EQ(samples.size(), 3u);
@@ -38,6 +53,49 @@ TEST(StudyFormats, SampledTable) {
       EXPECT_NEAR(rows[0].bits, bits[i], 0.02) << expected.format << ' ' << samples[i].name;
     }
   }
+}
+
+// The same table where the scale of a block is exact.
+TEST(StudyBlocks, SampledTable) {
+  const struct {
+    const char* element;
+    const char* range;
+    double normal, student, laplace;
+  } table[] = {
+      {"int4", "block16", 3.553, 3.314, 3.304},       {"int4", "block32", 3.366, 3.033, 3.045},
+      {"int4", "block64", 3.215, 2.780, 2.829},       {"int4", "block128", 3.090, 2.544, 2.642},
+      {"int4", "block256", 2.984, 2.322, 2.478},      {"int4", "block1024", 2.811, 1.900, 2.204},
+      {"int4", "block128+clip", 3.241, 2.693, 2.784}, {"nf4", "block32", 3.518, 3.431, 3.424},
+      {"nf4", "block64", 3.443, 3.258, 3.270},        {"nf4", "block128", 3.387, 3.090, 3.138},
+      {"bnb4", "block64", 3.035, 2.701, 2.731},       {"e2m1", "block16", 3.409, 3.461, 3.455},
+      {"e2m1", "block32", 3.306, 3.297, 3.287},       {"e2m1", "block64", 3.242, 3.156, 3.155},
+      {"e2m1", "block128", 3.199, 3.023, 3.047},      {"e3m0", "block32", 2.470, 2.581, 2.578},
+      {"int3", "block64", 1.992, 1.595, 1.664},       {"int3", "block128", 1.869, 1.375, 1.488},
+      {"int2", "block64", 0.478, 0.428, 0.462},       {"int8", "block32", 7.546, 7.213, 7.216},
+      {"int8", "block128", 7.272, 6.722, 6.806},      {"int8", "block1024", 6.992, 6.069, 6.358},
+      {"e4m3", "block128", 5.282, 5.345, 5.332},
+  };
+  const auto samples = sample_distributions();
+  for (std::size_t i = 0; i < samples.size(); ++i) {
+    std::map<std::pair<std::string, std::string>, double> bits;
+    for (const BitsRow& row : study_blocks({}, samples[i].values)) {
+      bits[{row.format, row.range}] = row.bits;
+    }
+    for (const auto& expected : table) {
+      const double wanted[] = {expected.normal, expected.student, expected.laplace};
+      // Of Student's t a few extreme samples set the scales of large blocks.
+      const bool few_extremes = i == 1 && std::stoi(std::string(expected.range).substr(5)) >= 128;
+      EXPECT_NEAR((bits[{expected.element, expected.range}]), wanted[i], few_extremes ? 0.06 : 0.02)
+          << expected.element << ' ' << expected.range << ' ' << samples[i].name;
+    }
+  }
+}
+
+TEST(BlockError, ZerosAndTails) {
+  const std::vector<float> values = {0, 0, 0, 0, 3};  // the last block holds one value
+  EXPECT_EQ(block_error(integer_grid(4), values, 4), 0);
+  const std::vector<float> half = {7, 0.5f};  // halfway between the levels 0 and 1
+  EXPECT_DOUBLE_EQ(block_error(integer_grid(4), half, 2), 0.125);
 }
 
 TEST(StudyFormats, LeavesOutWhatCannotBeStored) {

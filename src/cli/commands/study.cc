@@ -11,6 +11,7 @@
 #include "model/tokenizer/tokenizer.h"
 #include "study/bits.h"
 #include "study/bits_report.h"
+#include "study/block_error.h"
 #include "study/tensors.h"
 
 namespace nibble::cli {
@@ -70,8 +71,11 @@ void run_distributions(BitsRun& run) {
   const auto samples = sample_distributions();
   append_parallel(run, samples.size(), [&](std::size_t i) {
     const SampledValues& sample = samples[i];
-    return study_formats({"distribution", sample.name, sample.name}, sample.values, sample.cols,
-                         run.formats);
+    const BitsSource source{"distribution", sample.name, sample.name};
+    auto rows = study_blocks(source, sample.values);
+    const auto stored = study_formats(source, sample.values, sample.cols, run.formats);
+    rows.insert(rows.end(), stored.begin(), stored.end());
+    return rows;
   });
 }
 
@@ -84,6 +88,7 @@ void run_tensors(BitsRun& run, const std::string& kind, const std::vector<Tensor
     auto rows = study_elements(source, *values, false);
     for (auto& more :
          {study_calibrators(source, *values, sample.histogram, run.calibrators, run.calibration),
+          study_blocks(source, sample.values),
           study_formats(source, sample.values, sample.cols, run.formats)}) {
       rows.insert(rows.end(), more.begin(), more.end());
     }
