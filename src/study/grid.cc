@@ -30,8 +30,6 @@ const char* suffix(FloatKind kind) {
       return "fnuz";
     case FloatKind::kIeee:
       return "ieee";
-    case FloatKind::kFnuz:
-      return "fnuz";
   }
   return "";
 }
