@@ -119,11 +119,6 @@ TEST(Sqnr, HeavierSaturationClipsLess) {
   EXPECT_NEAR(light, calibrate_mse(h, {4, 99.99, 3}), 0.02 * h.largest());
 }
 
-TEST(Calibrators, ChannelsAreCalibratedByThemselves) {
-  const std::vector<float> values = {1, 10, 0, -2, -20, 0, 3, 5, 0};  // [3, 3]
-  EXPECT_THAT(calibrate_channels(find_calibrator("minmax"), {}, values, 3), ElementsAre(3, 20, 0));
-}
-
 TEST(Calibrators, UnknownNamesSuggestNearOnes) {
   EXPECT_ERROR(find_calibrator("entropie"), ErrorKind::kUsage, "did you mean entropy");
 }

@@ -121,19 +121,4 @@ const Calibrator& find_calibrator(std::string_view name) {
   fail(ErrorKind::kUsage, "no calibrator is named '{}'{}", name, did_you_mean(name, names));
 }
 
-std::vector<double> calibrate_channels(const Calibrator& calibrator,
-                                       const CalibratorOptions& options,
-                                       std::span<const float> values, std::size_t channels) {
-  NIBBLE_CHECK(channels > 0 && values.size() % channels == 0);
-  std::vector<double> ranges;
-  std::vector<float> column(values.size() / channels);
-  for (std::size_t c = 0; c < channels; ++c) {
-    for (std::size_t r = 0; r < column.size(); ++r) column[r] = values[r * channels + c];
-    Histogram histogram;
-    histogram.add(column);
-    ranges.push_back(calibrator.calibrate(histogram, options));
-  }
-  return ranges;
-}
-
 }  // namespace nibble

@@ -1,7 +1,6 @@
 // Clipping ranges of symmetric integer quantization, from a histogram of magnitudes.
 #pragma once
 
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -57,10 +56,5 @@ struct Calibrator {
 const std::vector<Calibrator>& calibrators();
 // kUsage with the nearest names when there is none of this name.
 const Calibrator& find_calibrator(std::string_view name);
-
-// One range a channel. values is [rows, channels], row-major (activations: a channel is a column).
-std::vector<double> calibrate_channels(const Calibrator& calibrator,
-                                       const CalibratorOptions& options,
-                                       std::span<const float> values, std::size_t channels);
 
 }  // namespace nibble
