@@ -48,8 +48,10 @@ CodeTable::CodeTable(std::vector<float> values, TieRule ties, bool signed_zero)
   const auto negative_zero = std::ranges::find_if(codes_, is_negative_zero);
   const bool has_negative_zero = signed_zero && negative_zero != codes_.end();
   if (has_negative_zero) negative_zero_ = *negative_zero;
-  const auto repeated = std::ranges::unique(codes_, {}, value_of_code);
-  codes_.erase(repeated.begin(), repeated.end());
+  const auto same_value = [this](std::uint8_t a, std::uint8_t b) {
+    return values_[a] == values_[b];
+  };
+  codes_.erase(std::unique(codes_.begin(), codes_.end(), same_value), codes_.end());
   NIBBLE_CHECK(!codes_.empty());
 
   zero_ = static_cast<std::size_t>(std::ranges::find(codes_, 0.0f, value_of_code) - codes_.begin());
