@@ -60,11 +60,11 @@ int node_of_caller(const std::vector<NumaNode>& nodes) {
 // What one thread and the others touch; lines of their own, so that a thread which works through
 // its share disturbs no other.
 struct Slot {
-  // Loop number in the high half, next piece of this thread's share in the low half: a chunk is
-  // taken by a compare-and-swap, which fails once the loop is over. So a thread that the system did
-  // not run in time takes nothing, and nobody waits for it.
+  // Loop number, end and next piece of this thread's share in one word (Ticket): a chunk is taken
+  // by a compare-and-swap, which fails once the loop is over. So a thread that the system did not
+  // run in time takes nothing, and nobody waits for it. The end must not live in a word of its own:
+  // a late thread could then take the end of one loop with the ticket of the loop before.
   alignas(64) std::atomic<std::uint64_t> ticket{0};
-  std::atomic<std::uint32_t> end{0};  // of the share
 
   // Twice the pieces that this thread has run in its life, plus 1 while the caller sleeps.
   alignas(64) std::atomic<std::uint64_t> done{0};
@@ -80,23 +80,38 @@ struct Pieces {
   std::uint32_t end;
 };
 
-std::uint64_t loop_of(std::uint64_t ticket) { return ticket >> 32; }
+// Loop number in the high half, then 16 bits of end and 16 bits of next piece.
+struct Ticket {
+  std::uint32_t loop;
+  Pieces left;
+
+  explicit Ticket(std::uint64_t word)
+      : loop(static_cast<std::uint32_t>(word >> 32)),
+        left{static_cast<std::uint32_t>(word & kMostPieces),
+             static_cast<std::uint32_t>(word >> 16 & kMostPieces)} {}
+  Ticket(std::uint32_t loop, Pieces left) : loop(loop), left(left) {}
+
+  std::uint64_t word() const {
+    return std::uint64_t{loop} << 32 | std::uint64_t{left.end} << 16 | left.begin;
+  }
+
+  static constexpr std::uint32_t kMostPieces = 0xffff;
+};
 
 // A third of what is left of the share, so that chunks get small only at the end, where threads of
 // unequal speed have to meet. Empty when there is none, or another loop is on.
-Pieces take(Slot& slot, std::uint64_t loop) {
-  std::uint64_t ticket = slot.ticket.load(std::memory_order_acquire);
-  while (loop_of(ticket) == loop) {
-    const auto begin = static_cast<std::uint32_t>(ticket);
-    const std::uint32_t end = slot.end.load(std::memory_order_relaxed);
-    if (begin >= end) break;
-    const std::uint32_t some = (end - begin + 2) / 3;
-    if (slot.ticket.compare_exchange_weak(ticket, ticket + some, std::memory_order_acq_rel,
-                                          std::memory_order_acquire)) {
-      return {begin, begin + some};
+Pieces take(Slot& slot, std::uint32_t loop) {
+  std::uint64_t word = slot.ticket.load(std::memory_order_acquire);
+  for (;;) {
+    const Ticket ticket(word);
+    const auto [begin, end] = ticket.left;
+    if (ticket.loop != loop || begin >= end) return {0, 0};
+    const std::uint32_t middle = begin + (end - begin + 2) / 3;
+    if (slot.ticket.compare_exchange_weak(word, Ticket(loop, {middle, end}).word(),
+                                          std::memory_order_acq_rel, std::memory_order_acquire)) {
+      return {begin, middle};
     }
   }
-  return {0, 0};
 }
 
 }  // namespace
@@ -117,7 +132,7 @@ struct ThreadPool::State {
   const std::function<void(std::int64_t, std::int64_t)>* body = nullptr;
   std::int64_t count = 0;
   std::int64_t piece = 1;
-  std::uint64_t loop = 0;      // 32 bits
+  std::uint32_t loop = 0;      // goes round
   std::uint64_t expected = 0;  // pieces of all loops so far
   std::atomic<bool> failed{false};
   std::mutex error_mutex;
@@ -143,7 +158,7 @@ struct ThreadPool::State {
     }
   }
 
-  void work(std::size_t thread, std::uint64_t number) {
+  void work(std::size_t thread, std::uint32_t number) {
     for (const std::size_t owner : slots[thread].order) {
       for (;;) {
         const Pieces pieces = take(slots[owner], number);
@@ -155,16 +170,14 @@ struct ThreadPool::State {
 
   void worker_main(std::size_t thread) {
     Slot& slot = slots[thread];
-    std::uint64_t seen = 0;
-    const auto called = [&] {
-      return loop_of(slot.ticket.load(std::memory_order_acquire)) != seen ||
-             stop.load(std::memory_order_relaxed);
-    };
+    std::uint32_t seen = 0;
+    const auto loop_now = [&] { return Ticket(slot.ticket.load(std::memory_order_acquire)).loop; };
+    const auto called = [&] { return loop_now() != seen || stop.load(std::memory_order_relaxed); };
     for (;;) {
       spin_until(may_spin, called);
       if (!called()) sleep(slot, called);
       if (stop.load(std::memory_order_relaxed)) return;
-      seen = loop_of(slot.ticket.load(std::memory_order_acquire));
+      seen = loop_now();
       work(thread, seen);
     }
   }
@@ -190,16 +203,14 @@ struct ThreadPool::State {
   }
 
   void start(std::uint32_t pieces) {
-    loop = (loop + 1) & 0xffffffffu;
+    ++loop;
     expected += pieces;
     failed.store(false, std::memory_order_relaxed);
     error = nullptr;
-    const std::size_t shares = std::min<std::size_t>(slots.size(), pieces);
-    for (std::size_t i = shares; i-- > 0;) {  // the caller's own last: the others can begin
-      const std::uint64_t begin = pieces * i / shares;
-      slots[i].end.store(static_cast<std::uint32_t>(pieces * (i + 1) / shares),
-                         std::memory_order_relaxed);
-      slots[i].ticket.store(loop << 32 | begin, std::memory_order_release);
+    const auto shares = static_cast<std::uint32_t>(std::min<std::size_t>(slots.size(), pieces));
+    for (std::uint32_t i = shares; i-- > 0;) {  // the caller's own last: the others can begin
+      const Ticket share(loop, {pieces * i / shares, pieces * (i + 1) / shares});
+      slots[i].ticket.store(share.word(), std::memory_order_release);
     }
     wake_workers(shares);
   }
@@ -267,7 +278,8 @@ void ThreadPool::parallel_for(std::int64_t count, std::int64_t grain,
   if (count <= 0) return;
   constexpr std::int64_t kPiecesOfThread = 32;
   State& s = *state_;
-  const std::int64_t most = kPiecesOfThread * threads();
+  const std::int64_t most =
+      std::min<std::int64_t>(kPiecesOfThread * threads(), Ticket::kMostPieces);
   s.piece = std::max({std::int64_t{1}, grain, (count + most - 1) / most});
   const std::int64_t pieces = (count + s.piece - 1) / s.piece;
   if (threads() == 1 || pieces == 1) {

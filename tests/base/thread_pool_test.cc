@@ -54,6 +54,27 @@ TEST(ThreadPoolTest, ManyShortLoops) {
   EXPECT_EQ(total, 160'000);
 }
 
+// A thread that the system stops between two looks at a share must not take from the next loop,
+// whose shares have other sizes.
+TEST(ThreadPoolTest, LateThreadsTakeNothingOfTheNextLoop) {
+  ThreadPool pool(3);
+  constexpr std::int64_t kLongest = 64;
+  std::vector<std::atomic<int>> hits(kLongest);
+  for (std::int64_t i = 0; i < 300'000; ++i) {
+    const std::int64_t count = i % 2 == 0 ? kLongest - i % 29 : 2 + i % 7;
+    std::atomic<bool> outside{false};
+    pool.parallel_for(count, 1, [&](std::int64_t begin, std::int64_t end) {
+      if (begin < 0 || begin >= end || end > count) outside = true;
+      for (std::int64_t k = begin; k < std::min(end, kLongest); ++k)
+        ++hits[static_cast<std::size_t>(k)];
+    });
+    ASSERT_FALSE(outside);
+    for (std::int64_t k = 0; k < count; ++k) {
+      ASSERT_EQ(hits[static_cast<std::size_t>(k)].exchange(0, std::memory_order_relaxed), 1);
+    }
+  }
+}
+
 TEST(ThreadPoolTest, ChunksHoldAtLeastTheGrain) {
   ThreadPool pool(3);
   for (const std::int64_t count : {1, 10, 1000, 12'345}) {
