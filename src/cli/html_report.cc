@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <map>
 
+#include "base/markup.h"
+
 namespace nibble::cli {
 namespace {
 
@@ -15,33 +17,10 @@ constexpr const char* kStyle =
     "td.n{text-align:right;font-variant-numeric:tabular-nums}"
     "dt{float:left;clear:left;min-width:14rem;color:#666}";
 
-std::string escape(const std::string& text) {
-  std::string result;
-  for (const char c : text) {
-    switch (c) {
-      case '<':
-        result += "&lt;";
-        break;
-      case '>':
-        result += "&gt;";
-        break;
-      case '&':
-        result += "&amp;";
-        break;
-      case '"':
-        result += "&quot;";
-        break;
-      default:
-        result += c;
-    }
-  }
-  return result;
-}
-
 std::string plain(const Json& value) {
-  if (value.is_string()) return escape(value.get<std::string>());
+  if (value.is_string()) return escape_markup(value.get<std::string>());
   if (value.is_number_float()) return fmt::format("{:.4g}", value.get<double>());
-  return escape(value.dump(-1, ' ', false, Json::error_handler_t::replace));
+  return escape_markup(value.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
 bool is_table(const Json& value) {
@@ -67,7 +46,7 @@ std::string table(const Json& rows) {
     }
   }
   std::string html = "<table><tr>";
-  for (const auto& [key, unused] : largest) html += "<th>" + escape(key) + "</th>";
+  for (const auto& [key, unused] : largest) html += "<th>" + escape_markup(key) + "</th>";
   html += "</tr>\n";
   for (const Json& row : rows) {
     html += "<tr>";
@@ -82,7 +61,8 @@ std::string table(const Json& rows) {
 std::string list(const Json& object) {
   std::string html = "<dl>";
   for (const auto& [key, value] : object.items()) {
-    if (!value.is_structured()) html += "<dt>" + escape(key) + "</dt><dd>" + plain(value) + "</dd>";
+    if (!value.is_structured())
+      html += "<dt>" + escape_markup(key) + "</dt><dd>" + plain(value) + "</dd>";
   }
   return html + "</dl>\n";
 }
@@ -90,12 +70,12 @@ std::string list(const Json& object) {
 }  // namespace
 
 std::string html_report(const std::string& title, const Json& result) {
-  std::string html = "<!doctype html><meta charset=utf-8><title>" + escape(title) +
-                     "</title><style>" + kStyle + "</style>\n<h1>" + escape(title) + "</h1>\n" +
-                     list(result);
+  std::string html = "<!doctype html><meta charset=utf-8><title>" + escape_markup(title) +
+                     "</title><style>" + kStyle + "</style>\n<h1>" + escape_markup(title) +
+                     "</h1>\n" + list(result);
   for (const auto& [key, value] : result.items()) {
-    if (value.is_object()) html += "<h2>" + escape(key) + "</h2>" + list(value);
-    if (is_table(value)) html += "<h2>" + escape(key) + "</h2>" + table(value);
+    if (value.is_object()) html += "<h2>" + escape_markup(key) + "</h2>" + list(value);
+    if (is_table(value)) html += "<h2>" + escape_markup(key) + "</h2>" + table(value);
   }
   return html;
 }

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "base/markup.h"
 
 namespace nibble {
 namespace {
@@ -110,29 +111,6 @@ std::string draw_legend(const DotPlot& plot, double left) {
 }
 
 }  // namespace
-
-std::string escape_markup(const std::string& text) {
-  std::string result;
-  for (const char c : text) {
-    switch (c) {
-      case '<':
-        result += "&lt;";
-        break;
-      case '>':
-        result += "&gt;";
-        break;
-      case '&':
-        result += "&amp;";
-        break;
-      case '"':
-        result += "&quot;";
-        break;
-      default:
-        result += c;
-    }
-  }
-  return result;
-}
 
 std::string to_svg(const DotPlot& plot) {
   NIBBLE_CHECK(plot.series.size() <= DotPlot::kMostSeries);

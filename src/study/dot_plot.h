@@ -23,7 +23,4 @@ struct DotPlot {
 // Ends of the axis are the round numbers around the values.
 std::string to_svg(const DotPlot& plot);
 
-// Text for HTML or XML: the characters & < > " escaped.
-std::string escape_markup(const std::string& text);
-
 }  // namespace nibble
