@@ -37,7 +37,9 @@ int largest_finite(const FloatBits& type) {
   return all_ones;
 }
 
-const char* suffix_of(FloatKind kind) {
+}  // namespace
+
+std::string_view to_string(FloatKind kind) {
   switch (kind) {
     case FloatKind::kFn:
       return "fn";
@@ -50,8 +52,6 @@ const char* suffix_of(FloatKind kind) {
   }
   return "";
 }
-
-}  // namespace
 
 int code_bits(const FloatBits& type) { return magnitude_bits(type) + (type.has_sign ? 1 : 0); }
 
@@ -97,7 +97,7 @@ float value_of(const FloatBits& type, int code) {
 
 std::string name_of(const FloatBits& type) {
   std::string name = fmt::format("e{}m{}", type.exponent, type.mantissa);
-  if (type.kind != default_kind(type.exponent, type.mantissa)) name += suffix_of(type.kind);
+  if (type.kind != default_kind(type.exponent, type.mantissa)) name += to_string(type.kind);
   if (type.bias != default_bias(type.exponent, type.kind)) name += fmt::format("b{}", type.bias);
   return name;
 }

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "formats/code_table.h"
 
@@ -21,6 +22,8 @@ enum class FloatKind {
   kFnuz,       // no infinity, no -0; its code is the only NaN
   kAllFinite,  // every code is a number
 };
+// "fn", "ieee", "fnuz", "all".
+std::string_view to_string(FloatKind kind);
 
 struct FloatBits {
   int exponent = 4;

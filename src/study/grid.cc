@@ -20,20 +20,6 @@ Grid table_grid(std::string name, const CodeTable& table) {
   return grid;
 }
 
-const char* suffix(FloatKind kind) {
-  switch (kind) {
-    case FloatKind::kAllFinite:
-      return "";
-    case FloatKind::kFn:
-      return "fn";
-    case FloatKind::kFnuz:
-      return "fnuz";
-    case FloatKind::kIeee:
-      return "ieee";
-  }
-  return "";
-}
-
 }  // namespace
 
 Grid integer_grid(int bits, bool full) {
@@ -49,7 +35,9 @@ Grid integer_grid(int bits, bool full) {
 Grid float_grid(int exponent, int mantissa, FloatKind kind) {
   const FloatBits type{exponent, mantissa, default_bias(exponent, kind), kind, true};
   NIBBLE_CHECK(why_not(type).empty());
-  return table_grid(fmt::format("e{}m{}{}", exponent, mantissa, suffix(kind)), table_of(type));
+  return table_grid(fmt::format("e{}m{}{}", exponent, mantissa,
+                                kind == FloatKind::kAllFinite ? "" : to_string(kind)),
+                    table_of(type));
 }
 
 Grid codebook_grid(Codebook codebook) {
