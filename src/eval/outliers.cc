@@ -4,6 +4,8 @@
 #include <cmath>
 #include <map>
 
+#include "eval/layer_walk.h"
+
 namespace nibble {
 namespace {
 
@@ -42,20 +44,11 @@ OutlierRow summarize(std::int64_t layer, const std::string& site, std::vector<fl
 std::vector<OutlierRow> measure_outliers(const ModelSpec& spec, const WeightSource& source,
                                          Backend& backend, std::span<const std::int32_t> ids,
                                          std::int64_t context) {
-  const auto size = static_cast<std::int64_t>(ids.size());
-  const std::int64_t each = std::min(context, size);
-  if (each == 0) fail(ErrorKind::kUsage, "the text to measure outliers on holds no tokens");
-  const std::int64_t rows = size / each * each;
-  const Batch batch = Batch::windows({ids.begin(), ids.begin() + rows}, each);
-
-  Tensor hidden = Tensor::allocate(DType::kF32, {rows, spec.hidden});
-  run_embedding(spec, load_embedding(spec, source, backend), batch, backend,
-                hidden.mutable_data<float>());
+  LayerWalk walk(spec, source, backend, ids, context, "measure outliers");
   std::vector<OutlierRow> result;
   for (std::int64_t layer = 0; layer < spec.layers; ++layer) {
     ChannelAbsmax observer;
-    run_layer(spec, layer, load_layer(spec, layer, source, backend), batch, backend,
-              hidden.mutable_data<float>(), &observer);
+    walk.run_next(observer);
     for (const auto& [site, absmax] : observer.sites()) {
       result.push_back(summarize(layer, site, absmax));
     }

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <map>
 
-#include "base/error.h"
+#include "eval/layer_walk.h"
 
 namespace nibble {
 namespace {
@@ -83,18 +83,10 @@ void sample_weights(const ModelSpec& spec, const WeightSource& source, Backend& 
 void sample_activations(const ModelSpec& spec, const WeightSource& source, Backend& backend,
                         std::span<const std::int32_t> ids, std::int64_t context,
                         const TensorSink& sink) {
-  const auto size = static_cast<std::int64_t>(ids.size());
-  const std::int64_t each = std::min(context, size);
-  if (each == 0) fail(ErrorKind::kUsage, "the text to study activations on holds no tokens");
-  const std::int64_t rows = size / each * each;
-  const Batch batch = Batch::windows({ids.begin(), ids.begin() + rows}, each);
-  Tensor hidden = Tensor::allocate(DType::kF32, {rows, spec.hidden});
-  run_embedding(spec, load_embedding(spec, source, backend), batch, backend,
-                hidden.mutable_data<float>());
+  LayerWalk walk(spec, source, backend, ids, context, "study activations");
   for (std::int64_t layer = 0; layer < spec.layers; ++layer) {
-    SiteSampler sampler(layer, rows, each);
-    run_layer(spec, layer, load_layer(spec, layer, source, backend), batch, backend,
-              hidden.mutable_data<float>(), &sampler);
+    SiteSampler sampler(layer, walk.rows(), walk.window());
+    walk.run_next(sampler);
     sink(sampler.take());
   }
 }
