@@ -118,4 +118,33 @@ class OpDispatcher {
   std::set<std::string> seen_;
 };
 
+// The ops of a backend, each with its list of implementations.
+struct OpTable {
+#define NIBBLE_OP(name, Args) OpDispatcher<Args> name;
+#include "ops/ops.def"
+#undef NIBBLE_OP
+
+  // Takes exactly these implementations. kUsage when one names no op or no implementation.
+  void force(std::string_view text) {
+    for (const ForcedImpl& forced : parse_force(text)) force(forced);
+  }
+
+  std::vector<ImplRow> impl_rows(const DeviceCaps& caps) const {
+    std::vector<ImplRow> rows;
+#define NIBBLE_OP(name, Args) name.append_rows(rows, caps);
+#include "ops/ops.def"
+#undef NIBBLE_OP
+    return rows;
+  }
+
+  void force(const ForcedImpl& forced) {
+#define NIBBLE_OP(name, Args) \
+  if (forced.op == #name) return name.force(forced.impl);
+#include "ops/ops.def"
+#undef NIBBLE_OP
+    fail(ErrorKind::kUsage, "NIBBLE_FORCE: there is no op '{}'; see `nibble list impls`",
+         forced.op);
+  }
+};
+
 }  // namespace nibble

@@ -41,7 +41,7 @@ class CpuBackend final : public Backend {
         pool_(options.threads),
         context_{pool_, caps_} {
     if (options.verbose_dispatch) verbose_ = options.log;
-    for (const ForcedImpl& forced : parse_force(options.force)) force(forced);
+    ops_.force(options.force);
   }
 
   const DeviceCaps& caps() const override { return caps_; }
@@ -49,12 +49,12 @@ class CpuBackend final : public Backend {
   DeviceMemory& memory() override { return host_memory(); }
 
 #define NIBBLE_OP(name, Args) \
-  void run(const Args& args) override { name##_.run(args, context_, verbose_); }
+  void run(const Args& args) override { ops_.name.run(args, context_, verbose_); }
 #include "ops/ops.def"
 #undef NIBBLE_OP
 
   void run_together(std::span<const LinearArgs> calls) override {
-    linear_.run_together(calls, context_, verbose_);
+    ops_.linear.run_together(calls, context_, verbose_);
   }
 
   using Backend::prepare;
@@ -70,35 +70,22 @@ class CpuBackend final : public Backend {
   void use_packed_store(std::shared_ptr<PackedStore> store) override { store_ = std::move(store); }
 
   Arithmetic arithmetic_of(const LinearArgs& args) const override {
-    return linear_.arithmetic_of(args, caps_);
+    return ops_.linear.arithmetic_of(args, caps_);
   }
 
-  std::vector<ImplRow> impl_rows() const override {
-    std::vector<ImplRow> rows;
-#define NIBBLE_OP(name, Args) name##_.append_rows(rows, caps_);
-#include "ops/ops.def"
-#undef NIBBLE_OP
-    return rows;
-  }
+  std::vector<ImplRow> impl_rows() const override { return ops_.impl_rows(caps_); }
 
  private:
-  void force(const ForcedImpl& forced) {
-#define NIBBLE_OP(name, Args) \
-  if (forced.op == #name) return name##_.force(forced.impl);
-#include "ops/ops.def"
-#undef NIBBLE_OP
-    fail(ErrorKind::kUsage, "NIBBLE_FORCE: there is no op '{}'; see `nibble list impls`",
-         forced.op);
-  }
-
   DeviceCaps caps_;
   ThreadPool pool_;
   ExecContext context_;
   LogSink verbose_;
   std::shared_ptr<PackedStore> store_;
-#define NIBBLE_OP(name, Args) OpDispatcher<Args> name##_{#name, cpu::name##_impls()};
+  OpTable ops_ = {
+#define NIBBLE_OP(name, Args) .name = OpDispatcher<Args>(#name, cpu::name##_impls()),
 #include "ops/ops.def"
 #undef NIBBLE_OP
+  };
 };
 
 }  // namespace

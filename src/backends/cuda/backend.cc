@@ -1,4 +1,4 @@
-#include <atomic>
+#include <utility>
 
 #include "backends/cuda.h"
 #include "backends/cuda/blas.h"
@@ -61,22 +61,22 @@ class CudaBackend final : public Backend {
         context_{pool_, caps_, &queue_},
         log_(options.log) {
     if (options.verbose_dispatch) verbose_ = options.log;
-    for (const ForcedImpl& forced : parse_force(options.force)) force(forced);
+    ops_.force(options.force);
   }
 
   const DeviceCaps& caps() const override { return caps_; }
   ThreadPool& pool() override { return pool_; }
   DeviceMemory& memory() override { return memory_; }
 
-#define NIBBLE_OP(name, Args)                                                     \
-  void run(const Args& args) override {                                           \
-    queue_.run([&] { name##_.run(args, context_, verbose_); }, /*record=*/false); \
+#define NIBBLE_OP(name, Args)                                                       \
+  void run(const Args& args) override {                                             \
+    queue_.run([&] { ops_.name.run(args, context_, verbose_); }, /*record=*/false); \
   }
 #include "ops/ops.def"
 #undef NIBBLE_OP
 
   void run_together(std::span<const LinearArgs> calls) override {
-    queue_.run([&] { linear_.run_together(calls, context_, verbose_); }, /*record=*/false);
+    queue_.run([&] { ops_.linear.run_together(calls, context_, verbose_); }, /*record=*/false);
   }
 
   void run_step(const std::function<void()>& step) override { queue_.run(step, /*record=*/true); }
@@ -96,7 +96,7 @@ class CudaBackend final : public Backend {
   }
 
   QuantTensor prepare_table(QuantTensor table) override {
-    if (!cuda::has_decoder(*table.format) && !told_.exchange(true)) {
+    if (!cuda::has_decoder(*table.format) && !std::exchange(told_, true)) {
       nibble::log(log_, LogLevel::kWarning,
                   fmt::format("no kernel of the GPU decodes {}; such weights are kept decoded, in "
                               "16 or 32 bits each",
@@ -109,30 +109,15 @@ class CudaBackend final : public Backend {
   void use_packed_store(std::shared_ptr<PackedStore>) override {}
 
   Arithmetic arithmetic_of(const LinearArgs& args) const override {
-    return linear_.arithmetic_of(args, caps_);
+    return ops_.linear.arithmetic_of(args, caps_);
   }
 
-  std::vector<ImplRow> impl_rows() const override {
-    std::vector<ImplRow> rows;
-#define NIBBLE_OP(name, Args) name##_.append_rows(rows, caps_);
-#include "ops/ops.def"
-#undef NIBBLE_OP
-    return rows;
-  }
+  std::vector<ImplRow> impl_rows() const override { return ops_.impl_rows(caps_); }
 
  private:
   // Whether the kernels for repacked weights take every number of rows here.
   bool repacks() const {
     return !caps_.exact_activations && (caps_.compute_capability == 90 || caps_.device_blas);
-  }
-
-  void force(const ForcedImpl& forced) {
-#define NIBBLE_OP(name, Args) \
-  if (forced.op == #name) return name##_.force(forced.impl);
-#include "ops/ops.def"
-#undef NIBBLE_OP
-    fail(ErrorKind::kUsage, "NIBBLE_FORCE: there is no op '{}'; see `nibble list impls`",
-         forced.op);
   }
 
   DeviceCaps caps_;
@@ -141,11 +126,13 @@ class CudaBackend final : public Backend {
   cuda::CudaMemory memory_;
   ExecContext context_;
   LogSink log_;
-  std::atomic<bool> told_ = false;  // that a format is kept decoded
+  bool told_ = false;  // that a format is kept decoded
   LogSink verbose_;
-#define NIBBLE_OP(name, Args) OpDispatcher<Args> name##_{#name, cuda::name##_impls()};
+  OpTable ops_ = {
+#define NIBBLE_OP(name, Args) .name = OpDispatcher<Args>(#name, cuda::name##_impls()),
 #include "ops/ops.def"
 #undef NIBBLE_OP
+  };
 };
 
 }  // namespace
