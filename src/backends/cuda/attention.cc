@@ -116,8 +116,6 @@ Support decode_supports(const AttentionArgs& args, const DeviceCaps& caps) {
   return supports<attention_decode_unsupported>(args, caps);
 }
 
-bool rounds(const DeviceCaps& caps) { return !caps.exact_activations; }
-
 // Of the kernels for many rows.
 Support tiles_support(const AttentionArgs& args, const DeviceCaps& caps) {
   if (const Support fast = fast_supports(args, caps); !fast.ok) return fast;

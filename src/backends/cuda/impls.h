@@ -10,4 +10,7 @@ namespace nibble::cuda {
 #include "ops/ops.def"
 #undef NIBBLE_OP
 
+// Whether implementations that round activations may run.
+inline bool rounds(const DeviceCaps& caps) { return !caps.exact_activations; }
+
 }  // namespace nibble::cuda

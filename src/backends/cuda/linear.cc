@@ -4,6 +4,7 @@
 
 #include "backends/cuda/blas.h"
 #include "backends/cuda/impls.h"
+#include "backends/cuda/kernels/alignment.h"
 #include "backends/cuda/kernels/decode_weight.h"
 #include "backends/cuda/kernels/dense_linear.h"
 #include "backends/cuda/kernels/dequantize_w4.h"
@@ -85,10 +86,6 @@ DenseLinear dense_linear(const LinearArgs& args) {
   }
   return linear;
 }
-
-bool rounds(const DeviceCaps& caps) { return !caps.exact_activations; }
-
-bool on_16_bytes(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
 
 // ---- w4_small: few rows of x and 4-bit weights, up to three weights a launch
 

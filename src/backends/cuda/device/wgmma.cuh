@@ -42,40 +42,41 @@ __device__ __forceinline__ void wait_products() {
       "+f"(d[i + 6]), "+f"(d[i + 7])
 #define NIBBLE_D32(i) NIBBLE_D8(i), NIBBLE_D8(i + 8), NIBBLE_D8(i + 16), NIBBLE_D8(i + 24)
 
-// d += a b over 16 of k.
-template <int kTokens>
-__device__ __forceinline__ void multiply_bf16(float (&d)[kTokens / 2], const std::uint32_t* a,
-                                              std::uint64_t b);
+// Whether the rows of B in shared memory run along D's columns (each is contiguous along k) or
+// along k.
+inline constexpr int kRowsAreColumns = 0;
+inline constexpr int kRowsAreK = 1;
 
-template <>
-__device__ __forceinline__ void multiply_bf16<64>(float (&d)[32], const std::uint32_t* a,
-                                                  std::uint64_t b) {
+// d += a b over 16 of k.
+template <int kRows = kRowsAreColumns>
+__device__ __forceinline__ void multiply_bf16(float (&d)[32], const std::uint32_t* a,
+                                              std::uint64_t b) {
   asm volatile(
       "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
       "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
       "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-      "}, {%32, %33, %34, %35}, %36, 1, 1, 1, 0;"
+      "}, {%32, %33, %34, %35}, %36, 1, 1, 1, %37;"
       : NIBBLE_D32(0)
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(kRows));
 }
 
-template <>
-__device__ __forceinline__ void multiply_bf16<128>(float (&d)[64], const std::uint32_t* a,
-                                                   std::uint64_t b) {
+template <int kRows = kRowsAreColumns>
+__device__ __forceinline__ void multiply_bf16(float (&d)[64], const std::uint32_t* a,
+                                              std::uint64_t b) {
   asm volatile(
       "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
       "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
       "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
       "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
       "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-      "}, {%64, %65, %66, %67}, %68, 1, 1, 1, 0;"
+      "}, {%64, %65, %66, %67}, %68, 1, 1, 1, %69;"
       : NIBBLE_D32(0), NIBBLE_D32(32)
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(kRows));
 }
 
-template <>
-__device__ __forceinline__ void multiply_bf16<256>(float (&d)[128], const std::uint32_t* a,
-                                                   std::uint64_t b) {
+template <int kRows = kRowsAreColumns>
+__device__ __forceinline__ void multiply_bf16(float (&d)[128], const std::uint32_t* a,
+                                              std::uint64_t b) {
   asm volatile(
       "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {"
       "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
@@ -87,9 +88,25 @@ __device__ __forceinline__ void multiply_bf16<256>(float (&d)[128], const std::u
       "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
       "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, "
       "%127"
-      "}, {%128, %129, %130, %131}, %132, 1, 1, 1, 0;"
+      "}, {%128, %129, %130, %131}, %132, 1, 1, 1, %133;"
       : NIBBLE_D32(0), NIBBLE_D32(32), NIBBLE_D32(64), NIBBLE_D32(96)
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(kRows));
+}
+
+// The same with a in shared memory too: d [64, 128] += a [64, 16] b [128, 16]^T, or d = a b^T where
+// `add` is 0.
+__device__ __forceinline__ void multiply_scores(float (&d)[64], std::uint64_t a, std::uint64_t b,
+                                                int add) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+      "}, %64, %65, p, 1, 1, 0, 0;\n}"
+      : NIBBLE_D32(0), NIBBLE_D32(32)
+      : "l"(a), "l"(b), "r"(add));
 }
 
 #undef NIBBLE_D32

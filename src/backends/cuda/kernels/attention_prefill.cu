@@ -1,8 +1,6 @@
 // A block: 128 query rows of one head, 16 a warp. Tiles of keys and values pass through two buffers
 // in shared memory; rows there are 16-byte chunks, chunk i of row r at i ^ (r % 8), so that the
 // eight rows of a matrix lie in different banks.
-#include <climits>
-
 #include "backends/cuda/device/async_copy.cuh"
 #include "backends/cuda/device/attention_rows.cuh"
 #include "backends/cuda/device/launch.cuh"
@@ -259,28 +257,17 @@ cudaError_t start(const AttentionLaunch& args, cudaStream_t stream) {
 }  // namespace
 
 const char* attention_prefill_unsupported(const AttentionLaunch& args) {
-  if (args.head_dim < 8 || args.head_dim > 256 || args.head_dim % 8 != 0) {
-    return "head_dim is no multiple of 8 up to 256";
-  }
-  if (args.kv_heads < 1 || args.heads % args.kv_heads != 0) return "heads that kv_heads divide not";
-  if (args.max_q_rows / kBlockRows > 65534 || args.sequence_count > 65535) {
-    return "more than 65535 sequences or blocks of query rows";
-  }
-  if (args.max_kv_rows > INT_MAX / 2) return "2^30 keys";
-  return nullptr;
+  return prefill_sizes_unsupported(args, 256, kBlockRows);
 }
 
 std::size_t attention_prefill_workspace(const AttentionLaunch& args) {
-  return args.kv_type == KvType::kBF16 ? 0 : kv_unpack_bytes(args);
+  return kv_unpack_bytes(args);
 }
 
 cudaError_t attention_prefill(const AttentionLaunch& args, cudaStream_t stream) {
   if (attention_prefill_unsupported(args) != nullptr) return cudaErrorInvalidValue;
   if (args.sequence_count == 0 || args.max_q_rows == 0) return cudaSuccess;
-  if (args.kv_type != KvType::kBF16) {
-    const cudaError_t error = kv_unpack(args, stream);
-    if (error != cudaSuccess) return error;
-  }
+  if (const cudaError_t error = kv_unpack(args, stream)) return error;
   if (args.head_dim > 128) return start<256, 32>(args, stream);
   if (args.head_dim > 64) return start<128, 64>(args, stream);
   return start<64, 64>(args, stream);

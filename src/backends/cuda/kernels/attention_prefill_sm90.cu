@@ -2,13 +2,12 @@
 // values, 128 at a time, into two buffers of each.
 // In step j a warpgroup starts the scores of keys j, then the sums of values j - 1, and makes
 // weights of the scores while the sums are still being worked on.
-#include <climits>
-
 #include "backends/cuda/device/attention_products.cuh"
 #include "backends/cuda/device/attention_rows.cuh"
 #include "backends/cuda/device/launch.cuh"
 #include "backends/cuda/device/mma_m16n8k16.cuh"
 #include "backends/cuda/device/prefill_tiles.cuh"
+#include "backends/cuda/kernels/alignment.h"
 #include "backends/cuda/kernels/attention_prefill_sm90.h"
 #include "backends/cuda/kernels/kv_unpack.h"
 
@@ -118,7 +117,8 @@ class Group {
     fence_products();
 #pragma unroll
     for (int s = 0; s < kKeys / 16; ++s) {
-      multiply_values(sums_, weights + 4 * s, values_descriptor(values + s * 2048, kHalfBytes));
+      multiply_bf16<kRowsAreK>(sums_, weights + 4 * s,
+                               values_descriptor(values + s * 2048, kHalfBytes));
     }
     commit_products();
   }
@@ -295,32 +295,20 @@ cudaError_t start(const AttentionLaunch& args, cudaStream_t stream) {
 }  // namespace
 
 const char* attention_prefill_sm90_unsupported(const AttentionLaunch& args) {
-  if (args.head_dim < 8 || args.head_dim > 128 || args.head_dim % 8 != 0) {
-    return "head_dim is no multiple of 8 up to 128";
-  }
-  if (args.kv_heads < 1 || args.heads % args.kv_heads != 0) return "heads that kv_heads divide not";
-  if (args.q_row_stride % 4 != 0 || args.q_head_stride % 4 != 0 ||
-      reinterpret_cast<std::uintptr_t>(args.q) % 16 != 0) {
+  if (args.q_row_stride % 4 != 0 || args.q_head_stride % 4 != 0 || !on_16_bytes(args.q)) {
     return "queries that do not lie on 16 bytes";
   }
-  if (args.max_q_rows / kRows > 65534 || args.sequence_count > 65535) {
-    return "more than 65535 sequences or blocks of query rows";
-  }
-  if (args.max_kv_rows > INT_MAX / 2) return "2^30 keys";
-  return nullptr;
+  return prefill_sizes_unsupported(args, 128, kRows);
 }
 
 std::size_t attention_prefill_sm90_workspace(const AttentionLaunch& args) {
-  return args.kv_type == KvType::kBF16 ? 0 : kv_unpack_bytes(args);
+  return kv_unpack_bytes(args);
 }
 
 cudaError_t attention_prefill_sm90(const AttentionLaunch& args, cudaStream_t stream) {
   if (attention_prefill_sm90_unsupported(args) != nullptr) return cudaErrorInvalidValue;
   if (args.sequence_count == 0 || args.max_q_rows == 0) return cudaSuccess;
-  if (args.kv_type != KvType::kBF16) {
-    const cudaError_t error = kv_unpack(args, stream);
-    if (error != cudaSuccess) return error;
-  }
+  if (const cudaError_t error = kv_unpack(args, stream)) return error;
   return args.head_dim > 64 ? start<128>(args, stream) : start<64>(args, stream);
 }
 

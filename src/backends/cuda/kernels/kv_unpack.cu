@@ -48,13 +48,28 @@ std::int64_t kv_unpack_columns(int head_dim) {
   return head_dim > 128 ? 256 : head_dim > 64 ? 128 : 64;
 }
 
+const char* prefill_sizes_unsupported(const AttentionLaunch& args, int most_dim, int block_rows) {
+  if (args.head_dim < 8 || args.head_dim > most_dim || args.head_dim % 8 != 0) {
+    return most_dim == 128 ? "head_dim is no multiple of 8 up to 128"
+                           : "head_dim is no multiple of 8 up to 256";
+  }
+  if (args.kv_heads < 1 || args.heads % args.kv_heads != 0) return "heads that kv_heads divide not";
+  if (args.max_q_rows / block_rows > 65534 || args.sequence_count > 65535) {
+    return "more than 65535 sequences or blocks of query rows";
+  }
+  if (args.max_kv_rows > INT_MAX / 2) return "2^30 keys";
+  return nullptr;
+}
+
 std::size_t kv_unpack_bytes(const AttentionLaunch& args) {
+  if (args.kv_type == KvType::kBF16) return 0;
   return static_cast<std::size_t>(2 * args.sequence_count) *
          static_cast<std::size_t>(args.kv_heads * args.max_kv_rows) *
          static_cast<std::size_t>(kv_unpack_columns(args.head_dim)) * sizeof(std::uint16_t);
 }
 
 cudaError_t kv_unpack(const AttentionLaunch& args, cudaStream_t stream) {
+  if (args.kv_type == KvType::kBF16) return cudaSuccess;
   if (args.sequence_count == 0 || args.max_kv_rows == 0) return cudaSuccess;
   LaunchShape shape;
   shape.grid =

@@ -8,9 +8,15 @@
 namespace nibble::cuda {
 
 std::int64_t kv_unpack_columns(int head_dim);
+// None for a cache of bf16, which is read as it is.
 std::size_t kv_unpack_bytes(const AttentionLaunch& args);
 
-// Reads args.sequences and the caches they point at; writes args.workspace.
+// Null when the sizes suit a prefill kernel whose blocks have so many query rows and which takes
+// heads of up to `most_dim` (a multiple of 8), else why not.
+const char* prefill_sizes_unsupported(const AttentionLaunch& args, int most_dim, int block_rows);
+
+// Reads args.sequences and the caches they point at; writes args.workspace. Nothing for a cache of
+// bf16.
 cudaError_t kv_unpack(const AttentionLaunch& args, cudaStream_t stream);
 
 }  // namespace nibble::cuda

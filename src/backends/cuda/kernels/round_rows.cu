@@ -3,6 +3,7 @@
 #include <cuda_runtime.h>
 
 #include "backends/cuda/device/dependent_launch.cuh"
+#include "backends/cuda/kernels/alignment.h"
 #include "backends/cuda/kernels/round_rows.h"
 
 namespace nibble::cuda {
@@ -51,8 +52,6 @@ __global__ void __launch_bounds__(kThreads)
     y[std::int64_t{row} * cols + col] = static_cast<T>(x[row * x_stride + col]);
   }
 }
-
-bool on_16_bytes(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
 
 template <class T>
 cudaError_t run(const RoundRows& args, cudaStream_t stream) {

@@ -1,8 +1,7 @@
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include "backends/cuda/device/launch.cuh"
+#include "backends/cuda/device/mma_m16n8k16.cuh"
 #include "backends/cuda/device/warp_reduce.cuh"
+#include "backends/cuda/kernels/alignment.h"
 #include "backends/cuda/kernels/dense_linear.h"
 
 namespace nibble::cuda {
@@ -13,30 +12,18 @@ constexpr int kThreads = 32 * kWarps;
 constexpr int kRows = 2;    // of the weight, a warp: they share what is read of x
 constexpr int kVector = 8;  // weights a lane takes at a time
 
-// 8 weights as float32.
-struct Half8 {
+// 8 weights as float32: of a 16-bit type, or as they are.
+template <class Pairs>
+struct Halves8 {
   static constexpr int kBytes = 2;
   static __device__ void load(const void* p, float (&out)[kVector]) {
     const uint4 raw = __ldcs(static_cast<const uint4*>(p));
     const unsigned words[4] = {raw.x, raw.y, raw.z, raw.w};
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const float2 pair = __half22float2(*reinterpret_cast<const __half2*>(&words[i]));
+      const float2 pair = Pairs::unpack(words[i]);
       out[2 * i] = pair.x;
       out[2 * i + 1] = pair.y;
-    }
-  }
-};
-
-struct Bfloat8 {
-  static constexpr int kBytes = 2;
-  static __device__ void load(const void* p, float (&out)[kVector]) {
-    const uint4 raw = __ldcs(static_cast<const uint4*>(p));
-    const unsigned words[4] = {raw.x, raw.y, raw.z, raw.w};
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      out[2 * i] = __uint_as_float(words[i] << 16);
-      out[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
     }
   }
 };
@@ -111,8 +98,6 @@ cudaError_t run(const DenseLinear& args, cudaStream_t stream) {
   }
 }
 
-bool on_16_bytes(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
-
 }  // namespace
 
 const char* stream_linear_unsupported(const DenseLinear& args) {
@@ -128,9 +113,9 @@ cudaError_t stream_linear(const DenseLinear& args, cudaStream_t stream) {
   if (args.m == 0 || args.rows == 0) return cudaSuccess;
   switch (args.type) {
     case FloatType::kF16:
-      return run<Half8>(args, stream);
+      return run<Halves8<F16Pairs>>(args, stream);
     case FloatType::kBF16:
-      return run<Bfloat8>(args, stream);
+      return run<Halves8<Bf16Pairs>>(args, stream);
     case FloatType::kF32:
       return run<Float8>(args, stream);
   }

@@ -185,7 +185,7 @@ struct Multiplier {
     const int last = multiplying == 0 ? C::kStages - 1 : multiplying - 1;
     fence_products();
 #pragma unroll
-    for (int t = 0; t < 4; ++t) multiply_bf16<C::kTokens>(d, now + 4 * t, box + 2 * t);
+    for (int t = 0; t < 4; ++t) multiply_bf16(d, now + 4 * t, box + 2 * t);
     commit_products();
     if (k_block + 1 < place.k_end) read(k_block + 1);
     wait_products<C::kSets - 1>();  // the registers of `after` are free
