@@ -89,7 +89,7 @@ struct Ticket {
       : loop(static_cast<std::uint32_t>(word >> 32)),
         left{static_cast<std::uint32_t>(word & kMostPieces),
              static_cast<std::uint32_t>(word >> 16 & kMostPieces)} {}
-  Ticket(std::uint32_t loop, Pieces left) : loop(loop), left(left) {}
+  Ticket(std::uint32_t number, Pieces pieces) : loop(number), left(pieces) {}
 
   std::uint64_t word() const {
     return std::uint64_t{loop} << 32 | std::uint64_t{left.end} << 16 | left.begin;
