@@ -4,50 +4,11 @@
 #include <map>
 
 #include "checkpoint/encoding.h"
+#include "checkpoint/module_patterns.h"
 #include "checkpoint/pack_quantized.h"
 
 namespace nibble {
 namespace {
-
-// "model.layers.3.mlp.up_proj" -> "re:^model\.layers\.\d+\.mlp\.up_proj$"
-std::string layer_pattern(const std::string& module) {
-  std::string pattern = "re:^";
-  std::size_t begin = 0;
-  while (begin <= module.size()) {
-    const std::size_t end = std::min(module.find('.', begin), module.size());
-    const std::string part = module.substr(begin, end - begin);
-    const bool number = !part.empty() && part.find_first_not_of("0123456789") == std::string::npos;
-    if (begin > 0) pattern += "\\.";
-    if (number) {
-      pattern += "\\d+";
-    } else {
-      for (const char c : part) {
-        if (std::string_view("\\^$.|?*+()[]{}").find(c) != std::string_view::npos) pattern += '\\';
-        pattern += c;
-      }
-    }
-    begin = end + 1;
-  }
-  return pattern + "$";
-}
-
-// Names `members` and nothing else of all modules: by one pattern over the layers where all modules
-// of the pattern are members, or else one by one. "Linear" is never used beside other targets: an
-// engine that fuses layers may try the class before the names.
-Json narrow_targets(const std::vector<std::string>& members,
-                    const std::map<std::string, std::size_t>& modules_of_pattern) {
-  std::map<std::string, std::vector<std::string>> by_pattern;
-  for (const std::string& module : members) by_pattern[layer_pattern(module)].push_back(module);
-  Json targets = Json::array();
-  for (const auto& [pattern, modules] : by_pattern) {
-    if (modules.size() > 1 && modules.size() == modules_of_pattern.at(pattern)) {
-      targets.push_back(pattern);
-    } else {
-      for (const std::string& module : modules) targets.push_back(module);
-    }
-  }
-  return targets;
-}
 
 Json weight_args(const WeightDescriptor& descriptor) {
   const Scheme& scheme = descriptor.scheme;
@@ -154,7 +115,7 @@ Json CompressedTensorsEncoding::quantization_config(const std::vector<QuantizedM
     const auto& [format, members] = groups[i];
     config_groups[fmt::format("group_{}", i)] = {
         {"targets",
-         one_group ? Json::array({"Linear"}) : narrow_targets(members, modules_of_pattern)},
+         one_group ? Json::array({"Linear"}) : Json(narrow_targets(members, modules_of_pattern))},
         {"weights", weight_args(format->descriptor())},
         {"input_activations", nullptr},
         {"output_activations", nullptr},

@@ -9,8 +9,9 @@ std::size_t StoredTensor::byte_size() const {
 }
 
 const std::vector<const WeightEncoding*>& weight_encodings() {
-  static const std::vector<const WeightEncoding*> encodings = {&compressed_tensors_encoding(),
-                                                               &nibble_encoding()};
+  static const std::vector<const WeightEncoding*> encodings = {
+      &compressed_tensors_encoding(), &nibble_encoding(), &gptq_encoding(), &gptq_v2_encoding(),
+      &awq_encoding()};
   return encodings;
 }
 

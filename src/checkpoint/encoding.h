@@ -49,12 +49,16 @@ class WeightEncoding {
                                    const std::vector<std::string>& plain) const = 0;
 };
 
-// In order of preference: the first that can say every format of a model is taken.
+// All that there are, in the order in which choose_encoding() tries them: the first that can say
+// every format of a model is taken.
 const std::vector<const WeightEncoding*>& weight_encodings();
 const WeightEncoding& choose_encoding(const std::vector<QuantizedModule>& modules);
 
 const WeightEncoding& compressed_tensors_encoding();
 const WeightEncoding& nibble_encoding();
+const WeightEncoding& gptq_encoding();     // version 1: stored zero points are one less
+const WeightEncoding& gptq_v2_encoding();  // zero points as they are
+const WeightEncoding& awq_encoding();      // the gemm layout
 bool compressed_tensors_can_say(const Format& format);
 
 }  // namespace nibble

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <string_view>
+#include <utility>
 
 namespace nibble {
 namespace {
@@ -22,6 +23,13 @@ constexpr std::array<std::string_view, 13> kCompanions = {
     "vocab.json",
     "vocab.txt",
 };
+
+constexpr JsonLimits kConfigLimits{.max_bytes = std::size_t{16} << 20, .max_depth = 64};
+
+// Where the writers of a method kept its config before there was quantization_config, and the
+// method that a file means which names none.
+constexpr std::pair<const char*, const char*> kLegacyConfigs[] = {{"quantize_config.json", "gptq"},
+                                                                  {"quant_config.json", "awq"}};
 
 bool is_companion(std::string_view name) {
   return std::ranges::find(kCompanions, name) != kCompanions.end() || name.starts_with("LICENSE") ||
@@ -66,17 +74,34 @@ class HfCheckpoint final : public Checkpoint {
 
 }  // namespace
 
-std::string quant_method_of(const std::filesystem::path& path) {
-  if (!std::filesystem::exists(path / "config.json")) return "";
-  const Json config = read_hf_config(path);
-  const auto quantization = config.find("quantization_config");
-  if (quantization == config.end() || quantization->is_null()) return "";
-  if (!quantization->is_object()) {
-    fail(ErrorKind::kCorrupt, "{}: quantization_config is no object",
-         (path / "config.json").string());
+Json quantization_config_of(const std::filesystem::path& path) {
+  if (std::filesystem::exists(path / "config.json")) {
+    const Json config = read_hf_config(path);
+    const auto found = config.find("quantization_config");
+    if (found != config.end() && !found->is_null()) {
+      if (!found->is_object()) {
+        fail(ErrorKind::kCorrupt, "{}: quantization_config is no object",
+             (path / "config.json").string());
+      }
+      return *found;
+    }
   }
-  const auto method = quantization->find("quant_method");
-  if (method == quantization->end() || !method->is_string()) {
+  for (const auto& [name, method] : kLegacyConfigs) {
+    const std::filesystem::path file = path / name;
+    if (!std::filesystem::exists(file)) continue;
+    Json legacy = read_json_file(file.string(), kConfigLimits);
+    if (!legacy.is_object()) fail(ErrorKind::kCorrupt, "{}: no JSON object", file.string());
+    if (!legacy.contains("quant_method")) legacy["quant_method"] = method;
+    return legacy;
+  }
+  return nullptr;
+}
+
+std::string quant_method_of(const std::filesystem::path& path) {
+  const Json quantization = quantization_config_of(path);
+  if (quantization.is_null()) return "";
+  const auto method = quantization.find("quant_method");
+  if (method == quantization.end() || !method->is_string()) {
     fail(ErrorKind::kCorrupt, "{}: quantization_config has no quant_method",
          (path / "config.json").string());
   }
@@ -89,7 +114,6 @@ Json read_hf_config(const std::filesystem::path& directory) {
     fail(ErrorKind::kCorrupt, "{}: no config.json; a Hugging Face directory has one",
          directory.string());
   }
-  constexpr JsonLimits kConfigLimits{.max_bytes = std::size_t{16} << 20, .max_depth = 64};
   Json config = read_json_file(path.string(), kConfigLimits);
   if (!config.is_object()) fail(ErrorKind::kCorrupt, "{}: no JSON object", path.string());
   return config;

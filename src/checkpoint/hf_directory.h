@@ -13,8 +13,11 @@
 
 namespace nibble {
 
-// "quantization_config.quant_method" of the config.json in a directory; empty when the path is no
-// directory or nothing is quantized. kCorrupt when config.json is damaged.
+// "quantization_config" of the config.json in a directory, or the quantize_config.json or
+// quant_config.json that stands for it, with "quant_method" set; null when the path is no directory
+// or nothing is quantized. kCorrupt when a file is damaged.
+Json quantization_config_of(const std::filesystem::path& path);
+// Its "quant_method", or empty.
 std::string quant_method_of(const std::filesystem::path& path);
 
 // config.json of a directory, an object for certain.

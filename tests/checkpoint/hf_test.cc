@@ -158,8 +158,8 @@ TEST(HfCheckpoint, RefusesDamagedConfigs) {
   EXPECT_ERROR(with(std::string((16 << 20) + 1, ' ')), ErrorKind::kCorrupt, "limit");
   EXPECT_ERROR(with(R"({"quantization_config":1})"), ErrorKind::kCorrupt, "no object");
   EXPECT_ERROR(with(R"({"quantization_config":{}})"), ErrorKind::kCorrupt, "no quant_method");
-  EXPECT_ERROR(with(R"({"quantization_config":{"quant_method":"gptq"}})"), ErrorKind::kUnsupported,
-               "'gptq'");
+  EXPECT_ERROR(with(R"({"quantization_config":{"quant_method":"aqlm"}})"), ErrorKind::kUnsupported,
+               "'aqlm'");
 }
 
 TEST(HfCheckpoint, CarriesCompanionsOnly) {

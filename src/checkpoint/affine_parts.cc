@@ -1,0 +1,144 @@
+#include "checkpoint/affine_parts.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/error.h"
+#include "checkpoint/pack_quantized.h"
+#include "formats/affine.h"
+#include "formats/registry.h"
+
+namespace nibble {
+namespace {
+
+template <class T>
+void transpose_into(const Tensor& in, Tensor& out) {
+  const std::int64_t rows = in.dim(0), cols = in.dim(1);
+  const std::byte* from = in.bytes().data();
+  auto* to = out.mutable_data<T>();
+  constexpr std::int64_t kTile = 32;  // both sides stay in the cache
+  for (std::int64_t r0 = 0; r0 < rows; r0 += kTile) {
+    for (std::int64_t c0 = 0; c0 < cols; c0 += kTile) {
+      for (std::int64_t r = r0; r < std::min(rows, r0 + kTile); ++r) {
+        for (std::int64_t c = c0; c < std::min(cols, c0 + kTile); ++c) {
+          std::memcpy(&to[c * rows + r], from + (r * cols + c) * std::int64_t{sizeof(T)},
+                      sizeof(T));
+        }
+      }
+    }
+  }
+}
+
+std::int64_t group_count(const AffineParts& parts) {
+  return parts.group == 0 ? 1 : (parts.cols + parts.group - 1) / parts.group;
+}
+
+void check(const AffineParts& parts, const std::string& what) {
+  if (parts.rows < 1 || parts.cols < 1 || parts.group < 0) {
+    fail(ErrorKind::kCorrupt, "{}: a matrix of [{}, {}] in groups of {}", what, parts.rows,
+         parts.cols, parts.group);
+  }
+  const Shape codes = {parts.rows, packed_words(parts.cols, parts.bits, Packing::kDense)};
+  const Shape groups = {parts.rows, group_count(parts)};
+  if (parts.codes.shape() != codes || parts.scales.shape() != groups ||
+      parts.zeros.shape() != groups) {
+    fail(ErrorKind::kCorrupt,
+         "{}: codes {}, scales {} and zero points {} (rows first) where {} and {} are needed", what,
+         to_string(parts.codes.shape()), to_string(parts.scales.shape()),
+         to_string(parts.zeros.shape()), to_string(codes), to_string(groups));
+  }
+  if (!is_float_weight(parts.scales.dtype())) {
+    fail(ErrorKind::kUnsupported, "{}: scales of {}", what, to_string(parts.scales.dtype()));
+  }
+  if (parts.group_of_column.empty()) return;
+  const auto outside = [&](std::int32_t g) { return g < 0 || g >= group_count(parts); };
+  if (static_cast<std::int64_t>(parts.group_of_column.size()) != parts.cols ||
+      std::ranges::any_of(parts.group_of_column, outside)) {
+    fail(ErrorKind::kCorrupt, "{}: g_idx does not give one of {} groups for each of {} columns",
+         what, group_count(parts), parts.cols);
+  }
+}
+
+// scale * (code - zero), column by column.
+QuantTensor decoded(const AffineParts& parts) {
+  const std::int64_t cols = parts.cols, groups = group_count(parts);
+  Tensor values = Tensor::allocate(parts.scales.dtype(), {parts.rows, cols});
+  auto* out = reinterpret_cast<std::byte*>(values.address());
+  const std::size_t row_bytes = values.byte_size() / static_cast<std::size_t>(parts.rows);
+  std::vector<std::uint8_t> codes(static_cast<std::size_t>(cols));
+  std::vector<float> scales(static_cast<std::size_t>(groups)), row(codes.size());
+  const auto* zeros = reinterpret_cast<const std::uint8_t*>(parts.zeros.bytes().data());
+  for (std::int64_t r = 0; r < parts.rows; ++r) {
+    unpack_codes(parts.codes.rows(r, r + 1).bytes().data(), parts.bits, 0, cols, codes.data());
+    to_float(parts.scales, r * groups, groups, scales.data());
+    for (std::size_t c = 0; c < codes.size(); ++c) {
+      const std::int64_t g = parts.group_of_column.empty()
+                                 ? static_cast<std::int64_t>(c) / parts.group
+                                 : parts.group_of_column[c];
+      row[c] = scales[static_cast<std::size_t>(g)] *
+               static_cast<float>(codes[c] - zeros[r * groups + g]);
+    }
+    const Tensor rounded = from_float(row.data(), values.dtype(), {cols});
+    std::memcpy(out + static_cast<std::size_t>(r) * row_bytes, rounded.bytes().data(), row_bytes);
+  }
+  return dense(std::move(values));
+}
+
+}  // namespace
+
+Tensor transposed(const Tensor& matrix) {
+  NIBBLE_CHECK(matrix.shape().size() == 2);
+  Tensor out = Tensor::allocate(matrix.dtype(), {matrix.dim(1), matrix.dim(0)});
+  switch (dtype_size(matrix.dtype())) {
+    case 1:
+      transpose_into<std::uint8_t>(matrix, out);
+      break;
+    case 2:
+      transpose_into<std::uint16_t>(matrix, out);
+      break;
+    case 4:
+      transpose_into<std::uint32_t>(matrix, out);
+      break;
+    default:
+      transpose_into<std::uint64_t>(matrix, out);
+  }
+  return out;
+}
+
+bool in_order(const AffineParts& parts) {
+  if (parts.group > 0 && parts.cols % parts.group != 0) return false;
+  for (std::size_t c = 0; c < parts.group_of_column.size(); ++c) {
+    const std::int64_t expected = parts.group == 0 ? 0 : static_cast<std::int64_t>(c) / parts.group;
+    if (parts.group_of_column[c] != expected) return false;
+  }
+  return true;
+}
+
+QuantTensor assemble(AffineParts parts, const std::string& what) {
+  check(parts, what);
+  if (!in_order(parts)) return decoded(parts);
+  const auto middle = static_cast<std::byte>(1 << (parts.bits - 1));
+  const bool symmetric =
+      parts.symmetric &&
+      std::ranges::all_of(parts.zeros.bytes(), [&](std::byte z) { return z == middle; });
+  const Granularity granularity = parts.group == 0 ? Granularity::kChannel : Granularity::kGroup;
+  QuantTensor weight;
+  weight.format = make_format({{.kind = ElementKind::kInt, .bits = parts.bits},
+                               {granularity, parts.group, symmetric, parts.scales.dtype()}});
+  weight.rows = parts.rows;
+  weight.cols = parts.cols;
+  weight.planes = {std::move(parts.codes), std::move(parts.scales)};
+  if (!symmetric) weight.planes.push_back(std::move(parts.zeros));
+  validate(weight);
+  return weight;
+}
+
+std::vector<std::string> unordered_note(const std::string& path, std::int64_t count) {
+  if (count == 0) return {};
+  return {fmt::format(
+      "{}: {} modules group their columns in another order (act-order) or have a short last group; "
+      "they are decoded when they are loaded, and take the memory of 16-bit weights",
+      path, count)};
+}
+
+}  // namespace nibble
