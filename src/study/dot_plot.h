@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "study/svg.h"
+
 namespace nibble {
 
 struct DotPlot {
@@ -15,11 +17,10 @@ struct DotPlot {
   std::string x_label;  // with its unit
   std::vector<std::string> rows;
   std::vector<Series> series;  // at most kMostSeries
-  static constexpr std::size_t kMostSeries = 8;
+  static constexpr std::size_t kMostSeries = kSvgMarks;
 };
 
-// An <svg> element. Marks differ by shape and by a colour of Okabe and Ito's palette, which people
-// with any kind of colour blindness can tell apart; the legend stands below the title.
+// An <svg> element with the marks of svg.h; the legend stands below the title.
 // Ends of the axis are the round numbers around the values.
 std::string to_svg(const DotPlot& plot);
 

@@ -1,7 +1,6 @@
 #include "study/report.h"
 
 #include "base/markup.h"
-#include "study/dot_plot.h"
 
 namespace nibble {
 namespace {

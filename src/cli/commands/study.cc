@@ -1,11 +1,11 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "base/file.h"
 #include "base/thread_pool.h"
 #include "checkpoint/checkpoint.h"
 #include "cli/command.h"
-#include "cli/terminal.h"
+#include "cli/commands/study_commands.h"
+#include "cli/study_output.h"
 #include "eval/text.h"
 #include "model/arch.h"
 #include "model/tokenizer/tokenizer.h"
@@ -25,8 +25,7 @@ struct BitsOptions {
   CalibratorOptions calibration;
   std::int64_t tokens = 2048;
   std::int64_t context = 512;
-  std::string csv;
-  std::string html;
+  StudyFiles files;
 };
 
 // Everything chosen on the command line, and the rows so far.
@@ -129,15 +128,6 @@ Json rows_json(const std::vector<BitsRow>& rows) {
   return result;
 }
 
-std::string report_text(const StudyReport& report) {
-  std::string text;
-  for (const StudySection& section : report.sections) {
-    text += section.heading + "\n" + format_table(section.table) + "\n";
-  }
-  for (const std::string& sentence : report.findings) text += sentence + "\n";
-  return text;
-}
-
 void study_bits(const BitsOptions& options, Context& context) {
   if (options.model.empty() && !options.text.empty()) {
     fail(ErrorKind::kUsage, "study bits: --text needs a model whose activations to study");
@@ -154,9 +144,7 @@ void study_bits(const BitsOptions& options, Context& context) {
   if (!options.model.empty()) run_model(options, context, run);
 
   const StudyReport report = bits_report(run.rows, options.model);
-  if (!options.csv.empty()) write_file_atomic(options.csv, csv_text(bits_table(run.rows)));
-  if (!options.html.empty()) write_file_atomic(options.html, html_page(report));
-  context.emit({{"rows", rows_json(run.rows)}, {"findings", report.findings}}, report_text(report));
+  emit_study(context, options.files, report, bits_table(run.rows), rows_json(run.rows));
 }
 
 void add_bits(CLI::App* study, Context& context) {
@@ -185,8 +173,7 @@ void add_bits(CLI::App* study, Context& context) {
       ->add_option("--percentile", options->calibration.percentile,
                    "Share of values that calibrator 'percentile' keeps")
       ->capture_default_str();
-  command->add_option("--csv", options->csv, "Write every row to this file");
-  command->add_option("--html", options->html, "Write a page with figures to this file");
+  add_study_files(command, options->files);
 }
 
 }  // namespace
@@ -195,6 +182,7 @@ void add_study(CLI::App& app, Context& context) {
   CLI::App* command = app.add_subcommand("study", "The field's figures, on your own model");
   command->require_subcommand(1);
   add_bits(command, context);
+  add_study_scaling(command, context);
 }
 
 }  // namespace nibble::cli

@@ -1,0 +1,10 @@
+// The subcommands of `nibble study` beside bits.
+#pragma once
+
+#include "cli/command.h"
+
+namespace nibble::cli {
+
+void add_study_scaling(CLI::App* study, Context& context);
+
+}  // namespace nibble::cli
