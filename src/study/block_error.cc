@@ -5,13 +5,42 @@
 
 #include "base/error.h"
 #include "study/quantization_error.h"
-#include "study/rounder.h"
 
 namespace nibble {
+namespace {
+
+// The grid as borders between its levels.
+class Rounder {
+ public:
+  explicit Rounder(const Grid& grid) : levels_(grid.levels) {
+    for (std::size_t i = 0; i + 1 < levels_.size(); ++i) {
+      borders_.push_back((levels_[i] + levels_[i + 1]) / 2);
+    }
+  }
+
+  // Sum of the squared errors of values rounded to levels * scale.
+  double error(std::span<const float> values, double scale) const {
+    const double inverse = 1 / scale;
+    double sum = 0;
+    for (const float v : values) {
+      const double x = static_cast<double>(v) * inverse;
+      const auto at = std::lower_bound(borders_.begin(), borders_.end(), x);
+      const double d = x - levels_[static_cast<std::size_t>(at - borders_.begin())];
+      sum += d * d;
+    }
+    return sum * scale * scale;
+  }
+
+ private:
+  std::vector<double> levels_, borders_;
+};
+
+}  // namespace
+
 double block_error(const Grid& grid, std::span<const float> values, std::int64_t block,
                    int clip_steps) {
   NIBBLE_CHECK(block > 0 && !values.empty());
-  const Rounder rounder(grid.levels);
+  const Rounder rounder(grid);
   double sum = 0;
   for (std::size_t begin = 0; begin < values.size(); begin += static_cast<std::size_t>(block)) {
     const auto part =

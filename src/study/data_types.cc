@@ -5,7 +5,8 @@
 
 #include "base/error.h"
 #include "base/half.h"
-#include "study/rounder.h"
+#include "formats/codebook.h"
+#include "formats/float_bits.h"
 
 namespace nibble {
 namespace {
@@ -24,6 +25,51 @@ void check_ranges(std::span<const int> bits, std::span<const std::int64_t> block
     if (block < 0) fail(ErrorKind::kUsage, "study scaling: a block of {} weights", block);
   }
 }
+
+Levels levels_of_table(const CodeTable& table) {
+  Levels levels{{}, static_cast<double>(table.max())};
+  for (const float v : table.values()) levels.values.push_back(static_cast<double>(v));
+  std::ranges::sort(levels.values);
+  const auto same = std::ranges::unique(levels.values);  // -0 and 0
+  levels.values.erase(same.begin(), same.end());
+  return levels;
+}
+
+class Rounder {
+ public:
+  explicit Rounder(const Levels& levels) : levels_(levels) {
+    const auto& values = levels.values;
+    for (std::size_t i = 0; i + 1 < values.size(); ++i) {
+      borders_.push_back((values[i] + values[i + 1]) / 2);
+    }
+    zero_ = static_cast<std::size_t>(std::ranges::lower_bound(values, 0.0) - values.begin());
+  }
+
+  // One block.
+  void round(std::span<float> values) const {
+    float largest = 0;
+    for (const float v : values) largest = std::max(largest, std::abs(v));
+    const auto scale = static_cast<double>(to_float(to_f16(std::min(largest, kLargestF16))));
+    for (float& v : values) {
+      v = scale == 0 ? 0 : static_cast<float>(nearest(static_cast<double>(v), scale));
+    }
+  }
+
+ private:
+  double nearest(double x, double scale) const {
+    const double y = x * levels_.top;  // exact, as are the borders times the scale
+    const auto at = std::partition_point(borders_.begin(), borders_.end(),
+                                         [&](double border) { return border * scale < y; });
+    auto index = static_cast<std::size_t>(at - borders_.begin());
+    const bool tie = at != borders_.end() && *at * scale == y;
+    if (tie && (index + zero_) % 2 != 0) ++index;
+    return levels_.values[index] * scale / levels_.top;
+  }
+
+  const Levels& levels_;
+  std::vector<double> borders_;
+  std::size_t zero_ = 0;  // index of the level 0, or of the first above
+};
 
 }  // namespace
 
@@ -92,7 +138,29 @@ std::vector<WeightRounding> rounding_grid(std::span<const int> bits,
   return grid;
 }
 
-Grid quantile_grid(std::span<const float> sorted, int bits) {
+Levels levels_of(const WeightRounding& rounding) {
+  switch (rounding.type) {
+    case DataType::kInt: {
+      const int top = (1 << (rounding.bits - 1)) - 1;
+      Levels levels{{}, static_cast<double>(top)};
+      for (int q = -top; q <= top; ++q) levels.values.push_back(q);
+      return levels;
+    }
+    case DataType::kFloat: {
+      constexpr FloatKind kKind = FloatKind::kAllFinite;
+      return levels_of_table(table_of({rounding.exponent, rounding.bits - 1 - rounding.exponent,
+                                       default_bias(rounding.exponent, kKind), kKind, true}));
+    }
+    case DataType::kNormalFloat:
+      return levels_of_table(table_of(rounding.bits == 2   ? Codebook::kNf2
+                                      : rounding.bits == 3 ? Codebook::kNf3
+                                                           : Codebook::kNf4));
+    default:
+      fail(ErrorKind::kInternal, "{} has no levels of its own", to_string(rounding.type));
+  }
+}
+
+Levels quantile_levels(std::span<const float> sorted, int bits) {
   NIBBLE_CHECK(!sorted.empty() && bits >= 2 && bits <= 8);
   const int count = 1 << bits;
   std::vector<double> quantiles;
@@ -105,49 +173,27 @@ Grid quantile_grid(std::span<const float> sorted, int bits) {
     quantiles.push_back(low + (position - static_cast<double>(below)) * (high - low));
     largest = std::max(largest, std::abs(quantiles.back()));
   }
-  Grid grid{fmt::format("quantile{}", bits), bits, {}};
+  Levels levels;
   for (const double q : quantiles) {
     const float level = largest > 0 ? static_cast<float>(q / largest) : 0;
-    grid.levels.push_back(static_cast<double>(to_float(to_f16(level))));
+    levels.values.push_back(static_cast<double>(to_float(to_f16(level))));
   }
-  return grid;
+  return levels;
 }
 
-Grid grid_of(const WeightRounding& rounding) {
-  switch (rounding.type) {
-    case DataType::kInt:
-      return integer_grid(rounding.bits);
-    case DataType::kFloat:
-      return float_grid(rounding.exponent, rounding.bits - 1 - rounding.exponent);
-    case DataType::kNormalFloat:
-      return codebook_grid(rounding.bits == 2   ? Codebook::kNf2
-                           : rounding.bits == 3 ? Codebook::kNf3
-                                                : Codebook::kNf4);
-    default:
-      fail(ErrorKind::kInternal, "{} has no levels of its own", to_string(rounding.type));
-  }
-}
-
-void round_blocks(const Grid& grid, std::int64_t block, std::span<float> values, ThreadPool& pool) {
+void round_blocks(const Levels& levels, std::int64_t block, std::span<float> values,
+                  ThreadPool& pool) {
   NIBBLE_CHECK(block > 0);
   constexpr std::int64_t kValuesAtOnce = 1 << 14;
-  const Rounder rounder(grid.levels);
+  const Rounder rounder(levels);
   const auto size = static_cast<std::int64_t>(values.size());
-  const auto round_one = [&](std::span<float> part) {
-    float largest = 0;
-    for (const float v : part) largest = std::max(largest, std::abs(v));
-    const auto scale = static_cast<double>(to_float(to_f16(std::min(largest, kLargestF16))));
-    for (float& v : part) {
-      v = scale == 0 ? 0
-                     : static_cast<float>(rounder.nearest(static_cast<double>(v) / scale) * scale);
-    }
-  };
   pool.parallel_for(
       (size + block - 1) / block, std::max<std::int64_t>(1, kValuesAtOnce / block),
       [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t at = begin * block; at < std::min(end * block, size); at += block) {
-          round_one(values.subspan(static_cast<std::size_t>(at),
-                                   static_cast<std::size_t>(std::min(block, size - at))));
+        for (std::int64_t b = begin; b < end; ++b) {
+          const std::int64_t at = b * block;
+          rounder.round(values.subspan(static_cast<std::size_t>(at),
+                                       static_cast<std::size_t>(std::min(block, size - at))));
         }
       });
 }

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "base/thread_pool.h"
-#include "study/grid.h"
 
 namespace nibble {
 
@@ -38,17 +37,25 @@ std::vector<WeightRounding> rounding_grid(std::span<const int> bits,
                                           std::span<const DataType> types,
                                           std::span<const std::int64_t> blocks);
 
+// What a data type can represent under a scale s: values[i] * s / top, sorted. They are whole or
+// have few bits, so that which of two levels is nearer is decided exactly.
+struct Levels {
+  std::vector<double> values;
+  double top = 1;  // the largest magnitude that the type can have
+};
+
+// Of kInt, kFloat and kNormalFloat.
+Levels levels_of(const WeightRounding& rounding);
 // 2^bits levels at the quantiles (i + 1/2) / 2^bits of the values, interpolated linearly and
 // divided by the largest magnitude, each an f16 number (bitsandbytes' quantile map). `sorted` is
 // the values in ascending order.
-Grid quantile_grid(std::span<const float> sorted, int bits);
+Levels quantile_levels(std::span<const float> sorted, int bits);
 
-// The levels of kInt, kFloat and kNormalFloat.
-Grid grid_of(const WeightRounding& rounding);
-
-// Rounds each run of `block` values (the last may be shorter) to the nearest level (the lower of
-// two equally near) times a scale: the largest magnitude of the run, stored as f16.
-void round_blocks(const Grid& grid, std::int64_t block, std::span<float> values, ThreadPool& pool);
+// Rounds each run of `block` values (the last may be shorter) to the nearest level times a scale:
+// the largest magnitude of the run, stored as f16. Of two equally near levels the one is taken that
+// is an even number of levels away from 0, as integers and floats round ties to even.
+void round_blocks(const Levels& levels, std::int64_t block, std::span<float> values,
+                  ThreadPool& pool);
 
 // Values that 16 bits hold (all bf16, or all f16) stay; others become bf16.
 void round_to_16_bits(std::span<float> values);

@@ -70,53 +70,51 @@ void ScalingPass::run_layer_for_all(std::int64_t layer, std::span<const WeightRo
                                     float* hidden) {
   LayerWeights original = load_layer_f32(spec_, layer, source_, backend_);
   check_finite(original);
-  const QuantileGrids grids = quantile_grids(original, roundings);
+  const QuantileLevels levels = quantile_levels_of(original, roundings);
   for (const WeightRounding& rounding : roundings) {
     LayerWeights weights = clone_layer(original);
-    for (Linear* linear : weights.linears()) round_linear(rounding, grids, *linear);
+    for (Linear* linear : weights.linears()) round_linear(rounding, levels, *linear);
     prepare_layer(weights, backend_);
     run_windows(spec_, layer, weights, ids_, context_, backend_, hidden);
     hidden += static_cast<std::int64_t>(ids_.size()) * spec_.hidden;
   }
 }
 
-ScalingPass::QuantileGrids ScalingPass::quantile_grids(LayerWeights& weights,
-                                                       std::span<const WeightRounding> roundings) {
+ScalingPass::QuantileLevels ScalingPass::quantile_levels_of(
+    LayerWeights& weights, std::span<const WeightRounding> roundings) {
   std::set<int> bits;
   for (const WeightRounding& rounding : roundings) {
     if (rounding.type == DataType::kQuantile) bits.insert(rounding.bits);
   }
   if (bits.empty()) return {};
   const std::vector<Linear*> linears = weights.linears();
-  std::vector<std::vector<Grid>> found(linears.size());
+  std::vector<std::vector<Levels>> found(linears.size());
   backend_.pool().parallel_for(
       static_cast<std::int64_t>(linears.size()), 1, [&](std::int64_t begin, std::int64_t end) {
         for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) {
           const auto values = values_of(*linears[i]);
           std::vector<float> sorted(values.begin(), values.end());
           std::ranges::sort(sorted);
-          for (const int b : bits) found[i].push_back(quantile_grid(sorted, b));
+          for (const int b : bits) found[i].push_back(quantile_levels(sorted, b));
         }
       });
-  QuantileGrids grids;
+  QuantileLevels result;
   for (std::size_t i = 0; i < linears.size(); ++i) {
-    for (Grid& grid : found[i]) {
-      const std::pair key(linears[i]->module, grid.bits);
-      grids[key] = std::move(grid);
-    }
+    std::size_t at = 0;
+    for (const int b : bits) result[{linears[i]->module, b}] = std::move(found[i][at++]);
   }
-  return grids;
+  return result;
 }
 
-void ScalingPass::round_linear(const WeightRounding& rounding, const QuantileGrids& grids,
+void ScalingPass::round_linear(const WeightRounding& rounding, const QuantileLevels& levels,
                                Linear& linear) {
   const std::span<float> values = values_of(linear);
   if (rounding.type == DataType::kSixteenBit) return round_to_16_bits(values);
   const std::int64_t block = rounding.block == 0 ? linear.weight.canonical.cols : rounding.block;
   if (rounding.type == DataType::kQuantile) {
-    round_blocks(grids.at({linear.module, rounding.bits}), block, values, backend_.pool());
+    round_blocks(levels.at({linear.module, rounding.bits}), block, values, backend_.pool());
   } else {
-    round_blocks(grid_of(rounding), block, values, backend_.pool());
+    round_blocks(levels_of(rounding), block, values, backend_.pool());
   }
 }
 

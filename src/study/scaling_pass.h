@@ -36,13 +36,14 @@ class ScalingPass {
 
  private:
   // Levels of quantile types by module and bits.
-  using QuantileGrids = std::map<std::pair<std::string, int>, Grid>;
+  using QuantileLevels = std::map<std::pair<std::string, int>, Levels>;
 
   void run_reference();
   void run_layer_for_all(std::int64_t layer, std::span<const WeightRounding> roundings,
                          float* hidden);
-  QuantileGrids quantile_grids(LayerWeights& weights, std::span<const WeightRounding> roundings);
-  void round_linear(const WeightRounding& rounding, const QuantileGrids& grids, Linear& linear);
+  QuantileLevels quantile_levels_of(LayerWeights& weights,
+                                    std::span<const WeightRounding> roundings);
+  void round_linear(const WeightRounding& rounding, const QuantileLevels& levels, Linear& linear);
   std::vector<ScalingScores> compare_outputs(const float* hidden, std::size_t candidates);
 
   const ModelSpec& spec_;

@@ -4,6 +4,7 @@
 
 #include "study/bits_report.h"
 #include "study/dot_plot.h"
+#include "study/line_plot.h"
 #include "support/test_data.h"
 
 namespace nibble {
@@ -37,7 +38,27 @@ TEST(DotPlot, MarksStandWhereTheirValuesAre) {
 }
 
 TEST(DotPlot, NothingToShowIsStillAFigure) {
-  EXPECT_THAT(to_svg({"t", "bits", {}, {}}), HasSubstr("</svg>"));
+  EXPECT_THAT(to_svg(DotPlot{"t", "bits", {}, {}}), HasSubstr("</svg>"));
+}
+
+TEST(LinePlot, MarksStandWhereTheirValuesAre) {
+  LinePlot plot;
+  plot.log_x = true;
+  plot.y_limit = 100;
+  plot.series = {{"s", {{1, 0}, {100, 10}, {10, 1000}, {-1, 5}, {10, std::nan("")}}}};
+  const std::string svg = to_svg(plot);
+  // 560 by 380 pixels from (86, 430), 4 % of the range free at each end.
+  EXPECT_THAT(svg, HasSubstr("<circle cx=\"106.7\" cy=\"415.9\""));
+  EXPECT_THAT(svg, HasSubstr("<circle cx=\"625.3\" cy=\"64.1\""));
+  EXPECT_THAT(svg, HasSubstr("d=\"M106.7 415.9L625.3 64.1\""));
+  EXPECT_THAT(svg, HasSubstr("1 beyond the upper end"));
+  EXPECT_THAT(svg, Not(HasSubstr("nan")));
+}
+
+TEST(LinePlot, NothingToShowIsStillAFigure) {
+  LinePlot plot;
+  plot.series = {{"none", {}}};
+  EXPECT_THAT(to_svg(plot), HasSubstr("</svg>"));
 }
 
 BitsRow row(const std::string& kind, const std::string& name, const std::string& group,
