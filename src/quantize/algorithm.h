@@ -8,8 +8,10 @@
 #include <variant>
 #include <vector>
 
-#include "formats/affine.h"
+#include "base/thread_pool.h"
+#include "formats/format.h"
 #include "model/sites.h"
+#include "quantize/math/hessian.h"
 #include "quantize/statistics.h"
 
 namespace nibble {
@@ -19,13 +21,19 @@ enum class StepKind {
   kSearch,     // a family of transforms; the one with the least loss of the whole model is taken
   kSolver,     // chooses scales and zero points; the last step of every recipe
 };
-enum class CalibrationNeed { kNone, kStatistics };
+// kStatistics: of the source's activations. kHessian: correlations of each linear's inputs, in the
+// model whose blocks before are quantized already.
+enum class CalibrationNeed { kNone, kStatistics, kHessian };
 enum class Scope { kLinear, kBlock, kModel };  // what an algorithm must see at once
 std::string to_string(StepKind kind);
 
 struct Needs {
   CalibrationNeed calibration = CalibrationNeed::kNone;
   Scope scope = Scope::kLinear;
+  // kHessian of a solver: the linears before a site in the same block are quantized already, too.
+  bool by_site = false;
+  // kHessian of a solver: also Hessian::drift.
+  bool drift = false;
 };
 
 using ParameterValue = std::variant<bool, double, std::string>;
@@ -41,15 +49,23 @@ struct ParameterSpec {
   std::vector<std::string> choices;
 };
 
-// Rows of one weight matrix for a solver: whole rows, or the whole matrix when the format has one
-// scale for all of it.
+// One weight matrix for a solver.
 struct SolverProblem {
-  WeightDescriptor descriptor;
+  FormatPtr format;          // no plain float
   const float* w = nullptr;  // [rows, cols], float32
   std::int64_t rows = 0;
   std::int64_t cols = 0;
   // E[x_j^2] of the input, [cols]; empty when unknown (then all channels weigh the same).
   std::span<const float> second_moment;
+  // Null when unknown: in a search, say, or for an expert that saw too little. A solver that wants
+  // one does then what it can without.
+  const Hessian* hessian = nullptr;
+  ThreadPool& pool;
+};
+
+struct Solution {
+  QuantTensor stored;
+  std::string note;  // what had to be done instead of what was asked, to be said aloud; or empty
 };
 
 // The points of a search: for each coordinate the index of one option.
@@ -69,6 +85,9 @@ struct TransformBlock {
   const ModelSpec& spec;
   std::vector<Site>& sites;
   LayerStatistics& statistics;
+  // Of every site, for transforms that need them; empty for others.
+  const std::map<std::string, Hessian>& hessians;
+  ThreadPool& pool;
   // Type in which the norms are stored: producers' new weights should survive rounding to it.
   DType norm_type = DType::kF32;
 };
@@ -81,13 +100,10 @@ struct Algorithm {
   Needs needs;
   std::vector<ParameterSpec> parameters;
 
-  // kSolver: parameters of every group, in the order of affine_encode().
-  void (*solve)(const SolverProblem& problem, const Parameters& parameters,
-                std::span<AffineParams> params) = nullptr;
-  // kSolver: the stored matrix in a format that is no affine one, for a problem of whole rows (the
-  // whole matrix when the format shares more than a row). Null: such formats are refused.
-  QuantTensor (*encode)(const Format& format, const SolverProblem& problem,
-                        const Parameters& parameters) = nullptr;
+  // What it needs under these parameters; null when that is always `needs`.
+  Needs (*needs_of)(const Parameters& parameters) = nullptr;
+  // kSolver: the matrix as it will be stored. The result does not depend on the pool.
+  Solution (*solve)(const SolverProblem& problem, const Parameters& parameters) = nullptr;
   // kSearch: the points, for a model where these kinds of site can be smoothed.
   SearchSpace (*space)(const Parameters& parameters, std::span<const SiteKind> kinds) = nullptr;
   // kTransform and kSearch: brings one block to a point of the space (kTransform: an empty choice).

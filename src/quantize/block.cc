@@ -9,8 +9,6 @@
 namespace nibble {
 namespace {
 
-constexpr std::int64_t kRowGrain = 8;
-
 Tensor clone(const Tensor& tensor) {
   if (tensor.empty()) return {};
   return from_float(tensor.data<float>(), DType::kF32, tensor.shape());
@@ -30,32 +28,6 @@ void check_tensor(const Tensor& tensor, const std::string& name) {
   if (bad == values + tensor.elements()) return;
   fail(ErrorKind::kCorrupt, "tensor '{}': element {} is {}; the checkpoint is damaged", name,
        bad - values, *bad);
-}
-
-// Rounds rows of a matrix in place, with parameters in the order of affine_encode().
-void round_rows(const WeightDescriptor& descriptor, std::span<const AffineParams> params,
-                std::int64_t cols, std::int64_t begin, std::int64_t end, float* w) {
-  const Scheme& scheme = descriptor.scheme;
-  const std::int64_t groups = groups_per_row(scheme, cols);
-  const std::int64_t length = cols / groups;
-  for (std::int64_t row = begin; row < end; ++row) {
-    for (std::int64_t g = 0; g < groups; ++g) {
-      const std::int64_t index = scheme.granularity == Granularity::kTensor ? 0 : row * groups + g;
-      float* group = w + row * cols + g * length;
-      affine_round_trip(descriptor, params[static_cast<std::size_t>(index)], group, length, group);
-    }
-  }
-}
-
-// Rounds rows of a matrix in place, in a format that is no affine one.
-void round_rows(const RecipeStep& solver, const Format& format, const SolverProblem& problem,
-                float* w) {
-  decode_all(solver.algorithm->encode(format, problem, solver.parameters), w);
-}
-
-// True when rows can be encoded apart: no scale is shared beyond a row.
-bool rows_are_independent(const Scheme& scheme) {
-  return scheme.granularity != Granularity::kTensor && scheme.second_level == SecondLevel::kNone;
 }
 
 }  // namespace
@@ -94,9 +66,10 @@ std::vector<SiteKind> smoothable_kinds(const ModelSpec& spec, const WeightSource
 }
 
 void transform_layer(const ModelSpec& spec, const Recipe& recipe, const RecipePoint& point,
-                     DType norm_type, LayerWeights& weights, LayerStatistics& statistics) {
+                     DType norm_type, const LayerHessians& hessians, ThreadPool& pool,
+                     LayerWeights& weights, LayerStatistics& statistics) {
   std::vector<Site> layer_sites = sites(spec, weights);
-  TransformBlock block{spec, layer_sites, statistics, norm_type};
+  TransformBlock block{spec, layer_sites, statistics, hessians, pool, norm_type};
   for (const RecipeStep& step : recipe.steps) {
     if (step.algorithm->transform == nullptr) continue;
     const bool searched = step.algorithm->kind == StepKind::kSearch;
@@ -105,53 +78,14 @@ void transform_layer(const ModelSpec& spec, const Recipe& recipe, const RecipePo
   }
 }
 
-std::vector<AffineParams> solve_linear(const Recipe& recipe, const Format& format,
-                                       const Linear& linear, std::span<const float> second_moment,
-                                       ThreadPool& pool) {
-  const WeightDescriptor& descriptor = format.descriptor();
-  const QuantTensor& weight = linear.weight.canonical;
-  const float* w = weight.planes[0].data<float>();
-  const RecipeStep& solver = recipe.solver();
-  SolverProblem problem{descriptor, w, weight.rows, weight.cols, second_moment};
-  if (descriptor.scheme.granularity == Granularity::kTensor) {
-    std::vector<AffineParams> params(1);
-    solver.algorithm->solve(problem, solver.parameters, params);
-    return params;
-  }
-  const std::int64_t groups = groups_per_row(descriptor.scheme, weight.cols);
-  std::vector<AffineParams> params(static_cast<std::size_t>(weight.rows * groups));
-  pool.parallel_for(weight.rows, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
-    SolverProblem part = problem;
-    part.w = w + begin * weight.cols;
-    part.rows = end - begin;
-    solver.algorithm->solve(
-        part, solver.parameters,
-        std::span(params).subspan(static_cast<std::size_t>(begin * groups),
-                                  static_cast<std::size_t>(part.rows * groups)));
-  });
-  return params;
-}
-
-QuantTensor encode_linear(const Recipe& recipe, const Format& format, const Linear& linear,
-                          std::span<const float> second_moment) {
+Solution solve_linear(const Recipe& recipe, const FormatPtr& format, const Linear& linear,
+                      std::span<const float> second_moment, const Hessian* hessian,
+                      ThreadPool& pool) {
   const QuantTensor& weight = linear.weight.canonical;
   const RecipeStep& solver = recipe.solver();
-  return solver.algorithm->encode(format,
-                                  {format.descriptor(), weight.planes[0].data<float>(), weight.rows,
-                                   weight.cols, second_moment},
-                                  solver.parameters);
-}
-
-void check_solver(const Recipe& recipe, const OutputPlan& plan) {
-  const Algorithm& solver = *recipe.solver().algorithm;
-  for (const PlannedModule& module : plan.modules) {
-    if (module.layer < 0 || module.format->is_float() || module.format->is_affine()) continue;
-    if (solver.encode != nullptr) continue;
-    fail(ErrorKind::kUnsupported,
-         "recipe '{}': its step '{}' chooses ranges of integers and has none for {}; take a recipe "
-         "that rounds to nearest, such as 'rtn'",
-         recipe.name, solver.name, module.format->name());
-  }
+  return solver.algorithm->solve({format, weight.planes[0].data<float>(), weight.rows, weight.cols,
+                                  second_moment, hessian, pool},
+                                 solver.parameters);
 }
 
 std::map<const Linear*, std::vector<float>> second_moments(const ModelSpec& spec,
@@ -169,27 +103,11 @@ void round_layer(const Recipe& recipe, const OutputPlan& plan, const ModelSpec& 
                  const LayerStatistics& statistics, LayerWeights& weights, Backend& backend) {
   const auto moments = second_moments(spec, weights, statistics);
   for (Linear* linear : weights.linears()) {
-    const Format& format = *plan.find(linear->module).format;
-    if (format.is_float()) continue;
-    QuantTensor& weight = linear->weight.canonical;
-    float* w = weight.planes[0].mutable_data<float>();
-    if (!format.is_affine()) {
-      const SolverProblem problem{format.descriptor(), w, weight.rows, weight.cols,
-                                  moments.at(linear)};
-      const bool apart = rows_are_independent(format.descriptor().scheme);
-      backend.pool().parallel_for(
-          weight.rows, apart ? kRowGrain : weight.rows, [&](std::int64_t begin, std::int64_t end) {
-            SolverProblem part = problem;
-            part.w = w + begin * weight.cols;
-            part.rows = end - begin;
-            round_rows(recipe.solver(), format, part, w + begin * weight.cols);
-          });
-      continue;
-    }
-    const auto params = solve_linear(recipe, format, *linear, moments.at(linear), backend.pool());
-    backend.pool().parallel_for(weight.rows, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
-      round_rows(format.descriptor(), params, weight.cols, begin, end, w);
-    });
+    const FormatPtr& format = plan.find(linear->module).format;
+    if (format->is_float()) continue;
+    const Solution solution =
+        solve_linear(recipe, format, *linear, moments.at(linear), nullptr, backend.pool());
+    decode_all(solution.stored, linear->weight.canonical.planes[0].mutable_data<float>());
   }
   prepare_layer(weights, backend);
 }

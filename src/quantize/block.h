@@ -29,24 +29,21 @@ struct RecipePoint {
   Choice choice;
 };
 
+// Sums of each site's inputs, by the names that SiteObserver sees.
+using LayerHessians = std::map<std::string, Hessian>;
+
 // Brings a float32 layer through all steps before the solver; `statistics` follow.
 void transform_layer(const ModelSpec& spec, const Recipe& recipe, const RecipePoint& point,
-                     DType norm_type, LayerWeights& weights, LayerStatistics& statistics);
+                     DType norm_type, const LayerHessians& hessians, ThreadPool& pool,
+                     LayerWeights& weights, LayerStatistics& statistics);
 
-// What the solver chose for one linear of an affine format.
-std::vector<AffineParams> solve_linear(const Recipe& recipe, const Format& format,
-                                       const Linear& linear, std::span<const float> second_moment,
-                                       ThreadPool& pool);
+// What the solver makes of one linear of a format that is no plain float.
+Solution solve_linear(const Recipe& recipe, const FormatPtr& format, const Linear& linear,
+                      std::span<const float> second_moment, const Hessian* hessian,
+                      ThreadPool& pool);
 
-// What the solver stores of one linear in a format that is no affine one. kUnsupported when it
-// cannot.
-QuantTensor encode_linear(const Recipe& recipe, const Format& format, const Linear& linear,
-                          std::span<const float> second_moment);
-
-// kUnsupported when the solver of the recipe cannot choose for a format of the plan.
-void check_solver(const Recipe& recipe, const OutputPlan& plan);
-
-// Rounds every quantized linear of the layer as it will be stored, keeping float32.
+// Rounds every quantized linear of the layer as it will be stored, keeping float32; of a solver
+// that needs Hessians, as it does without.
 void round_layer(const Recipe& recipe, const OutputPlan& plan, const ModelSpec& spec,
                  const LayerStatistics& statistics, LayerWeights& weights, Backend& backend);
 

@@ -5,13 +5,10 @@
 #include "base/error.h"
 
 namespace nibble {
-namespace {
 
-constexpr std::int64_t kChunkRows = 2048;  // tokens whose activations are in memory at once
-
-// Calls body(first row, batch) for runs of whole windows.
-template <class Body>
-void for_each_chunk(std::span<const std::int32_t> ids, std::int64_t context, const Body& body) {
+void for_each_chunk(std::span<const std::int32_t> ids, std::int64_t context,
+                    const std::function<void(std::int64_t begin, const Batch& batch)>& body) {
+  constexpr std::int64_t kChunkRows = 2048;  // tokens whose activations are in memory at once
   const auto total = static_cast<std::int64_t>(ids.size());
   const std::int64_t step = std::max<std::int64_t>(1, kChunkRows / context) * context;
   for (std::int64_t begin = 0; begin < total; begin += step) {
@@ -20,8 +17,6 @@ void for_each_chunk(std::span<const std::int32_t> ids, std::int64_t context, con
     body(begin, Batch::windows({chunk.begin(), chunk.end()}, context));
   }
 }
-
-}  // namespace
 
 CalibrationWindows cut_windows(std::span<const std::int32_t> ids, const CalibrationOptions& options,
                                bool with_search) {

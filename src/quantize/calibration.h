@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -27,6 +28,10 @@ struct CalibrationWindows {
 // with a search). kUsage when it is shorter than that.
 CalibrationWindows cut_windows(std::span<const std::int32_t> ids, const CalibrationOptions& options,
                                bool with_search);
+
+// Calls body(first row, batch) for runs of whole windows whose activations fit in memory at once.
+void for_each_chunk(std::span<const std::int32_t> ids, std::int64_t context,
+                    const std::function<void(std::int64_t begin, const Batch& batch)>& body);
 
 // Runs one layer over all windows in place, some windows at a time. hidden is [ids, spec.hidden].
 void run_windows(const ModelSpec& spec, std::int64_t layer, const LayerWeights& weights,

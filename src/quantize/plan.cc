@@ -93,6 +93,38 @@ SearchCost search_cost(const Setup& setup, const QuantizeOptions& options, Backe
   return cost;
 }
 
+// What Hessians take: passes over the text beside those for statistics, and sums of products.
+struct HessianCost {
+  double passes = 0;          // of the text through all blocks
+  double flops = 0;           // of the sums, a token
+  double bytes_of_layer = 0;  // of the sums of one block, and of factoring the largest
+  double states = 0;          // copies of the hidden states
+};
+
+HessianCost hessian_cost(const Setup& setup, const Recipe& recipe, Backend& backend) {
+  HessianCost cost;
+  if (!recipe.needs_hessians()) return cost;
+  const Needs solver = recipe.solver().needs();
+  double observing = 0;
+  for (const RecipeStep& step : recipe.steps) {
+    if (step.needs().calibration != CalibrationNeed::kHessian) continue;
+    observing += step.needs().by_site ? 4 : 1;
+  }
+  cost.states = solver.drift ? 2 : 1;
+  cost.passes = (observing + 1) * cost.states;
+  LayerWeights weights = load_layer(setup.spec(), 0, setup.source(), backend);
+  double largest = 0;
+  for (const Site& site : sites(setup.spec(), weights)) {
+    const double square = static_cast<double>(site.channels) * static_cast<double>(site.channels);
+    largest = std::max(largest, square);
+    cost.bytes_of_layer += 8 * square * cost.states;
+    cost.flops += observing * square * (solver.drift ? 3 : 1);
+  }
+  cost.flops *= static_cast<double>(setup.spec().layers);
+  cost.bytes_of_layer += (8 + 8 + 4) * largest;
+  return cost;
+}
+
 }  // namespace
 
 QuantizationPlan plan_quantization(const QuantizeOptions& options, Backend& backend) {
@@ -122,15 +154,22 @@ QuantizationPlan plan_quantization(const QuantizeOptions& options, Backend& back
   const double states = 4 * hidden * all_tokens;
   const double searched =
       std::min(4 * hidden * static_cast<double>(search.tokens_at_once), 512.0 * (1 << 20));
+  const HessianCost hessians = hessian_cost(setup, options.recipe, backend);
+  const auto statistics_tokens = all_tokens - search_tokens;
   const double calibrating = states + 4 * hidden * search_tokens;
   const double searching = searched + 2 * 4 * sizes.largest_layer;
-  const double writing = 2 * 4 * sizes.largest_layer;
+  const double writing = 2 * 4 * sizes.largest_layer * std::max(1.0, hessians.states) +
+                         hessians.bytes_of_layer + 4 * hidden * statistics_tokens * hessians.states;
   plan.peak_anon_bytes = static_cast<std::int64_t>(kBaseBytes + kLogitBytes +
                                                    std::max({calibrating, searching, writing}));
-  plan.state_bytes = static_cast<std::int64_t>(2 * std::max(states, searched));
-  plan.flops = 2 * sizes.block_weights * (all_tokens + searched_tokens) +
-               2 * sizes.head_weights * (searched_tokens + search_tokens) +
-               2 * 2 * (sizes.block_weights + sizes.head_weights) * verified;
+  plan.state_bytes =
+      static_cast<std::int64_t>(2 * std::max(states * std::max(1.0, hessians.states), searched));
+  const double observed = options.recipe.needs_statistics() ? all_tokens : 0.0;
+  plan.flops =
+      2 * sizes.block_weights * (observed + searched_tokens + hessians.passes * statistics_tokens) +
+      hessians.flops * statistics_tokens +
+      2 * sizes.head_weights * (searched_tokens + search_tokens) +
+      2 * 2 * (sizes.block_weights + sizes.head_weights) * verified;
   plan.seconds = plan.flops / measure_flops(backend);
   return plan;
 }

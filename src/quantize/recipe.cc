@@ -148,9 +148,21 @@ std::string canonical(const ParameterValue& value) {
 
 }  // namespace
 
+Needs RecipeStep::needs() const {
+  return algorithm->needs_of == nullptr ? algorithm->needs : algorithm->needs_of(parameters);
+}
+
+bool Recipe::needs_text() const { return needs_statistics() || needs_hessians(); }
+
 bool Recipe::needs_statistics() const {
   return std::ranges::any_of(steps, [](const RecipeStep& step) {
-    return step.algorithm->needs.calibration == CalibrationNeed::kStatistics;
+    return step.needs().calibration == CalibrationNeed::kStatistics;
+  });
+}
+
+bool Recipe::needs_hessians() const {
+  return std::ranges::any_of(steps, [](const RecipeStep& step) {
+    return step.needs().calibration == CalibrationNeed::kHessian;
   });
 }
 

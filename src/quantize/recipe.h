@@ -30,6 +30,8 @@ struct CalibrationOptions {
 struct RecipeStep {
   const Algorithm* algorithm = nullptr;
   Parameters parameters;  // all of them, defaults filled in
+
+  Needs needs() const;
 };
 
 struct Recipe {
@@ -40,7 +42,9 @@ struct Recipe {
   CalibrationOptions calibration;
   std::vector<RecipeStep> steps;
 
-  bool needs_statistics() const;
+  bool needs_text() const;        // of calibration
+  bool needs_statistics() const;  // of the source
+  bool needs_hessians() const;
   bool needs_search() const;
   const RecipeStep& solver() const { return steps.back(); }
 };

@@ -97,7 +97,6 @@ Setup::Setup(const QuantizeOptions& options, Backend& backend) : options_(option
   source_ = open_checkpoint(options.source);
   spec_ = build_spec(source_->config());
   plan_ = plan_output(spec_, *source_, resolve_format(options), options.overrides, backend);
-  check_solver(options.recipe, plan_);
   notes_ = source_->notes();
   notes_.insert(notes_.end(), plan_.notes.begin(), plan_.notes.end());
   read_texts();
@@ -107,13 +106,13 @@ void Setup::load_tokenizer_if_any() {
   try {
     tokenizer_ = load_tokenizer(options_.source);
   } catch (const Error& error) {
-    const bool needed = options_.recipe.needs_statistics() || !options_.verify.text.empty();
+    const bool needed = options_.recipe.needs_text() || !options_.verify.text.empty();
     if (needed || error.kind() != ErrorKind::kCorrupt) throw;
   }
 }
 
 void Setup::read_texts() {
-  const bool calibrates = options_.recipe.needs_statistics();
+  const bool calibrates = options_.recipe.needs_text();
   if (!calibrates && !options_.verify.enabled) return;
   load_tokenizer_if_any();
   std::vector<std::string> texts;
@@ -130,6 +129,12 @@ void Setup::read_texts() {
       calibration.context = std::min(calibration.context, spec_.max_positions);
     }
     windows_ = cut_windows(ids, calibration, options_.recipe.needs_search());
+    const auto used = static_cast<std::int64_t>(windows_.statistics.size());
+    if (used + windows_.context <= calibration.tokens) {
+      notes_.push_back(
+          fmt::format("calibration text: {} tokens of the {} asked for are there to calibrate on",
+                      used, calibration.tokens));
+    }
   }
   std::string all;
   for (const std::string& text : texts) all += text;

@@ -1,39 +1,12 @@
 #include <algorithm>
-#include <atomic>
-#include <cmath>
 
 #include "base/error.h"
 #include "quantize/bytes.h"
+#include "quantize/layer_solver.h"
 #include "quantize/passes.h"
 
 namespace nibble {
 namespace {
-
-// The two relative errors of a stored weight against the one that was quantized.
-ModuleReport measure(const PlannedModule& module, const float* w, const QuantTensor& stored,
-                     std::span<const float> second_moment) {
-  ModuleReport report{module.module, module.format->name(), module.rows, module.cols, 0, {}};
-  std::vector<float> decoded(static_cast<std::size_t>(module.cols));
-  double error = 0, norm = 0, output_error = 0, output_norm = 0;
-  for (std::int64_t row = 0; row < module.rows; ++row) {
-    stored.format->decode(stored, row, 0, module.cols, decoded.data());
-    for (std::int64_t j = 0; j < module.cols; ++j) {
-      const double value = static_cast<double>(w[row * module.cols + j]);
-      const double d = value - static_cast<double>(decoded[static_cast<std::size_t>(j)]);
-      error += d * d;
-      norm += value * value;
-      if (second_moment.empty()) continue;
-      const double e = static_cast<double>(second_moment[static_cast<std::size_t>(j)]);
-      output_error += e * d * d;
-      output_norm += e * value * value;
-    }
-  }
-  report.weight_error = norm > 0 ? std::sqrt(error / norm) : 0;
-  if (!second_moment.empty()) {
-    report.output_error = output_norm > 0 ? std::sqrt(output_error / output_norm) : 0;
-  }
-  return report;
-}
 
 // [rows, cols] float32 as [cols, rows].
 std::vector<float> transposed(const float* w, std::int64_t rows, std::int64_t cols) {
@@ -50,47 +23,28 @@ class LayerWriter {
  public:
   LayerWriter(const Job& job, ShardedWriter& writer) : job_(job), writer_(writer) {}
 
-  LayerReport write(std::int64_t layer, LayerWeights& weights, const LayerStatistics& statistics) {
-    const auto moments = second_moments(job_.spec, weights, statistics);
-    const std::vector<Linear*> linears = weights.linears();
-    std::vector<std::vector<AffineParams>> params(linears.size());
-    for (std::size_t i = 0; i < linears.size(); ++i) {
-      const Format& format = *job_.plan.find(linears[i]->module).format;
-      if (!format.is_affine()) continue;
-      params[i] = solve_linear(job_.options.recipe, format, *linears[i], moments.at(linears[i]),
-                               job_.backend.pool());
+  LayerReport write(std::int64_t layer, LayerWeights& weights, std::vector<SolvedLinear> solved) {
+    LayerReport report{layer, {}};
+    for (SolvedLinear& linear : solved) {
+      write_linear(linear);
+      report.modules.push_back(std::move(linear.report));
     }
-    LayerReport report{layer, std::vector<ModuleReport>(linears.size())};
-    const auto count = static_cast<std::int64_t>(linears.size());
-    job_.backend.pool().parallel_for(count, 1, [&](std::int64_t begin, std::int64_t end) {
-      for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) {
-        report.modules[i] = write_linear(*linears[i], params[i], moments.at(linears[i]));
-      }
-    });
     for (const Norm* norm : weights.norms()) write_norm(*norm);
     if (weights.router.exists()) write_plain(weights.router);
     return report;
   }
 
  private:
-  ModuleReport write_linear(const Linear& linear, const std::vector<AffineParams>& params,
-                            std::span<const float> second_moment) {
-    const PlannedModule& module = job_.plan.find(linear.module);
-    const float* w = linear.weight.canonical.planes[0].data<float>();
+  void write_linear(const SolvedLinear& solved) {
+    const Linear& linear = *solved.linear;
     if (!linear.bias.empty()) write_vector(linear.module + ".bias", linear.bias);
-    if (module.format->is_float()) {
-      const QuantTensor stored = module.format->encode(w, module.rows, module.cols);
+    if (solved.stored.format->is_float()) {
       write_plain(linear);
-      return measure(module, w, stored, second_moment);
+      return;
     }
-    const QuantTensor stored =
-        module.format->is_affine()
-            ? affine_encode(module.format, w, module.rows, module.cols, params)
-            : encode_linear(job_.options.recipe, *module.format, linear, second_moment);
-    for (const auto& [name, tensor] : job_.plan.encoding->encode(linear.module, stored)) {
+    for (const auto& [name, tensor] : job_.plan.encoding->encode(linear.module, solved.stored)) {
       writer_.write(name, tensor);
     }
-    return measure(module, w, stored, second_moment);
   }
 
   // A matrix that stays float, in its planned type and the layout of the file.
@@ -191,22 +145,24 @@ void run_write_pass(const Job& job, const Calibration& calibration, const Recipe
                     ShardedWriter& writer) {
   const std::int64_t layers = job.spec.layers;
   LayerWriter layer_writer(job, writer);
-  for (std::int64_t layer = 0; layer < layers; ++layer) {
+  std::int64_t layer = 0;
+  for (; layer < layers && job.journal.has(done_name(layer)); ++layer) {
+    job.report.layers.push_back(deserialize_report(job.journal.get(done_name(layer))));
+  }
+  LayerSolver solver(job, layer);
+  for (; layer < layers; ++layer) {
     progress(job.options.progress, "quantize", layer, layers);
-    if (job.journal.has(done_name(layer))) {
-      job.report.layers.push_back(deserialize_report(job.journal.get(done_name(layer))));
-      continue;
-    }
     LayerWeights weights = load_layer_f32(job.spec, layer, job.source, job.backend);
     check_finite(weights);
     LayerStatistics statistics;
     if (!calibration.layers.empty()) {
       statistics = calibration.layers[static_cast<std::size_t>(layer)];
     }
-    transform_layer(job.spec, job.options.recipe, point, job.norm_type(), weights, statistics);
-    LayerReport report = layer_writer.write(layer, weights, statistics);
+    std::vector<SolvedLinear> solved = solver.solve(layer, point, statistics, weights);
+    LayerReport report = layer_writer.write(layer, weights, std::move(solved));
     writer.sync();
     job.journal.put(done_name(layer), serialize(report));
+    solver.discard(layer);
     job.report.layers.push_back(std::move(report));
   }
   progress(job.options.progress, "quantize", layers, layers);

@@ -35,7 +35,7 @@ std::vector<float> random_values(std::size_t count, unsigned seed) {
 }
 
 TEST(AlgorithmContract, ReleasedNamesStay) {
-  for (const char* name : {"rtn", "clip_search", "smoothquant_plus"}) {
+  for (const char* name : {"rtn", "clip_search", "gptq", "smoothquant_plus"}) {
     EXPECT_NE(find_algorithm(name), nullptr) << name;
   }
   std::set<std::string> names;
@@ -73,58 +73,92 @@ TEST(AlgorithmContract, DefaultsLieInTheirRanges) {
   }
 }
 
-std::vector<AffineParams> solve(const Algorithm& algorithm, const Format& format,
-                                const std::vector<float>& w, std::int64_t rows,
-                                std::span<const float> second_moment) {
-  const auto cols = static_cast<std::int64_t>(w.size()) / rows;
-  const Scheme& scheme = format.descriptor().scheme;
-  const std::int64_t groups =
-      scheme.granularity == Granularity::kTensor ? 1 : rows * groups_per_row(scheme, cols);
-  std::vector<AffineParams> params(static_cast<std::size_t>(groups), AffineParams{-1, -1});
-  algorithm.solve({format.descriptor(), w.data(), rows, cols, second_moment}, defaults(algorithm),
-                  params);
-  return params;
+// A symmetric positive definite sum over rows of correlated activations.
+Hessian random_hessian(std::int64_t channels, unsigned seed) {
+  Hessian hessian;
+  hessian.channels = channels;
+  hessian.rows = 4 * channels;
+  hessian.moments.resize(static_cast<std::size_t>(channels * channels));
+  hessian.sum_abs.resize(static_cast<std::size_t>(channels));
+  const auto x = random_values(static_cast<std::size_t>(hessian.rows * channels), seed);
+  for (std::int64_t t = 0; t < hessian.rows; ++t) {
+    const float* row = x.data() + t * channels;
+    for (std::int64_t i = 0; i < channels; ++i) {
+      hessian.sum_abs[static_cast<std::size_t>(i)] += std::abs(row[i]);
+      for (std::int64_t j = 0; j < channels; ++j) {
+        // Each channel repeats half of the one before it.
+        const double a = row[i] + (i > 0 ? 0.5 * row[i - 1] : 0.0);
+        const double b = row[j] + (j > 0 ? 0.5 * row[j - 1] : 0.0);
+        hessian.moments[static_cast<std::size_t>(i * channels + j)] += a * b;
+      }
+    }
+  }
+  return hessian;
 }
 
-TEST(AlgorithmContract, SolversGiveStorableParameters) {
-  std::vector<float> moments = random_values(96, 5);
-  for (float& v : moments) v *= v;
+std::vector<float> solve(const Algorithm& algorithm, const FormatPtr& format,
+                         const std::vector<float>& w, std::int64_t rows,
+                         std::span<const float> second_moment, const Hessian* hessian,
+                         ThreadPool& pool) {
+  const auto cols = static_cast<std::int64_t>(w.size()) / rows;
+  const Solution solution = algorithm.solve(
+      {format, w.data(), rows, cols, second_moment, hessian, pool}, defaults(algorithm));
+  EXPECT_EQ(solution.note, "");
+  validate(solution.stored);
+  EXPECT_TRUE(solution.stored.format->descriptor() == format->descriptor());
+  std::vector<float> decoded(w.size());
+  decode_all(solution.stored, decoded.data());
+  return decoded;
+}
+
+// Every solver stores every format, whatever is known of the inputs, and the same on any number of
+// threads.
+TEST(AlgorithmContract, SolversStoreEveryFormat) {
+  const Hessian hessian = random_hessian(96, 5);
+  const std::vector<float> moments = hessian.second_moment();
+  ThreadPool one(1), three(3);
   for (const Algorithm& algorithm : algorithms()) {
     if (algorithm.kind != StepKind::kSolver) continue;
-    for (const char* name : {"int4_g32_asym", "int2_g16_sym_sbf16", "int8_channel_sym_sf32",
-                             "int3_tensor_asym", "int5_g96_asym"}) {
+    for (const char* name :
+         {"int4_g32_asym", "int2_g16_sym_sbf16", "int8_channel_sym_sf32", "int3_tensor_asym",
+          "int5_g96_asym", "nf4_g32", "fp4_e2m1_g32_se8m0", "fp4_e2m1_g16_se4m3_4over6",
+          "nf4_g32_sdq8", "fp8_e4m3fn_channel", "fp6_e2m3_tensor"}) {
       SCOPED_TRACE(algorithm.name + std::string(" ") + name);
       const FormatPtr format = parse_weight_format(name);
-      std::vector<float> w = random_values(96 * 8, 1);
+      std::vector<float> w = random_values(96 * 40, 1);
       std::fill_n(w.begin(), 96, 0.0f);  // a row of zeros
-      for (const auto second_moment : {std::span<const float>(moments), std::span<const float>()}) {
-        for (const AffineParams& p : solve(algorithm, *format, w, 8, second_moment)) {
-          EXPECT_GT(p.scale, 0);
-          const Tensor stored = from_float(&p.scale, format->descriptor().scheme.scale_type, {1});
-          EXPECT_EQ(to_float(stored).data<float>()[0], p.scale);
-          EXPECT_GE(p.zero, 0);
-          EXPECT_LT(p.zero, 1 << format->descriptor().element.bits);
-        }
+      for (const Hessian* used : {static_cast<const Hessian*>(nullptr), &hessian}) {
+        const auto second_moment = used == nullptr ? std::span<const float>() : moments;
+        const auto found = solve(algorithm, format, w, 40, second_moment, used, one);
+        EXPECT_EQ(found, solve(algorithm, format, w, 40, second_moment, used, three));
+        EXPECT_TRUE(std::ranges::all_of(found, [](float v) { return std::isfinite(v); }));
+        EXPECT_TRUE(std::all_of(found.begin(), found.begin() + 96, [](float v) { return v == 0; }));
       }
     }
   }
 }
 
-// No solver may be worse than the full range under the objective that they share.
-TEST(AlgorithmContract, SolversAreNeverWorseThanTheFullRange) {
-  const FormatPtr format = parse_weight_format("int3_g32_asym");
-  const std::vector<float> w = random_values(32 * 64, 2);
-  std::vector<float> moments = random_values(32, 3);
-  for (float& v : moments) v *= v;
-  const auto full = solve(*find_algorithm("rtn"), *format, w, 64, moments);
-  for (const Algorithm& algorithm : algorithms()) {
-    if (algorithm.kind != StepKind::kSolver) continue;
-    const auto found = solve(algorithm, *format, w, 64, moments);
-    for (std::size_t g = 0; g < full.size(); ++g) {
-      const float* group = w.data() + g * 32;
-      EXPECT_LE(weighted_error(format->descriptor(), found[g], group, 32, moments),
-                weighted_error(format->descriptor(), full[g], group, 32, moments))
-          << algorithm.name;
+// No solver may be worse than round to nearest by what it minimises: the error of the output.
+TEST(AlgorithmContract, SolversAreNotWorseThanRoundToNearest) {
+  const Hessian correlated = random_hessian(64, 7);
+  Hessian alone = correlated;
+  for (std::int64_t i = 0; i < 64 * 64; ++i) {
+    if (i % 65 != 0) alone.moments[static_cast<std::size_t>(i)] = 0;
+  }
+  ThreadPool pool(2);
+  const std::vector<float> w = random_values(64 * 64, 2);
+  for (const char* name : {"int3_g32_asym", "nf4_g32", "fp4_e2m1_g32_se8m0"}) {
+    const FormatPtr format = parse_weight_format(name);
+    for (const Algorithm& algorithm : algorithms()) {
+      if (algorithm.kind != StepKind::kSolver) continue;
+      SCOPED_TRACE(algorithm.name + std::string(" ") + name);
+      const bool correlates = algorithm.needs.calibration == CalibrationNeed::kHessian;
+      const Hessian& hessian = correlates ? correlated : alone;
+      const std::vector<float> moments = hessian.second_moment();
+      const auto rtn = solve(*find_algorithm("rtn"), format, w, 64, moments, &hessian, pool);
+      const auto found = solve(algorithm, format, w, 64, moments, &hessian, pool);
+      const double bound = output_error(hessian, w.data(), rtn.data(), 64);
+      EXPECT_LE(output_error(hessian, w.data(), found.data(), 64), bound * (1 + 1e-6));
     }
   }
 }
@@ -184,7 +218,7 @@ class Block {
     LayerWeights weights = clone_layer(weights_);
     LayerStatistics statistics = statistics_;
     std::vector<Site> layer_sites = sites(spec_, weights);
-    TransformBlock block{spec_, layer_sites, statistics, norm_type};
+    TransformBlock block{spec_, layer_sites, statistics, {}, backend_->pool(), norm_type};
     algorithm.transform(block, defaults(algorithm), space, choice);
     for (Norm* norm : {&weights.attn_norm, &weights.mlp_norm}) {
       if (norm->weight.empty()) continue;

@@ -106,73 +106,110 @@ TEST(SnapToStoredNorm, DeadChannelsKeepTheirScale) {
   EXPECT_EQ(snap_to_stored_norm(std::vector<float>{3.0f}, weight, 0, DType::kBF16)[0], 3.0f);
 }
 
-double brute_force_error(const WeightDescriptor& d, const AffineParams& p,
-                         const std::vector<float>& w, const std::vector<float>& weight) {
+double brute_force_error(const std::vector<float>& w, const std::vector<float>& q,
+                         const std::vector<float>& weight) {
   double error = 0;
   for (std::size_t i = 0; i < w.size(); ++i) {
-    const int code = affine_code(d, p, w[i]);
-    const double stored = double{p.scale} * (code - p.zero);
-    error += (weight.empty() ? 1.0 : double{weight[i]}) * (w[i] - stored) * (w[i] - stored);
+    const double d = double{w[i]} - double{q[i]};
+    error += (weight.empty() ? 1.0 : double{weight[i]}) * d * d;
   }
   return error;
 }
 
-TEST(WeightedError, AgreesWithTheDefinition) {
-  for (const std::size_t count : {1u, 7u, 8u, 96u, 257u, 600u}) {
-    const WeightDescriptor d = parse_weight_format("int4_asym_sf32")->descriptor();
+// One group of integers under a range.
+std::vector<float> rounded(const WeightDescriptor& d, const std::vector<float>& w, float lo,
+                           float hi) {
+  const AffineParams p = affine_params(d, lo, hi);
+  std::vector<float> q;
+  for (const float v : w) {
+    q.push_back(p.scale * static_cast<float>(affine_code(d, p, v) - p.zero));
+  }
+  return q;
+}
+
+std::vector<float> decoded(const QuantTensor& tensor) {
+  std::vector<float> values(static_cast<std::size_t>(tensor.rows * tensor.cols));
+  decode_all(tensor, values.data());
+  return values;
+}
+
+std::vector<float> clipped(const FormatPtr& format, const std::vector<float>& w, std::int64_t rows,
+                           const ErrorMeasure& measure, const ClipGrid& grid) {
+  const auto cols = static_cast<std::int64_t>(w.size()) / rows;
+  return decoded(clipped_grids(format, w.data(), rows, cols, measure, grid).encode(w.data()));
+}
+
+TEST(GroupError, AgreesWithTheDefinition) {
+  for (const std::size_t count : {1u, 7u, 8u, 96u, 257u}) {
     const std::vector<float> w = random_values(count, 3);
+    const std::vector<float> q = random_values(count, 5);
     std::vector<float> weight = random_values(count, 4);
     for (float& v : weight) v *= v;
-    const AffineParams p = affine_params(d, -1.0f, 1.5f);
     for (const auto& used : {weight, std::vector<float>{}}) {
-      const double expected = brute_force_error(d, p, w, used);
-      EXPECT_NEAR(weighted_error(d, p, w.data(), static_cast<std::int64_t>(count), used), expected,
-                  expected * 1e-5);
+      const double expected = brute_force_error(w, q, used);
+      EXPECT_NEAR(
+          group_error({used, nullptr}, 0, w.data(), q.data(), static_cast<std::int64_t>(count)),
+          expected, expected * 1e-5);
     }
   }
 }
 
-TEST(SearchClip, FindsTheBestRangeOfItsGrid) {
+TEST(ClippedGrids, FindTheBestRangeOfTheGrid) {
   for (const char* name : {"int4_g16_asym", "int3_g16_sym", "int2_g16_asym_sbf16"}) {
-    const WeightDescriptor d = parse_weight_format(name)->descriptor();
+    const FormatPtr format = parse_weight_format(name);
+    const WeightDescriptor& d = format->descriptor();
     for (unsigned seed = 0; seed < 50; ++seed) {
       const std::vector<float> w = random_values(16, seed);
       std::vector<float> weight = random_values(16, seed + 1000);
       for (float& v : weight) v *= v;
       const auto [lo, hi] = std::ranges::minmax(w);
-      double best = brute_force_error(d, affine_params(d, lo, hi), w, weight);
+      double best = brute_force_error(w, rounded(d, w, lo, hi), weight);
       for (int k = 1; k <= 10; ++k) {
         const float f = static_cast<float>(1 - 0.5 * k / 10);
         best = std::min(
-            best,
-            brute_force_error(d, affine_params(d, std::min(lo, 0.0f) * f, std::max(hi, 0.0f) * f),
-                              w, weight));
+            best, brute_force_error(
+                      w, rounded(d, w, std::min(lo, 0.0f) * f, std::max(hi, 0.0f) * f), weight));
       }
-      const AffineParams found = search_clip(d, w.data(), 16, weight, {10, 0.5, false});
-      EXPECT_LE(brute_force_error(d, found, w, weight), best * (1 + 1e-5)) << name;
-      const AffineParams finer = search_clip(d, w.data(), 16, weight, {10, 0.5, true});
-      EXPECT_LE(brute_force_error(d, finer, w, weight),
-                brute_force_error(d, found, w, weight) * (1 + 1e-5));
+      const auto found = clipped(format, w, 1, {weight, nullptr}, {10, 0.5, false});
+      EXPECT_LE(brute_force_error(w, found, weight), best * (1 + 1e-5)) << name;
+      const auto finer = clipped(format, w, 1, {weight, nullptr}, {10, 0.5, true});
+      EXPECT_LE(brute_force_error(w, finer, weight),
+                brute_force_error(w, found, weight) * (1 + 1e-5));
     }
   }
 }
 
-TEST(SearchClip, ClipsAnOutlierThatDoesNotMatter) {
-  const WeightDescriptor d = parse_weight_format("int4_g64_asym_sf32")->descriptor();
+// Tables have no ranges of their own to search; the weights themselves are clipped.
+TEST(ClippedGrids, AreNeverWorseThanTheFullRangeInAnyFormat) {
+  for (const char* name : {"nf4", "nf4_dq", "mxfp4", "nvfp4", "fp8", "fp8_e5m2_tensor", "w4a16_g64",
+                           "int3_tensor_asym"}) {
+    SCOPED_TRACE(name);
+    const FormatPtr format = parse_model_format(std::string(name)).weights;
+    const std::vector<float> w = random_values(8 * 256, 11);
+    std::vector<float> weight = random_values(256, 12);
+    for (float& v : weight) v *= v;
+    std::vector<float> all;
+    for (int row = 0; row < 8; ++row) all.insert(all.end(), weight.begin(), weight.end());
+    const double full = brute_force_error(w, decoded(format->encode(w.data(), 8, 256)), all);
+    const auto found = clipped(format, w, 8, {weight, nullptr}, {10, 0.5, false});
+    EXPECT_LE(brute_force_error(w, found, all), full * (1 + 1e-5));
+  }
+}
+
+TEST(ClippedGrids, ClipAnOutlierThatDoesNotMatter) {
+  const FormatPtr format = parse_weight_format("int4_g64_asym_sf32");
   std::vector<float> w = random_values(64, 9, 0.01f);
   w[5] = 1;
   std::vector<float> weight(64, 1.0f);
   weight[5] = 0;
-  const AffineParams full = affine_params(d, -0.05f, 1);
-  EXPECT_LT(search_clip(d, w.data(), 64, weight, {20, 0.9, false}).scale, full.scale / 2);
+  EXPECT_LT(clipped(format, w, 1, {weight, nullptr}, {20, 0.9, false})[5], 0.5f);
   weight[5] = 1e6f;
-  EXPECT_GT(search_clip(d, w.data(), 64, weight, {20, 0.9, false}).scale, full.scale * 0.9f);
+  EXPECT_GT(clipped(format, w, 1, {weight, nullptr}, {20, 0.9, false})[5], 0.9f);
 }
 
-TEST(SearchClip, ZerosAreLeftAlone) {
-  const WeightDescriptor d = parse_weight_format("int4_g16_asym")->descriptor();
+TEST(ClippedGrids, LeaveZerosAlone) {
   const std::vector<float> w(16, 0.0f);
-  EXPECT_EQ(search_clip(d, w.data(), 16, {}, {}).scale, 1.0f);
+  EXPECT_EQ(clipped(parse_weight_format("int4_g16_asym"), w, 1, {}, {}), w);
 }
 
 TEST(ChannelStatistics, GathersOverCallsAndChannelRanges) {

@@ -117,11 +117,13 @@ TEST_F(QuantizeTest, SearchesJudgeTablesByWhatIsStored) {
   EXPECT_EQ(quantize(o, *backend_).format, "fp4_e2m1_g16_se4m3_4over6");
 }
 
-TEST_F(QuantizeTest, SolversOfIntegersRefuseTables) {
-  QuantizeOptions o = options("out", "clip");
-  o.format = parse_model_format("nf4");
-  EXPECT_ERROR(quantize(o, *backend_), ErrorKind::kUnsupported, "'clip_search' chooses ranges");
-  EXPECT_FALSE(std::filesystem::exists(dir_ / "out.partial"));
+TEST_F(QuantizeTest, EverySolverStoresTables) {
+  for (const std::string recipe : {"clip", "gptq", "gptq_actorder"}) {
+    QuantizeOptions o = options(recipe, recipe);
+    o.format = parse_model_format("nf4");
+    EXPECT_EQ(quantize(o, *backend_).convention, "nibble");
+    EXPECT_EQ(format_of(recipe, "model.layers.1.mlp.up_proj"), o.format.weights->name());
+  }
 }
 
 TEST_F(QuantizeTest, OverridesCountFromTheFirst) {

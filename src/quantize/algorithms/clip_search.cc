@@ -1,20 +1,29 @@
-// Clip search: for each group the range with the least sum_j E[x_j^2] (w_j - w'_j)^2.
+// Clip search: for each group the range with the least error of the layer's output.
 #include "quantize/algorithm.h"
-#include "quantize/groups.h"
 #include "quantize/math/clip.h"
+#include "quantize/math/row_chunks.h"
 
 namespace nibble {
 namespace {
 
-void solve(const SolverProblem& problem, const Parameters& parameters,
-           std::span<AffineParams> params) {
+Needs needs_of(const Parameters& parameters) {
+  const bool by_output = text(parameters, "error") == "output";
+  return {by_output ? CalibrationNeed::kHessian : CalibrationNeed::kStatistics, Scope::kLinear};
+}
+
+Solution solve(const SolverProblem& problem, const Parameters& parameters) {
   const ClipGrid grid{static_cast<int>(number(parameters, "steps")),
                       number(parameters, "max_shrink"), flag(parameters, "independent")};
-  for_each_group(problem, [&](std::int64_t index, const float* w, std::int64_t count,
-                              std::span<const float> second_moment) {
-    params[static_cast<std::size_t>(index)] =
-        search_clip(problem.descriptor, w, count, second_moment, grid);
-  });
+  const bool by_output = text(parameters, "error") == "output";
+  const ErrorMeasure measure{problem.second_moment, by_output ? problem.hessian : nullptr};
+  return {encode_by_rows(problem.format, problem.rows, problem.cols, problem.pool,
+                         [&](std::int64_t begin, std::int64_t end) {
+                           const float* w = problem.w + begin * problem.cols;
+                           return clipped_grids(problem.format, w, end - begin, problem.cols,
+                                                measure, grid)
+                               .encode(w);
+                         }),
+          {}};
 }
 
 }  // namespace
@@ -43,7 +52,12 @@ Algorithm make_clip_search() {
        .value = false,
        .help = "also narrow the two ends by different factors",
        .choices = {}},
+      {.name = "error",
+       .value = std::string("channels"),
+       .help = "of the output, as if channels were uncorrelated, or as the group alone causes it",
+       .choices = {"channels", "output"}},
   };
+  algorithm.needs_of = needs_of;
   algorithm.solve = solve;
   return algorithm;
 }

@@ -1,21 +1,17 @@
 // Round to nearest: the full range of every group.
-#include <algorithm>
-
 #include "quantize/algorithm.h"
-#include "quantize/groups.h"
+#include "quantize/math/row_chunks.h"
 
 namespace nibble {
 namespace {
 
-void solve(const SolverProblem& problem, const Parameters&, std::span<AffineParams> params) {
-  for_each_group(problem, [&](std::int64_t index, const float* w, std::int64_t count, auto) {
-    const auto [lo, hi] = std::minmax_element(w, w + count);
-    params[static_cast<std::size_t>(index)] = affine_params(problem.descriptor, *lo, *hi);
-  });
-}
-
-QuantTensor encode(const Format& format, const SolverProblem& problem, const Parameters&) {
-  return format.encode(problem.w, problem.rows, problem.cols);
+Solution solve(const SolverProblem& problem, const Parameters&) {
+  return {encode_by_rows(problem.format, problem.rows, problem.cols, problem.pool,
+                         [&](std::int64_t begin, std::int64_t end) {
+                           return problem.format->encode(problem.w + begin * problem.cols,
+                                                         end - begin, problem.cols);
+                         }),
+          {}};
 }
 
 }  // namespace
@@ -26,7 +22,6 @@ Algorithm make_rtn() {
   algorithm.summary = "round to nearest over the full range of each group";
   algorithm.kind = StepKind::kSolver;
   algorithm.solve = solve;
-  algorithm.encode = encode;
   return algorithm;
 }
 

@@ -5,7 +5,8 @@
 #include <cstdint>
 #include <span>
 
-#include "formats/affine.h"
+#include "quantize/math/grids.h"
+#include "quantize/math/hessian.h"
 
 namespace nibble {
 
@@ -17,14 +18,21 @@ struct ClipGrid {
   bool independent = false;
 };
 
-// sum_j weight_j * (w_j - w'_j)^2 over one group, w' = w after a round trip under params. An empty
-// `weight` means 1.
-double weighted_error(const WeightDescriptor& descriptor, const AffineParams& params,
-                      const float* w, std::int64_t count, std::span<const float> weight);
+// What an error d_j = w_j - w'_j within a group costs: sum_j weight_j d_j^2, an empty `weight`
+// meaning 1; or, with a Hessian, sum_ij d_i M_ij d_j over the columns of the group, which is what
+// the group alone does to the output.
+struct ErrorMeasure {
+  std::span<const float> weight;     // [cols] or empty
+  const Hessian* hessian = nullptr;  // of cols channels, or null
+};
 
-// The parameters of the tried range with the least weighted_error. The full range is tried first
-// and kept on a tie, so the error is never above that of affine_params(lo, hi).
-AffineParams search_clip(const WeightDescriptor& descriptor, const float* w, std::int64_t count,
-                         std::span<const float> weight, const ClipGrid& grid);
+// The cost of q instead of w for `count` weights from column `begin` on.
+double group_error(const ErrorMeasure& measure, std::int64_t begin, const float* w, const float* q,
+                   std::int64_t count);
+
+// The grids of the tried range with the least cost in every group of w [rows, cols]. The full range
+// is tried first and kept on a tie, so the cost is never above that of WeightGrids(format, w, ...).
+WeightGrids clipped_grids(const FormatPtr& format, const float* w, std::int64_t rows,
+                          std::int64_t cols, const ErrorMeasure& measure, const ClipGrid& grid);
 
 }  // namespace nibble

@@ -1,0 +1,149 @@
+// GPTQ (arXiv 2210.17323) for every format with scales, with its later refinements: an order of
+// columns by activation under grids that are settled before ("static groups"), clipped grids, and
+// asymmetric calibration (GPTAQ, arXiv 2504.02692).
+#include "quantize/math/gptq.h"
+
+#include "base/error.h"
+#include "quantize/algorithm.h"
+#include "quantize/math/clip.h"
+#include "quantize/math/row_chunks.h"
+
+namespace nibble {
+namespace {
+
+Needs needs_of(const Parameters& parameters) {
+  return {CalibrationNeed::kHessian, Scope::kLinear, flag(parameters, "true_sequential"),
+          number(parameters, "asymmetry") > 0};
+}
+
+ColumnOrder order_of(const Parameters& parameters) {
+  const std::string& name = text(parameters, "order");
+  if (name == "activation") return ColumnOrder::kActivation;
+  return name == "groups" ? ColumnOrder::kGroups : ColumnOrder::kStored;
+}
+
+// Grids of a matrix, or of the columns of one group in it.
+WeightGrids choose_grids(const SolverProblem& problem, const Parameters& parameters, const float* w,
+                         std::int64_t rows, std::int64_t begin, std::int64_t cols) {
+  const int steps = static_cast<int>(number(parameters, "clip_steps"));
+  if (steps == 0) return WeightGrids(problem.format, w, rows, cols);
+  ErrorMeasure measure;
+  if (!problem.second_moment.empty()) {
+    measure.weight = problem.second_moment.subspan(static_cast<std::size_t>(begin),
+                                                   static_cast<std::size_t>(cols));
+  }
+  return clipped_grids(problem.format, w, rows, cols, measure,
+                       {steps, number(parameters, "max_shrink"), false});
+}
+
+Solution round_to_nearest(const SolverProblem& problem, const Parameters& parameters,
+                          std::string note) {
+  return {encode_by_rows(
+              problem.format, problem.rows, problem.cols, problem.pool,
+              [&](std::int64_t begin, std::int64_t end) {
+                const float* w = problem.w + begin * problem.cols;
+                return choose_grids(problem, parameters, w, end - begin, 0, problem.cols).encode(w);
+              }),
+          std::move(note)};
+}
+
+Solution solve(const SolverProblem& problem, const Parameters& parameters) {
+  if (problem.hessian == nullptr) return round_to_nearest(problem, parameters, {});
+  const Hessian& hessian = *problem.hessian;
+  const Scheme& scheme = problem.format->descriptor().scheme;
+  const std::int64_t length = problem.cols / groups_per_row(scheme, problem.cols);
+  const std::vector<std::int64_t> order = column_order(order_of(parameters), hessian, length);
+  const auto factor = inverse_factor(hessian, order, number(parameters, "damping"), problem.pool);
+  if (!factor) {
+    return round_to_nearest(problem, parameters,
+                            "its Hessian is not positive definite under any damping; rounded to "
+                            "nearest");
+  }
+  std::vector<float> w(problem.w, problem.w + problem.rows * problem.cols);
+  const double asymmetry = number(parameters, "asymmetry");
+  if (asymmetry > 0 && !hessian.drift.empty()) {
+    follow_drift(hessian, *factor, order, asymmetry, problem.rows, problem.pool, w.data());
+  }
+  GptqSteps steps{*factor, order, static_cast<std::int64_t>(number(parameters, "block")), {}};
+  if (order_of(parameters) == ColumnOrder::kStored && !flag(parameters, "static_groups") &&
+      groups_are_independent(scheme)) {
+    steps.refit = [&](const float* group, std::int64_t rows, std::int64_t begin,
+                      std::int64_t cols) {
+      return choose_grids(problem, parameters, group, rows, begin, cols);
+    };
+  }
+  Solution solution;
+  solution.stored = encode_by_rows(problem.format, problem.rows, problem.cols, problem.pool,
+                                   [&](std::int64_t begin, std::int64_t end) {
+                                     float* part = w.data() + begin * problem.cols;
+                                     WeightGrids grids = choose_grids(problem, parameters, part,
+                                                                      end - begin, 0, problem.cols);
+                                     gptq_rows(steps, grids, part);
+                                     return grids.encode(part);
+                                   });
+  if (factor->damping > number(parameters, "damping")) {
+    solution.note = fmt::format("its Hessian needed a damping of {:.3g}", factor->damping);
+  }
+  return solution;
+}
+
+}  // namespace
+
+Algorithm make_gptq() {
+  Algorithm algorithm;
+  algorithm.name = "gptq";
+  algorithm.summary = "round column by column and let later columns make up for the error";
+  algorithm.kind = StepKind::kSolver;
+  algorithm.needs = {CalibrationNeed::kHessian, Scope::kLinear};
+  algorithm.parameters = {
+      {.name = "order",
+       .value = std::string("activation"),
+       .help = "of columns: as stored, by activation, or by activation within groups",
+       .choices = {"stored", "activation", "groups"}},
+      {.name = "static_groups",
+       .value = true,
+       .help = "choose all scales before the first column (always so unless the order is stored)",
+       .choices = {}},
+      {.name = "damping",
+       .value = 0.01,
+       .help = "added to the diagonal, as a share of its mean; raised tenfold while that fails",
+       .min = 0,
+       .max = 1,
+       .choices = {}},
+      {.name = "block",
+       .value = 128.0,
+       .help = "columns after which the rest of the matrix is updated",
+       .min = 1,
+       .max = 4096,
+       .integer = true,
+       .choices = {}},
+      {.name = "clip_steps",
+       .value = 0.0,
+       .help = "narrower ranges tried for each group, as clip_search does; 0: the full range",
+       .min = 0,
+       .max = 1000,
+       .integer = true,
+       .choices = {}},
+      {.name = "max_shrink",
+       .value = 0.3,
+       .help = "largest share of the range that is cut",
+       .min = 0.01,
+       .max = 0.99,
+       .choices = {}},
+      {.name = "true_sequential",
+       .value = false,
+       .help = "calibrate each site after those before it in the block were quantized",
+       .choices = {}},
+      {.name = "asymmetry",
+       .value = 0.0,
+       .help = "share of the drift of the inputs that is made up for (GPTAQ)",
+       .min = 0,
+       .max = 1,
+       .choices = {}},
+  };
+  algorithm.needs_of = needs_of;
+  algorithm.solve = solve;
+  return algorithm;
+}
+
+}  // namespace nibble

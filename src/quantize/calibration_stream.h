@@ -1,0 +1,39 @@
+// The calibration text on its way through the model while its blocks are being quantized: the
+// inputs of a block come from the quantized blocks before it.
+#pragma once
+
+#include <cstdint>
+#include <set>
+#include <string>
+
+#include "quantize/block.h"
+#include "quantize/passes.h"
+
+namespace nibble {
+
+// In memory are the hidden states of the text, once, or twice with the unquantized model's; in a
+// pass, the inputs of one chunk and the Hessians asked for.
+class CalibrationStream {
+ public:
+  // Takes up at `layer`, from what was saved before it.
+  CalibrationStream(const Job& job, std::int64_t layer, bool with_full);
+
+  // Hessians of the inputs of some sites of the present layer. `full`: the layer before anything
+  // in it was rounded; null for no drift.
+  LayerHessians observe(std::int64_t layer, const LayerWeights& weights, const LayerWeights* full,
+                        const std::set<std::string>& sites);
+  // Runs the text through the layer as it will be stored, and saves where it is then. The states
+  // before it are kept until discard().
+  void advance(std::int64_t layer, const LayerWeights& weights, const LayerWeights* full);
+  // What was saved before this layer is no longer needed.
+  void discard(std::int64_t layer);
+
+ private:
+  std::span<float> values(Tensor& hidden) const;
+
+  const Job& job_;
+  Tensor hidden_;  // [tokens, hidden]
+  Tensor full_;    // the same in the unquantized model, or empty
+};
+
+}  // namespace nibble

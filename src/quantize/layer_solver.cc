@@ -1,0 +1,165 @@
+#include "quantize/layer_solver.h"
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+
+#include "base/error.h"
+
+namespace nibble {
+namespace {
+
+// Rows for each channel below which correlations say more of the few tokens than of the text.
+constexpr double kLeastRowsPerChannel = 0.25;
+
+// The two relative errors of a stored weight against the one that was quantized.
+ModuleReport measure(const PlannedModule& module, const float* w, const QuantTensor& stored,
+                     std::span<const float> second_moment) {
+  ModuleReport report{module.module, module.format->name(), module.rows, module.cols, 0, {}};
+  std::vector<float> decoded(static_cast<std::size_t>(module.cols));
+  double error = 0, norm = 0, output_error = 0, output_norm = 0;
+  for (std::int64_t row = 0; row < module.rows; ++row) {
+    stored.format->decode(stored, row, 0, module.cols, decoded.data());
+    for (std::int64_t j = 0; j < module.cols; ++j) {
+      const double value = static_cast<double>(w[row * module.cols + j]);
+      const double d = value - static_cast<double>(decoded[static_cast<std::size_t>(j)]);
+      error += d * d;
+      norm += value * value;
+      if (second_moment.empty()) continue;
+      const double e = static_cast<double>(second_moment[static_cast<std::size_t>(j)]);
+      output_error += e * d * d;
+      output_norm += e * value * value;
+    }
+  }
+  report.weight_error = norm > 0 ? std::sqrt(error / norm) : 0;
+  if (!second_moment.empty()) {
+    report.output_error = output_norm > 0 ? std::sqrt(output_error / output_norm) : 0;
+  }
+  return report;
+}
+
+const Hessian* find_hessian(const LayerHessians& hessians, const std::string& site) {
+  const auto found = hessians.find(site);
+  return found == hessians.end() ? nullptr : &found->second;
+}
+
+bool transforms_need_hessians(const Recipe& recipe) {
+  return std::ranges::any_of(recipe.steps, [](const RecipeStep& step) {
+    return step.algorithm->transform != nullptr &&
+           step.needs().calibration == CalibrationNeed::kHessian;
+  });
+}
+
+std::set<std::string> site_names(const std::map<const Linear*, std::string>& names,
+                                 const std::vector<Linear*>& linears) {
+  std::set<std::string> result;
+  for (const Linear* linear : linears) result.insert(names.at(linear));
+  return result;
+}
+
+}  // namespace
+
+LayerSolver::LayerSolver(const Job& job, std::int64_t layer)
+    : job_(job), needs_(job.options.recipe.solver().needs()) {
+  if (job.options.recipe.needs_hessians() && layer < job.spec.layers) {
+    stream_ = std::make_unique<CalibrationStream>(job, layer, needs_.drift);
+  }
+}
+
+std::vector<LayerSolver::Stage> LayerSolver::stages(LayerWeights& weights) const {
+  if (!needs_.by_site) return {weights.linears()};
+  std::map<SiteKind, Stage> by_kind;  // in the order of the forward pass
+  for (const Site& site : sites(job_.spec, weights)) {
+    Stage& stage = by_kind[site.kind];
+    stage.insert(stage.end(), site.consumers.begin(), site.consumers.end());
+  }
+  std::vector<Stage> result;
+  for (auto& [kind, stage] : by_kind) result.push_back(std::move(stage));
+  return result;
+}
+
+void LayerSolver::transform(std::int64_t layer, const RecipePoint& point,
+                            LayerStatistics& statistics, LayerWeights& weights) {
+  LayerHessians hessians;
+  if (transforms_need_hessians(job_.options.recipe)) {
+    const auto names = statistics_names(weights, sites(job_.spec, weights));
+    hessians = stream_->observe(layer, weights, nullptr, site_names(names, weights.linears()));
+  }
+  transform_layer(job_.spec, job_.options.recipe, point, job_.norm_type(), hessians,
+                  job_.backend.pool(), weights, statistics);
+  prepare_layer(weights, job_.backend);
+}
+
+SolvedLinear LayerSolver::solve_one(std::int64_t layer, const Linear& linear,
+                                    std::span<const float> second_moment,
+                                    const Hessian* hessian) const {
+  const PlannedModule& module = job_.plan.find(linear.module);
+  const float* w = linear.weight.canonical.planes[0].data<float>();
+  SolvedLinear result{&linear, {}, {}};
+  if (module.format->is_float()) {
+    result.stored = module.format->encode(w, module.rows, module.cols);
+  } else {
+    Solution solution = solve_linear(job_.options.recipe, module.format, linear, second_moment,
+                                     hessian, job_.backend.pool());
+    if (!solution.note.empty()) {
+      job_.note(fmt::format("layer {}, {}: {}", layer, linear.module, solution.note));
+    }
+    result.stored = std::move(solution.stored);
+  }
+  result.report = measure(module, w, result.stored, second_moment);
+  return result;
+}
+
+std::vector<SolvedLinear> LayerSolver::solve(std::int64_t layer, const RecipePoint& point,
+                                             LayerStatistics& statistics, LayerWeights& weights) {
+  transform(layer, point, statistics, weights);
+  const auto names = statistics_names(weights, sites(job_.spec, weights));
+  const bool with_hessians = needs_.calibration == CalibrationNeed::kHessian;
+  std::optional<LayerWeights> full;
+  if (needs_.drift) {
+    full = clone_layer(weights);
+    prepare_layer(*full, job_.backend);
+  }
+  const LayerWeights* unquantized = full ? &*full : nullptr;
+  std::map<const Linear*, SolvedLinear> solved;
+  for (const Stage& stage : stages(weights)) {
+    LayerHessians hessians;
+    if (with_hessians) {
+      hessians = stream_->observe(layer, weights, unquantized, site_names(names, stage));
+    }
+    for (Linear* linear : stage) {
+      const Hessian* hessian = find_hessian(hessians, names.at(linear));
+      std::vector<float> moments;
+      if (hessian != nullptr) {
+        moments = hessian->second_moment();
+        if (static_cast<double>(hessian->rows) <
+            kLeastRowsPerChannel * static_cast<double>(hessian->channels)) {
+          job_.note(fmt::format(
+              "layer {}, {}: {} tokens came here, too few for {} channels; rounded without their "
+              "correlations",
+              layer, linear->module, hessian->rows, hessian->channels));
+          hessian = nullptr;
+        }
+      } else if (const ChannelStatistics* seen = find_statistics(statistics, names.at(linear))) {
+        moments = seen->second_moment();
+      }
+      solved[linear] = solve_one(layer, *linear, moments, hessian);
+    }
+    if (stream_ == nullptr) continue;
+    for (Linear* linear : stage) {
+      decode_all(solved.at(linear).stored,
+                 linear->weight.canonical.planes[0].mutable_data<float>());
+    }
+    prepare_layer(weights, job_.backend);
+  }
+  if (stream_ != nullptr) stream_->advance(layer, weights, unquantized);
+  std::vector<SolvedLinear> result;
+  for (const Linear* linear : weights.linears()) result.push_back(std::move(solved.at(linear)));
+  return result;
+}
+
+void LayerSolver::discard(std::int64_t layer) {
+  if (stream_ != nullptr) stream_->discard(layer);
+}
+
+}  // namespace nibble

@@ -1,0 +1,48 @@
+// From a layer as it is stored to the layer as it will be.
+#pragma once
+
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "quantize/calibration_stream.h"
+#include "quantize/passes.h"
+
+namespace nibble {
+
+struct SolvedLinear {
+  const Linear* linear = nullptr;
+  QuantTensor stored;  // in a plain float format: the linear's weight, rounded to it
+  ModuleReport report;
+};
+
+// Solves layers one after the other.
+class LayerSolver {
+ public:
+  // Takes up at `layer`.
+  LayerSolver(const Job& job, std::int64_t layer);
+
+  // Transforms and solves a layer, in the order of weights.linears(). Where the recipe needs
+  // Hessians, the weights afterwards are those that are stored, and the calibration text has gone
+  // through them.
+  std::vector<SolvedLinear> solve(std::int64_t layer, const RecipePoint& point,
+                                  LayerStatistics& statistics, LayerWeights& weights);
+  // Call when a layer is safe on disk.
+  void discard(std::int64_t layer);
+
+ private:
+  // Linears whose inputs are gathered in one pass over the text, before any of them is rounded.
+  using Stage = std::vector<Linear*>;
+  std::vector<Stage> stages(LayerWeights& weights) const;
+  void transform(std::int64_t layer, const RecipePoint& point, LayerStatistics& statistics,
+                 LayerWeights& weights);
+  SolvedLinear solve_one(std::int64_t layer, const Linear& linear,
+                         std::span<const float> second_moment, const Hessian* hessian) const;
+
+  const Job& job_;
+  Needs needs_;  // of the solver
+  std::unique_ptr<CalibrationStream> stream_;
+};
+
+}  // namespace nibble

@@ -1,0 +1,64 @@
+// GPTQ (arXiv 2210.17323): columns are rounded one after the other, and the error of each is made
+// up for by the columns that are still to come, as far as the inputs are correlated.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "base/thread_pool.h"
+#include "quantize/math/grids.h"
+#include "quantize/math/hessian.h"
+
+namespace nibble {
+
+enum class ColumnOrder {
+  kStored,      // as they stand
+  kActivation,  // by falling E[x_j^2]: what matters most is rounded while all others can make up
+  kGroups,      // groups by their largest E[x_j^2], and within each group by E[x_j^2]
+};
+
+// The columns in the order in which they are rounded.
+std::vector<std::int64_t> column_order(ColumnOrder order, const Hessian& hessian,
+                                       std::int64_t group_length);
+
+// The upper triangle U with U^T U = (M + damping I)^-1, M the moments in a given order of columns.
+struct InverseFactor {
+  std::vector<float> upper;  // [channels, channels], zeros below the diagonal
+  double damping = 0;        // as a share of the mean of the diagonal
+};
+
+// Begins with the damping given and multiplies it by ten until the matrix is positive definite;
+// nothing when even a damping of 1 is not enough. Channels that were never used count as
+// uncorrelated ones of the mean size.
+std::optional<InverseFactor> inverse_factor(const Hessian& hessian,
+                                            std::span<const std::int64_t> order, double damping,
+                                            ThreadPool& pool);
+
+// Chooses grids of one group, w [rows, length], that starts at column `begin` of the matrix.
+using GroupGrids = std::function<WeightGrids(const float* w, std::int64_t rows, std::int64_t begin,
+                                             std::int64_t length)>;
+
+struct GptqSteps {
+  const InverseFactor& factor;
+  std::span<const std::int64_t> order;
+  std::int64_t block = 128;  // columns after which the rest of the matrix is told of their errors
+  // Chooses the grids of a group when its first column comes up, from the weights as they stand
+  // then (ColumnOrder::kStored only). Empty: the grids given stay.
+  GroupGrids refit;
+};
+
+// Rounds all rows of w [grids.rows(), grids.cols()] in place. Rows do not depend on each other.
+void gptq_rows(const GptqSteps& steps, WeightGrids& grids, float* w);
+
+// The weights for which the quantized model's inputs x give what the source's inputs x' give to w,
+// as nearly as can be: w + strength * w D (M + damping I)^-1 with D the drift. This is the minimum
+// over all real weights of the objective of GPTAQ (arXiv 2504.02692); rounding then continues
+// from there. In place; order as `factor` has it.
+void follow_drift(const Hessian& hessian, const InverseFactor& factor,
+                  std::span<const std::int64_t> order, double strength, std::int64_t rows,
+                  ThreadPool& pool, float* w);
+
+}  // namespace nibble

@@ -1,0 +1,322 @@
+// Error feedback against its definition: after every rounding the columns to come take the values
+// that are best given what is fixed.
+#include "quantize/math/gptq.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <numeric>
+#include <random>
+
+#include "formats/registry.h"
+#include "quantize/hessian_observer.h"
+#include "quantize/math/cholesky.h"
+#include "support/exact_backend.h"
+#include "support/test_data.h"
+#include "support/tolerance.h"
+
+namespace nibble {
+namespace {
+
+using Matrix = std::vector<std::vector<double>>;
+
+std::vector<float> random_values(std::size_t count, unsigned seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(count);
+  for (float& v : values) v = normal(random);
+  return values;
+}
+
+// Rows of correlated activations [rows, n].
+std::vector<float> activations(std::int64_t rows, std::int64_t n, unsigned seed) {
+  std::vector<float> x = random_values(static_cast<std::size_t>(rows * n), seed);
+  for (std::int64_t i = 0; i < rows * n; ++i) {
+    if (i % n > 0) x[static_cast<std::size_t>(i)] += 0.7f * x[static_cast<std::size_t>(i - 1)];
+  }
+  return x;
+}
+
+Hessian hessian_of(const std::vector<float>& x, std::int64_t n, const float* full = nullptr) {
+  const auto backend = test::exact_backend(2);
+  Hessian hessian;
+  hessian.channels = n;
+  accumulate(hessian, x.data(), full, static_cast<std::int64_t>(x.size()) / n, *backend);
+  finish(hessian);
+  return hessian;
+}
+
+// x with a x = b for a symmetric positive definite matrix: Gaussian elimination.
+std::vector<double> solve(Matrix a, std::vector<double> b) {
+  const std::size_t n = b.size();
+  for (std::size_t k = 0; k < n; ++k) {
+    for (std::size_t i = k + 1; i < n; ++i) {
+      const double f = a[i][k] / a[k][k];
+      for (std::size_t j = k; j < n; ++j) a[i][j] -= f * a[k][j];
+      b[i] -= f * b[k];
+    }
+  }
+  for (std::size_t k = n; k-- > 0;) {
+    for (std::size_t j = k + 1; j < n; ++j) b[k] -= a[k][j] * b[j];
+    b[k] /= a[k][k];
+  }
+  return b;
+}
+
+TEST(Cholesky, GivesFactorsAndTheirInverses) {
+  ThreadPool pool(3);
+  for (const std::int64_t n : {1, 2, 63, 64, 65, 200, 600}) {
+    SCOPED_TRACE(n);
+    const Hessian h = hessian_of(activations(2 * n + 3, n, 1), n);
+    std::vector<double> l = h.moments;
+    ASSERT_TRUE(cholesky(l, n, pool));
+    std::vector<double> inverse(l.size());
+    invert_lower(l, n, inverse, pool);
+    double worst = 0, worst_inverse = 0;
+    for (std::int64_t i = 0; i < n; ++i) {
+      for (std::int64_t j = 0; j <= i; ++j) {
+        double sum = 0, identity = 0;
+        for (std::int64_t k = 0; k <= j; ++k) sum += l[i * n + k] * l[j * n + k];
+        for (std::int64_t k = j; k <= i; ++k) identity += l[i * n + k] * inverse[k * n + j];
+        worst = std::max(worst, std::abs(sum - h.moments[i * n + j]) / h.moments[j * n + j]);
+        worst_inverse = std::max(worst_inverse, std::abs(identity - (i == j ? 1 : 0)));
+      }
+    }
+    EXPECT_LT(worst, 1e-12);
+    EXPECT_LT(worst_inverse, 1e-9);
+  }
+}
+
+TEST(Cholesky, IsTheSameOnAnyNumberOfThreads) {
+  const Hessian h = hessian_of(activations(700, 300, 2), 300);
+  std::vector<double> a = h.moments, b = h.moments;
+  ThreadPool one(1), three(3);
+  ASSERT_TRUE(cholesky(a, 300, one) && cholesky(b, 300, three));
+  EXPECT_EQ(a, b);
+}
+
+TEST(Cholesky, RefusesWhatIsNotPositiveDefinite) {
+  ThreadPool pool(1);
+  for (const double bad : {-1.0, 0.0, double{NAN}, double{INFINITY}}) {
+    std::vector<double> a = {1, 0, 0, bad};
+    EXPECT_FALSE(cholesky(a, 2, pool));
+  }
+}
+
+TEST(Accumulate, AgreesWithTheDefinitionOfItsSums) {
+  constexpr std::int64_t kRows = 70, kCols = 300;
+  const std::vector<float> x = activations(kRows, kCols, 3);
+  const std::vector<float> full = activations(kRows, kCols, 4);
+  const Hessian h = hessian_of(x, kCols, full.data());
+  EXPECT_EQ(h.rows, kRows);
+  for (std::int64_t i = 0; i < kCols; i += 7) {
+    double magnitude = 0;
+    for (std::int64_t t = 0; t < kRows; ++t) magnitude += std::abs(double{x[t * kCols + i]});
+    EXPECT_NEAR(h.sum_abs[static_cast<std::size_t>(i)], magnitude, 1e-9 * magnitude);
+    for (std::int64_t j = 0; j < kCols; ++j) {
+      double moment = 0, drift = 0, size = 0;
+      for (std::int64_t t = 0; t < kRows; ++t) {
+        const double a = x[t * kCols + i], b = x[t * kCols + j], f = full[t * kCols + i];
+        moment += a * b;
+        drift += (f - a) * b;
+        size += (std::abs(a) + std::abs(f)) * std::abs(b);
+      }
+      const double bound = 2 * test::dot_error_bound(kRows, size);
+      EXPECT_NEAR(h.moments[static_cast<std::size_t>(i * kCols + j)], moment, bound);
+      EXPECT_NEAR(h.drift[static_cast<std::size_t>(i * kCols + j)], drift, bound);
+    }
+  }
+}
+
+TEST(InverseFactor, SquaresToTheInverse) {
+  constexpr std::int64_t kN = 40;
+  ThreadPool pool(2);
+  const Hessian h = hessian_of(activations(200, kN, 5), kN);
+  const auto order = column_order(ColumnOrder::kActivation, h, 8);
+  const auto factor = inverse_factor(h, order, 0.01, pool);
+  ASSERT_TRUE(factor.has_value());
+  EXPECT_EQ(factor->damping, 0.01);
+  double mean = 0;
+  for (std::int64_t j = 0; j < kN; ++j) mean += h.moments[j * kN + j] / kN;
+  // (U^T U) (M + damping I) = I, in the order.
+  for (std::int64_t i = 0; i < kN; ++i) {
+    for (std::int64_t j = 0; j < i; ++j) EXPECT_EQ(factor->upper[i * kN + j], 0);
+    std::vector<double> row(kN, 0.0);
+    for (std::int64_t k = 0; k <= i; ++k) {
+      for (std::int64_t j = k; j < kN; ++j) {
+        row[j] += double{factor->upper[k * kN + i]} * double{factor->upper[k * kN + j]};
+      }
+    }
+    for (std::int64_t j = 0; j < kN; ++j) {
+      double sum = 0.01 * mean * row[j];
+      for (std::int64_t k = 0; k < kN; ++k) sum += row[k] * h.moments[order[k] * kN + order[j]];
+      EXPECT_NEAR(sum, i == j ? 1 : 0, 1e-4);
+    }
+  }
+}
+
+TEST(InverseFactor, RaisesTheDampingUntilItHolds) {
+  ThreadPool pool(1);
+  Hessian h = hessian_of(activations(3, 16, 6), 16);  // of rank 3
+  const auto order = column_order(ColumnOrder::kStored, h, 16);
+  const auto found = inverse_factor(h, order, 0, pool);
+  ASSERT_TRUE(found.has_value());
+  EXPECT_GT(found->damping, 0);
+  h.moments[5 * 16 + 5] = -1e6;
+  EXPECT_FALSE(inverse_factor(h, order, 0.01, pool).has_value());
+  h.moments[5 * 16 + 5] = NAN;
+  EXPECT_FALSE(inverse_factor(h, order, 0.01, pool).has_value());
+}
+
+TEST(InverseFactor, TakesDeadChannelsAsUncorrelated) {
+  ThreadPool pool(1);
+  std::vector<float> x = activations(50, 8, 7);
+  for (std::size_t i = 3; i < x.size(); i += 8) x[i] = 0;
+  const Hessian h = hessian_of(x, 8);
+  const auto factor = inverse_factor(h, column_order(ColumnOrder::kStored, h, 8), 0, pool);
+  ASSERT_TRUE(factor.has_value());
+  EXPECT_EQ(factor->damping, 0);
+  for (std::int64_t j = 4; j < 8; ++j) EXPECT_EQ(factor->upper[3 * 8 + j], 0);
+}
+
+TEST(ColumnOrder, SortsColumnsAndKeepsGroupsWhereAsked) {
+  Hessian h;
+  h.channels = 6;
+  h.moments.assign(36, 0.0);
+  const std::vector<double> diagonal = {1, 5, 2, 9, 5, 3};
+  for (std::size_t j = 0; j < 6; ++j) h.moments[j * 7] = diagonal[j];
+  EXPECT_THAT(column_order(ColumnOrder::kStored, h, 2), testing::ElementsAre(0, 1, 2, 3, 4, 5));
+  EXPECT_THAT(column_order(ColumnOrder::kActivation, h, 2), testing::ElementsAre(3, 1, 4, 5, 2, 0));
+  EXPECT_THAT(column_order(ColumnOrder::kGroups, h, 2), testing::ElementsAre(3, 2, 1, 0, 4, 5));
+}
+
+// Rounds by the definition: each column to its grid, then the rest to what is best given all that
+// is fixed, from the original weights.
+std::vector<float> round_by_definition(const Hessian& h, double damping,
+                                       const std::vector<std::int64_t>& order,
+                                       const WeightGrids& grids, const std::vector<float>& w) {
+  const auto n = static_cast<std::size_t>(h.channels);
+  double mean = 0;
+  for (std::size_t j = 0; j < n; ++j) mean += h.moments[j * n + j] / static_cast<double>(n);
+  const auto moment = [&](std::size_t i, std::size_t j) {
+    return h.moments[i * n + j] + (i == j ? damping * mean : 0);
+  };
+  std::vector<float> result = w;
+  for (std::int64_t row = 0; row < grids.rows(); ++row) {
+    const float* original = w.data() + row * h.channels;
+    float* out = result.data() + row * h.channels;
+    for (std::size_t fixed = 0; fixed < n; ++fixed) {
+      double value = original[order[fixed]];
+      if (fixed > 0) {
+        // Of the rest R given the fixed F: w_R + M_RR^-1 M_RF (w_F - q_F); its first value.
+        Matrix rest(n - fixed, std::vector<double>(n - fixed));
+        std::vector<double> pull(n - fixed, 0.0);
+        for (std::size_t i = fixed; i < n; ++i) {
+          for (std::size_t j = fixed; j < n; ++j) {
+            rest[i - fixed][j - fixed] = moment(order[i], order[j]);
+          }
+          for (std::size_t f = 0; f < fixed; ++f) {
+            pull[i - fixed] +=
+                moment(order[i], order[f]) * (double{original[order[f]]} - double{out[order[f]]});
+          }
+        }
+        value += solve(rest, pull)[0];
+      }
+      out[order[fixed]] = grids.round(row, order[fixed], static_cast<float>(value));
+    }
+  }
+  return result;
+}
+
+TEST(GptqRows, FollowTheDefinition) {
+  constexpr std::int64_t kN = 24, kRows = 12;
+  ThreadPool pool(1);
+  const Hessian h = hessian_of(activations(100, kN, 8), kN);
+  const std::vector<float> w = random_values(kN * kRows, 9);
+  for (const char* name : {"int3_g8_asym_sf32", "int4_channel_sym_sf32", "nf4_g8", "nf2_tensor"}) {
+    for (const ColumnOrder kind :
+         {ColumnOrder::kStored, ColumnOrder::kActivation, ColumnOrder::kGroups}) {
+      SCOPED_TRACE(name);
+      const FormatPtr format = parse_weight_format(name);
+      WeightGrids grids(format, w.data(), kRows, kN);
+      const auto order = column_order(kind, h, grids.group_length());
+      const auto factor = inverse_factor(h, order, 0.01, pool);
+      const auto expected = round_by_definition(h, 0.01, order, grids, w);
+      for (const std::int64_t block : {1, 5, 8, 128}) {
+        std::vector<float> found = w;
+        gptq_rows({*factor, order, block, {}}, grids, found.data());
+        // The two may fall on different sides of a tie; then the rest of that row differs too.
+        int rows_apart = 0;
+        for (std::int64_t row = 0; row < kRows; ++row) {
+          rows_apart += std::equal(found.begin() + row * kN, found.begin() + (row + 1) * kN,
+                                   expected.begin() + row * kN)
+                            ? 0
+                            : 1;
+        }
+        EXPECT_LE(rows_apart, 1) << block;
+        EXPECT_NE(found, w);
+      }
+    }
+  }
+}
+
+TEST(GptqRows, RefitsGroupsToTheWeightsAsTheyStand) {
+  constexpr std::int64_t kN = 32, kRows = 4;
+  ThreadPool pool(1);
+  const Hessian h = hessian_of(activations(100, kN, 10), kN);
+  const std::vector<float> w = random_values(kN * kRows, 11);
+  const auto order = column_order(ColumnOrder::kStored, h, 8);
+  const auto factor = inverse_factor(h, order, 0.01, pool);
+  for (const char* name : {"int4_g8_asym", "fp4_e2m1_g8_se8m0"}) {
+    const FormatPtr format = parse_weight_format(name);
+    std::vector<std::int64_t> begins;
+    GptqSteps steps{*factor, order, 20, {}};
+    steps.refit = [&](const float* group, std::int64_t rows, std::int64_t begin,
+                      std::int64_t cols) {
+      begins.push_back(begin);
+      return WeightGrids(format, group, rows, cols);
+    };
+    WeightGrids grids(format, w.data(), kRows, kN);
+    std::vector<float> found = w;
+    gptq_rows(steps, grids, found.data());
+    EXPECT_THAT(begins, testing::ElementsAre(0, 8, 16, 24));
+    // What was rounded lies on the grids that were taken.
+    std::vector<float> stored(found.size());
+    decode_all(grids.encode(found.data()), stored.data());
+    EXPECT_EQ(stored, found);
+  }
+}
+
+TEST(FollowDrift, GivesTheLeastSquaresWeights) {
+  constexpr std::int64_t kN = 12, kTokens = 60, kRows = 3;
+  ThreadPool pool(2);
+  const std::vector<float> x = activations(kTokens, kN, 12);
+  std::vector<float> full = activations(kTokens, kN, 13);
+  for (std::size_t i = 0; i < full.size(); ++i) full[i] = x[i] + 0.2f * full[i];
+  const Hessian h = hessian_of(x, kN, full.data());
+  const auto order = column_order(ColumnOrder::kActivation, h, kN);
+  const auto factor = inverse_factor(h, order, 0, pool);
+  const std::vector<float> w = random_values(kN * kRows, 14);
+  std::vector<float> moved = w;
+  follow_drift(h, *factor, order, 1, kRows, pool, moved.data());
+  Matrix gram(kN, std::vector<double>(kN, 0.0));
+  for (std::int64_t t = 0; t < kTokens; ++t) {
+    for (std::int64_t i = 0; i < kN; ++i) {
+      for (std::int64_t j = 0; j < kN; ++j) gram[i][j] += double{x[t * kN + i]} * x[t * kN + j];
+    }
+  }
+  for (std::int64_t row = 0; row < kRows; ++row) {
+    std::vector<double> target(kN, 0.0);
+    for (std::int64_t t = 0; t < kTokens; ++t) {
+      double output = 0;
+      for (std::int64_t j = 0; j < kN; ++j) output += double{w[row * kN + j]} * full[t * kN + j];
+      for (std::int64_t j = 0; j < kN; ++j) target[j] += output * x[t * kN + j];
+    }
+    const std::vector<double> expected = solve(gram, target);
+    for (std::int64_t j = 0; j < kN; ++j) EXPECT_NEAR(moved[row * kN + j], expected[j], 1e-4);
+  }
+}
+
+}  // namespace
+}  // namespace nibble
