@@ -57,6 +57,7 @@ struct EngineUpdate {
   std::vector<EngineToken> tokens;  // of this update; a token may be here before its text is
   std::vector<EngineToken> prompt_tokens;  // once, with the first update; the first has logprob 0
   std::int64_t cached_prompt_tokens = 0;   // of the prompt that the prefix cache had
+  double queue_seconds = 0;  // with the first update: from submit() to the request's first step
   // Set in the last update of a request; no other follows.
   std::optional<FinishReason> finish;
   std::optional<Error> error;  // of the request alone; then `finish` is kCancelled

@@ -38,6 +38,10 @@ double exp_sum(std::span<const float> logits, float top) {
   return sum;
 }
 
+bool counts_tokens(const SamplingOptions& options) {
+  return options.frequency_penalty != 0 || options.presence_penalty != 0;
+}
+
 float largest(std::span<const float> logits) {
   return *std::max_element(logits.begin(), logits.end());
 }
@@ -52,6 +56,14 @@ void validate(const SamplingOptions& options) {
   require(options.min_p >= 0 && options.min_p <= 1, "min-p", options.min_p, "in [0, 1]");
   require(std::isfinite(options.repetition_penalty) && options.repetition_penalty > 0,
           "repetition penalty", options.repetition_penalty, "above 0");
+  require(std::abs(options.frequency_penalty) <= 2, "frequency penalty", options.frequency_penalty,
+          "in [-2, 2]");
+  require(std::abs(options.presence_penalty) <= 2, "presence penalty", options.presence_penalty,
+          "in [-2, 2]");
+  for (const auto& [id, bias] : options.logit_bias) {
+    require(id >= 0, "a token of the logit bias", id, "0 or more");
+    require(std::abs(bias) <= 100, "logit bias", bias, "in [-100, 100]");
+  }
 }
 
 void apply_repetition_penalty(std::span<float> logits, std::span<const std::int32_t> context,
@@ -62,6 +74,18 @@ void apply_repetition_penalty(std::span<float> logits, std::span<const std::int3
     float& v = logits[static_cast<std::size_t>(id)];
     v = v < 0 ? v * penalty : v / penalty;
   }
+}
+
+void apply_count_penalties(std::span<float> logits, const TokenCounts& generated, float frequency,
+                           float presence) {
+  for (const auto& [id, count] : generated) {
+    logits[static_cast<std::size_t>(id)] -= static_cast<float>(count) * frequency + presence;
+  }
+}
+
+void apply_logit_bias(std::span<float> logits,
+                      std::span<const std::pair<std::int32_t, float>> bias) {
+  for (const auto& [id, value] : bias) logits[static_cast<std::size_t>(id)] += value;
 }
 
 void apply_temperature(std::span<float> logits, float temperature) {
@@ -116,9 +140,13 @@ void keep_min_p(std::span<float> logits, float p) {
 }
 
 void apply_filters(const SamplingOptions& options, std::span<const std::int32_t> context,
-                   std::span<float> logits) {
+                   std::span<float> logits, const TokenCounts& generated) {
+  apply_logit_bias(logits, options.logit_bias);
   if (options.repetition_penalty != 1) {
     apply_repetition_penalty(logits, context, options.repetition_penalty);
+  }
+  if (counts_tokens(options)) {
+    apply_count_penalties(logits, generated, options.frequency_penalty, options.presence_penalty);
   }
   if (options.temperature == 0) return;
   if (options.temperature != 1) apply_temperature(logits, options.temperature);
@@ -151,10 +179,19 @@ Sampler::Sampler(const SamplingOptions& options) : options_(options), random_(op
 
 std::int32_t Sampler::sample(std::span<const float> logits, std::span<const std::int32_t> context) {
   require_sane(logits);
+  for (const auto& [id, bias] : options_.logit_bias) {
+    if (static_cast<std::size_t>(id) >= logits.size()) {
+      fail(ErrorKind::kUsage, "sampling: the logit bias names token {}, the vocabulary has {}", id,
+           logits.size());
+    }
+  }
   row_.assign(logits.begin(), logits.end());
-  apply_filters(options_, context, row_);
-  if (options_.temperature == 0) return argmax(row_);
-  return draw(row_, static_cast<double>(random_() >> 11) * 0x1p-53);
+  apply_filters(options_, context, row_, generated_);
+  const std::int32_t id = options_.temperature == 0
+                              ? argmax(row_)
+                              : draw(row_, static_cast<double>(random_() >> 11) * 0x1p-53);
+  if (counts_tokens(options_)) ++generated_[id];
+  return id;
 }
 
 }  // namespace nibble

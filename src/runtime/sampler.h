@@ -3,22 +3,30 @@
 //
 // The filters are pure functions on one row of logits; a removed token gets -infinity. They follow
 // transformers' LogitsProcessors (generation/logits_process.py, 5.17) applied as `generate` applies
-// them: repetition penalty, temperature, top-k, top-p, min-p.
+// them: bias, repetition penalty, temperature, top-k, top-p, min-p. The frequency and presence
+// penalties, which it lacks, are those of OpenAI's API and stand where vLLM has them: after the
+// repetition penalty.
 #pragma once
 
 #include <cstdint>
 #include <random>
 #include <span>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
 namespace nibble {
 
 struct SamplingOptions {
-  float temperature = 0;         // 0 = greedy: the other filters but the penalty are not applied
+  float temperature = 0;         // 0 = greedy: of the rest only bias and penalties are applied
   std::int64_t top_k = 0;        // 0 = off
   float top_p = 1;               // (0, 1]; 1 = off
   float min_p = 0;               // [0, 1]; 0 = off
   float repetition_penalty = 1;  // > 0; 1 = off
+  float frequency_penalty = 0;   // [-2, 2]; 0 = off
+  float presence_penalty = 0;    // [-2, 2]; 0 = off
+  // Added to the logits of these tokens, each given once; [-100, 100].
+  std::vector<std::pair<std::int32_t, float>> logit_bias;
   std::uint64_t seed = 0;
 };
 
@@ -29,6 +37,14 @@ void validate(const SamplingOptions& options);
 // the penalty when positive, multiplied by it when negative. Ids must lie inside the row.
 void apply_repetition_penalty(std::span<float> logits, std::span<const std::int32_t> context,
                               float penalty);
+// How often a token was generated (the prompt does not count).
+using TokenCounts = std::unordered_map<std::int32_t, std::int64_t>;
+// logit -= count * frequency + (count > 0) * presence, from OpenAI's API reference.
+void apply_count_penalties(std::span<float> logits, const TokenCounts& generated, float frequency,
+                           float presence);
+// Ids must lie inside the row.
+void apply_logit_bias(std::span<float> logits,
+                      std::span<const std::pair<std::int32_t, float>> bias);
 void apply_temperature(std::span<float> logits, float temperature);
 // Removes tokens below the k-th largest logit (ties with it stay).
 void keep_top_k(std::span<float> logits, std::int64_t k);
@@ -38,9 +54,10 @@ void keep_top_p(std::span<float> logits, float p);
 // Removes tokens whose probability is below p times that of the most probable one.
 void keep_min_p(std::span<float> logits, float p);
 
-// All of the above that the options switch on, in that order; with temperature 0 the penalty alone.
+// All of the above that the options switch on: bias, penalties and, unless the temperature is 0,
+// the rest in that order.
 void apply_filters(const SamplingOptions& options, std::span<const std::int32_t> context,
-                   std::span<float> logits);
+                   std::span<float> logits, const TokenCounts& generated = {});
 
 // The largest logit, the lowest id among equals.
 std::int32_t argmax(std::span<const float> logits);
@@ -55,12 +72,13 @@ class Sampler {
 
   // The next token. `context` holds every id so far, the prompt included. kCorrupt when a logit is
   // NaN or +infinity, or when all are -infinity: the model's numbers are broken, and any choice
-  // would hide it.
+  // would hide it. kUsage when the bias names a token that the row does not have.
   std::int32_t sample(std::span<const float> logits, std::span<const std::int32_t> context);
 
  private:
   SamplingOptions options_;
   std::mt19937_64 random_;
+  TokenCounts generated_;  // filled only for penalties that count
   std::vector<float> row_;
 };
 

@@ -22,6 +22,9 @@ SamplingOptions options_of(const Json& json) {
   options.top_p = json.value("top_p", 1.0f);
   options.min_p = json.value("min_p", 0.0f);
   options.repetition_penalty = json.value("repetition_penalty", 1.0f);
+  for (const Json& bias : json.value("sequence_bias", Json::array())) {  // sequences of one token
+    options.logit_bias.emplace_back(bias[0][0].get<std::int32_t>(), bias[1].get<float>());
+  }
   return options;
 }
 
@@ -50,6 +53,40 @@ TEST(Sampler, PenaltyTouchesEachTokenOnce) {
   const std::vector<std::int32_t> context = {0, 1, 0, 0, 3};
   apply_repetition_penalty(logits, context, 2);
   EXPECT_EQ(logits, (Row{1, -4, 3, 0}));
+}
+
+TEST(Sampler, CountPenaltiesFollowTheirFormula) {
+  // mu[j] - c[j] * frequency - (c[j] > 0) * presence, worked by hand.
+  Row logits = {2, -2, 3, 0};
+  apply_count_penalties(logits, {{0, 3}, {1, 1}}, 0.5f, 0.25f);
+  EXPECT_EQ(logits, (Row{0.25f, -2.75f, 3, 0}));
+}
+
+TEST(Sampler, CountPenaltiesSeeTheAnswerAndNotThePrompt) {
+  SamplingOptions options;
+  options.presence_penalty = 1;
+  options.frequency_penalty = 0.25f;
+  Sampler sampler(options);
+  const Row logits = {2, 1.5f, 0, 0};
+  const std::vector<std::int32_t> prompt = {0, 0, 0};
+  EXPECT_EQ(sampler.sample(logits, prompt), 0);  // 2 although the prompt is full of it
+  EXPECT_EQ(sampler.sample(logits, prompt), 1);  // 0.75 against 1.5
+  EXPECT_EQ(sampler.sample(logits, prompt), 0);  // 0.75 against 0.25
+  EXPECT_EQ(sampler.sample(logits, prompt), 0);  // 0.5 against 0.25
+  EXPECT_EQ(sampler.sample(logits, prompt), 0);  // 0.25 against 0.25: the lower id
+  EXPECT_EQ(sampler.sample(logits, prompt), 1);  // 0 against 0.25
+}
+
+TEST(Sampler, BiasMovesTheGreedyChoice) {
+  SamplingOptions options;
+  options.logit_bias = {{2, 100}, {0, -100}};
+  EXPECT_EQ(Sampler(options).sample(Row{5, 4, 3}, {}), 2);
+  options.logit_bias = {{3, 1}};
+  EXPECT_ERROR(Sampler(options).sample(Row{5, 4, 3}, {}), ErrorKind::kUsage, "token 3");
+  options.logit_bias = {{0, 101}};
+  EXPECT_ERROR(validate(options), ErrorKind::kUsage, "logit bias");
+  options.logit_bias = {{-1, 1}};
+  EXPECT_ERROR(validate(options), ErrorKind::kUsage, "logit bias");
 }
 
 TEST(Sampler, TopKKeepsTies) {

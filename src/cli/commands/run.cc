@@ -102,6 +102,10 @@ void add_sampling_options(CLI::App* command, SamplingOptions& sampling) {
   command->add_option("--min-p", sampling.min_p, "Drop what is below p times the likeliest");
   command->add_option("--repetition-penalty", sampling.repetition_penalty,
                       "Above 1 makes repeating less likely");
+  command->add_option("--frequency-penalty", sampling.frequency_penalty,
+                      "Taken from a token's logit for each time it was generated");
+  command->add_option("--presence-penalty", sampling.presence_penalty,
+                      "Taken once from the logit of what was generated");
   command->add_option("--seed", sampling.seed, "Seed of the draws")->capture_default_str();
 }
 

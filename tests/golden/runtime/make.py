@@ -30,6 +30,8 @@ CASES = [
     {"temperature": 0.6, "top_k": 20, "top_p": 0.8},
     {"temperature": 1.5, "top_p": 0.95, "min_p": 0.05, "repetition_penalty": 1.1},
     {"temperature": 2.0, "top_k": 30, "top_p": 0.7, "min_p": 0.2, "repetition_penalty": 1.5},
+    {"sequence_bias": [[[3], 2.5], [[17], -4.0], [[41], 100.0]]},
+    {"sequence_bias": [[[1], -3.0], [[5], 6.0]], "repetition_penalty": 1.4, "temperature": 0.8},
 ]
 
 
