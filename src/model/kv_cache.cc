@@ -1,6 +1,8 @@
 #include "model/kv_cache.h"
 
+#include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -21,6 +23,12 @@ bool has_infinity(const std::byte* row, std::int64_t count) {
   return false;
 }
 
+// Bytes of the rows of one head in a block.
+std::int64_t head_bytes(std::int64_t rows, std::int64_t row_bytes) {
+  const std::int64_t bytes = element_count({rows, row_bytes});  // checks the product
+  return bytes + (kAlign - bytes % kAlign) % kAlign;
+}
+
 }  // namespace
 
 KvCache::KvCache(const ModelSpec& spec, std::int64_t capacity, KvType type, DeviceMemory& memory)
@@ -34,13 +42,23 @@ KvCache::KvCache(const ModelSpec& spec, std::int64_t capacity, KvType type, Devi
   allocate(capacity);
 }
 
+KvCache::KvCache(const KvPool& pool)
+    : memory_(pool.memory_),
+      type_(pool.type_),
+      layers_(pool.spec_.layers),
+      heads_(pool.spec_.attention.kv_heads),
+      head_dim_(pool.spec_.attention.head_dim),
+      row_bytes_(kv_row_bytes(type_, head_dim_)),
+      head_bytes_(head_bytes(pool.block_rows_, row_bytes_)),
+      block_rows_(pool.block_rows_),
+      block_bytes_(KvPool::block_bytes(pool.spec_, pool.block_rows_, type_)),
+      bytes_(pool.bytes_) {}
+
 void KvCache::allocate(std::int64_t capacity) {
-  // Checks the product, and the memory, before anything is changed.
-  const std::int64_t bytes = element_count({capacity, row_bytes_});
-  const std::int64_t head_bytes = bytes + (kAlign - bytes % kAlign) % kAlign;
-  const Shape shape = {layers_, 2, heads_, head_bytes};
-  bytes_ = memory_->allocate(DType::kU8, shape);
-  head_bytes_ = head_bytes;
+  // Fails before anything is changed.
+  const std::int64_t bytes = head_bytes(capacity, row_bytes_);
+  bytes_ = memory_->allocate(DType::kU8, {layers_, 2, heads_, bytes});
+  head_bytes_ = bytes;
   capacity_ = capacity;
 }
 
@@ -71,26 +89,67 @@ void KvCache::grow(std::int64_t capacity) {
   }
 }
 
+void KvCache::set_blocks(std::span<const std::int32_t> blocks, std::int64_t size) {
+  NIBBLE_CHECK(block_rows_ > 0);
+  blocks_.clear();
+  first_ = blocks.empty() ? 0 : blocks.front() * block_bytes_;
+  if (blocks.size() > 1) {
+    for (const std::int32_t block : blocks) blocks_.push_back(block * block_bytes_ - first_);
+  }
+  capacity_ = std::ssize(blocks) * block_rows_;
+  NIBBLE_CHECK(size >= 0 && size <= capacity_);
+  size_ = size;
+}
+
 HeadView<void> KvCache::view(std::int64_t plane) {
-  return {bytes_.mutable_data<std::uint8_t>() + plane * heads_ * head_bytes_, row_bytes_,
+  return {bytes_.mutable_data<std::uint8_t>() + first_ + plane * heads_ * head_bytes_, row_bytes_,
           head_bytes_};
 }
 
-std::int64_t KvCache::row_offset(std::int64_t plane, std::int64_t head, std::int64_t token) const {
-  return (plane * heads_ + head) * head_bytes_ + token * row_bytes_;
+std::vector<KvRun> KvCache::runs(std::int64_t layer, std::int64_t begin, std::int64_t count) {
+  NIBBLE_CHECK(begin >= 0 && count >= 0 && begin + count <= capacity_);
+  if (blocks_.empty()) return {{count, from_row(k(layer), begin), from_row(v(layer), begin)}};
+  std::vector<KvRun> runs;
+  for (std::int64_t at = begin; at < begin + count; at += runs.back().rows) {
+    const std::int64_t row = at % block_rows_;
+    const std::int64_t offset = blocks_[static_cast<std::size_t>(at / block_rows_)];
+    KvRun& run = runs.emplace_back();
+    run = {std::min(block_rows_ - row, begin + count - at), from_row(k(layer), row),
+           from_row(v(layer), row)};
+    run.k.data = static_cast<std::uint8_t*>(run.k.data) + offset;
+    run.v.data = static_cast<std::uint8_t*>(run.v.data) + offset;
+  }
+  return runs;
 }
 
-bool KvCache::overflowed(std::int64_t layer, std::int64_t begin) const {
+bool KvCache::overflowed(std::int64_t layer, std::int64_t begin) {
   if (type_ != KvType::kF16) return false;
-  std::vector<std::byte> rows(static_cast<std::size_t>((size_ - begin) * row_bytes_));
-  for (std::int64_t plane = 2 * layer; plane < 2 * layer + 2; ++plane) {
-    for (std::int64_t head = 0; head < heads_; ++head) {
-      memory_->copy_out(bytes_.data<std::uint8_t>() + row_offset(plane, head, begin), rows.size(),
-                        rows.data());
-      if (has_infinity(rows.data(), (size_ - begin) * head_dim_)) return true;
+  std::vector<std::byte> rows;
+  for (const KvRun& run : runs(layer, begin, size_ - begin)) {
+    rows.resize(static_cast<std::size_t>(run.rows * row_bytes_));
+    for (const HeadView<void>& view : {run.k, run.v}) {
+      for (std::int64_t head = 0; head < heads_; ++head) {
+        memory_->copy_out(static_cast<const std::byte*>(view.data) + head * head_bytes_,
+                          rows.size(), rows.data());
+        if (has_infinity(rows.data(), run.rows * head_dim_)) return true;
+      }
     }
   }
   return false;
+}
+
+KvPool::KvPool(const ModelSpec& spec, std::int64_t blocks, std::int64_t block_rows, KvType type,
+               DeviceMemory& memory)
+    : spec_(spec),
+      block_rows_(block_rows),
+      type_(type),
+      memory_(&memory),
+      bytes_(memory.allocate(DType::kU8, {blocks, block_bytes(spec, block_rows, type)})) {}
+
+std::int64_t KvPool::block_bytes(const ModelSpec& spec, std::int64_t block_rows, KvType type) {
+  const AttentionSpec& attention = spec.attention;
+  const std::int64_t row = kv_row_bytes(type, attention.head_dim);
+  return element_count({spec.layers, 2, attention.kv_heads, head_bytes(block_rows, row)});
 }
 
 }  // namespace nibble

@@ -132,7 +132,20 @@ struct AttentionSequence {
       0;  // position of row q_begin among the keys: row t sees keys up to q_offset + t
   HeadView<const void> k;  // strides in bytes, at least kv_row_bytes(kv_type, head_dim)
   HeadView<const void> v;
+  // Keys and values in blocks of block_rows (> 0) rows: block i begins blocks[i] bytes behind
+  // k.data, and as many behind v.data. Empty: all rows lie where k and v say, one after the other.
+  std::span<const std::int64_t> blocks;
+  std::int64_t block_rows = 0;
 };
+
+// Where row `row` of head 0 of a sequence's keys (values) lies, in bytes behind view.data.
+inline std::int64_t row_offset(const AttentionSequence& sequence, const HeadView<const void>& view,
+                               std::int64_t row) {
+  if (sequence.blocks.empty()) return row * view.row_stride;
+  const std::int64_t block = row / sequence.block_rows;
+  return sequence.blocks[static_cast<std::size_t>(block)] +
+         row % sequence.block_rows * view.row_stride;
+}
 
 // out[t, h] = sum_j softmax_j(score(t, j)) v[j, h / (heads / kv_heads)], over the keys that row t
 // may see: j <= q_offset + t when causal, all when not; and j > q_offset + t - window when window >

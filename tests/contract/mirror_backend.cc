@@ -153,6 +153,7 @@ void add_ranges(Mirror& mirror, const AttentionArgs& args) {
   std::int64_t rows = 0;
   for (const AttentionSequence& s : args.sequences) {
     rows = std::max(rows, s.q_begin + s.q_rows);
+    if (!s.blocks.empty()) continue;  // nothing to copy: no kernel of a device takes them
     add_heads(mirror, s.k, s.kv_rows, args.kv_heads, 1, row);
     add_heads(mirror, s.v, s.kv_rows, args.kv_heads, 1, row);
   }

@@ -1,6 +1,7 @@
 // Every implementation of attention and kv_write, against sums in double.
 #include <cmath>
 #include <limits>
+#include <list>
 
 #include "contract/op_support.h"
 #include "formats/kv_type.h"
@@ -23,6 +24,7 @@ struct Options {
   std::int64_t window = 0;
   float softcap = 0;
   bool alibi = false;
+  std::int64_t block_rows = 0;  // above 0: the cache lies in blocks of so many rows
 };
 
 // Two sequences in one call: the case's, and one query over one key, so that offsets matter.
@@ -41,6 +43,9 @@ class AttentionCase {
     store(14, v_, v_values_);
     sequences_ = {sequence(0, shape.q_rows, 0, shape.kv_rows),
                   sequence(shape.q_rows, 1, shape.kv_rows, 1)};
+    if (options.block_rows > 0) {
+      for (AttentionSequence& s : sequences_) lay_in_blocks(s);
+    }
   }
 
   // Empty when the outputs agree with the definition, or the implementation does not take the case.
@@ -115,6 +120,29 @@ class AttentionCase {
     s.k = {k_.data() + at, row_bytes_, head_bytes_};
     s.v = {v_.data() + at, row_bytes_, head_bytes_};
     return s;
+  }
+
+  // The same rows in blocks that stand in reverse order, with poison between them.
+  void lay_in_blocks(AttentionSequence& s) {
+    const std::int64_t rows = options_.block_rows;
+    const std::int64_t block_bytes = (rows + 1) * row_bytes_;
+    const std::int64_t count = (s.kv_rows + rows - 1) / rows;
+    Blocks& blocks = blocks_.emplace_back();
+    blocks.k.assign(static_cast<std::size_t>(count * block_bytes), std::byte{0xff});
+    blocks.v = blocks.k;
+    for (std::int64_t b = 0; b < count; ++b) {
+      blocks.offsets.push_back((count - 1 - b) * block_bytes);
+      const auto from = static_cast<std::size_t>(b * rows * row_bytes_);
+      const auto bytes =
+          static_cast<std::size_t>(std::min(rows, s.kv_rows - b * rows) * row_bytes_);
+      const auto to = static_cast<std::size_t>(blocks.offsets.back());
+      std::memcpy(blocks.k.data() + to, static_cast<const std::byte*>(s.k.data) + from, bytes);
+      std::memcpy(blocks.v.data() + to, static_cast<const std::byte*>(s.v.data) + from, bytes);
+    }
+    s.k.data = blocks.k.data();
+    s.v.data = blocks.v.data();
+    s.blocks = blocks.offsets;
+    s.block_rows = rows;
   }
 
   double kv(const std::vector<float>& values, const AttentionSequence& s, std::int64_t j,
@@ -226,6 +254,11 @@ class AttentionCase {
   std::vector<std::byte> v_;
   std::vector<float> k_values_;  // what the cache holds after rounding
   std::vector<float> v_values_;
+  struct Blocks {
+    std::vector<std::byte> k, v;
+    std::vector<std::int64_t> offsets;
+  };
+  std::list<Blocks> blocks_;  // of each sequence: they do not move
   std::vector<AttentionSequence> sequences_;
 };
 
@@ -319,6 +352,27 @@ TEST_P(AttentionContract, LongContexts) {
   }
 }
 
+// A cache in blocks, shorter and longer than what kernels take at once.
+TEST_P(AttentionContract, KeysInBlocks) {
+  const auto backend = forced();
+  if (!backend->memory().is_host()) GTEST_SKIP() << "kernels of a device take no blocks";
+  checked_ = 0;
+  for (const Shape& shape : kShapes) {
+    for (Options options : kOptions) {
+      for (const std::int64_t rows : {7, 64}) {
+        options.block_rows = rows;
+        EXPECT_EQ(check(shape, options, *backend), "")
+            << to_string(options.kv) << ", blocks of " << rows << ", " << shape.kv_rows << " keys";
+      }
+    }
+  }
+  const Shape many = {.q_rows = 1, .kv_rows = 1500, .heads = 4, .kv_heads = 2, .head_dim = 64};
+  for (const KvType type : kKvTypes) {
+    EXPECT_EQ(check(many, {.kv = type, .block_rows = 600}, *backend), "") << to_string(type);
+  }
+  EXPECT_GE(checked_, 12);
+}
+
 TEST_P(AttentionContract, ThreadsDoNotChangeTheResult) {
   const Shape shape = {.q_rows = 1, .kv_rows = 3000, .heads = 16, .kv_heads = 2, .head_dim = 64};
   const auto one = forced(1);
@@ -357,7 +411,8 @@ class OneLargeWeight {
                                         .kv_rows = kRows,
                                         .q_offset = kRows - 1,
                                         .k = {k_.data(), bytes_, 0},
-                                        .v = {v_.data(), bytes_, 0}};
+                                        .v = {v_.data(), bytes_, 0},
+                                        .blocks = {}};
     const std::vector<float> q(static_cast<std::size_t>(kHeads * kHeadDim), 1.0f);
     std::vector<float> out(q.size());
     AttentionArgs args;

@@ -69,6 +69,11 @@ std::int64_t number_bytes(KvType type) {
 }
 
 // What a kernel cannot see before it runs.
+bool are_in_blocks(const AttentionArgs& args) {
+  return std::ranges::any_of(args.sequences,
+                             [](const AttentionSequence& s) { return !s.blocks.empty(); });
+}
+
 bool are_rows_aligned(const AttentionArgs& args, std::int64_t unit) {
   return std::ranges::all_of(args.sequences, [&](const AttentionSequence& s) {
     return std::ranges::all_of(std::initializer_list<HeadView<const void>>{s.k, s.v}, [&](auto& v) {
@@ -80,6 +85,7 @@ bool are_rows_aligned(const AttentionArgs& args, std::int64_t unit) {
 
 template <const char* (*kWhyNot)(const AttentionLaunch&)>
 Support supports(const AttentionArgs& args, const DeviceCaps& caps) {
+  if (are_in_blocks(args)) return Support::no("keys and values lie in blocks");
   const char* const why = kWhyNot(shape_of(args, caps));
   return why == nullptr ? Support::yes() : Support::no(why);
 }

@@ -17,7 +17,8 @@ HeadView<float> shifted(const HeadView<float>& view, std::int64_t rows) {
   return {view.data + rows * view.row_stride, view.row_stride, view.head_stride};
 }
 
-HeadView<const float> constant(const HeadView<float>& view) {
+template <class T>
+HeadView<const T> constant(const HeadView<T>& view) {
   return {view.data, view.row_stride, view.head_stride};
 }
 
@@ -154,12 +155,23 @@ class AttentionCall {
     context_.backend.run(args);
   }
 
-  // Where the keys (values) of a segment's sequence are stored beyond this call; no data when they
-  // are not.
-  HeadView<void> store(const SequencePart& segment, bool keys) {
-    KvCache* cache = batch_.sequences[segment.sequence].cache;
-    if (cache != nullptr) return keys ? cache->k(context_.layer) : cache->v(context_.layer);
+  KvCache* cache_of(const SequencePart& segment) const {
+    return batch_.sequences[segment.sequence].cache;
+  }
+
+  // Where the keys and values of a segment go; nowhere when nobody reads them after this call.
+  std::vector<KvRun> stored_rows(const SequencePart& segment) {
+    const std::int64_t first = first_token(segment);
+    if (KvCache* cache = cache_of(segment)) {
+      return cache->runs(context_.layer, first, segment.rows);
+    }
     if (segment.whole) return {};
+    return {{segment.rows, from_row(scratch_rows(segment, true), first),
+             from_row(scratch_rows(segment, false), first)}};
+  }
+
+  // Keys (values) of a sequence that is cut into pieces and has no cache.
+  HeadView<void> scratch_rows(const SequencePart& segment, bool keys) {
     ScratchKv& kv = scratch_[segment.sequence];
     Tensor& tensor = keys ? kv.k : kv.v;
     if (tensor.empty()) {
@@ -172,7 +184,7 @@ class AttentionCall {
 
   bool all_stored() const {
     return std::ranges::all_of(piece_.segments, [&](const SequencePart& segment) {
-      return batch_.sequences[segment.sequence].cache != nullptr || !segment.whole;
+      return cache_of(segment) != nullptr || !segment.whole;
     });
   }
 
@@ -181,11 +193,11 @@ class AttentionCall {
   void store_all(const RopeArgs* rope) {
     std::vector<KvWriteSequence> sequences;
     for (const SequencePart& segment : piece_.segments) {
-      const HeadView<void> k = store(segment, true);
-      if (k.data == nullptr) continue;
-      const std::int64_t first = first_token(segment);
-      sequences.push_back({segment.begin, segment.rows, from_row(k, first),
-                           from_row(store(segment, false), first)});
+      std::int64_t begin = segment.begin;
+      for (const KvRun& run : stored_rows(segment)) {
+        sequences.push_back({begin, run.rows, run.k, run.v});
+        begin += run.rows;
+      }
     }
     if (sequences.empty()) return;
     KvWriteArgs args;
@@ -202,8 +214,10 @@ class AttentionCall {
   // All keys (values) of a segment's sequence so far.
   HeadView<const void> rows_so_far(const SequencePart& segment, const HeadView<float>& x,
                                    bool keys) {
-    const HeadView<void> rows = store(segment, keys);
-    if (rows.data != nullptr) return {rows.data, rows.row_stride, rows.head_stride};
+    if (KvCache* cache = cache_of(segment)) {
+      return constant(keys ? cache->k(context_.layer) : cache->v(context_.layer));
+    }
+    if (!segment.whole) return constant(scratch_rows(segment, keys));
     return {shifted(x, segment.begin).data, x.row_stride * kFloatBytes,
             x.head_stride * kFloatBytes};
   }
@@ -224,6 +238,10 @@ class AttentionCall {
       sequence.q_offset = before;
       sequence.k = rows_so_far(segment, qkv_.k, true);
       sequence.v = rows_so_far(segment, qkv_.v, false);
+      if (const KvCache* cache = cache_of(segment)) {
+        sequence.blocks = cache->blocks();
+        sequence.block_rows = cache->block_rows();
+      }
       sequences.push_back(sequence);
     }
     const std::vector<float> slopes =

@@ -52,14 +52,14 @@ void attend(const AttentionArgs& args, const AttentionSequence& sequence, std::i
   std::vector<float> kv(static_cast<std::size_t>(args.head_dim));
   std::vector<double> weights(static_cast<std::size_t>(end - begin));
   for (std::int64_t j = begin; j < end; ++j) {
-    decode_kv_row(args.kv_type, kv_row(sequence.k, j, kv_head), args.head_dim, kv.data());
+    decode_kv_row(args.kv_type, kv_row(sequence, sequence.k, j, kv_head), args.head_dim, kv.data());
     weights[static_cast<std::size_t>(j - begin)] = score(args, q, kv.data(), head, j);
   }
   softmax(weights.data(), end - begin);
 
   std::vector<double> sums(kv.size());
   for (std::int64_t j = begin; j < end; ++j) {
-    decode_kv_row(args.kv_type, kv_row(sequence.v, j, kv_head), args.head_dim, kv.data());
+    decode_kv_row(args.kv_type, kv_row(sequence, sequence.v, j, kv_head), args.head_dim, kv.data());
     const double weight = weights[static_cast<std::size_t>(j - begin)];
     for (std::size_t d = 0; d < kv.size(); ++d) sums[d] += weight * static_cast<double>(kv[d]);
   }
