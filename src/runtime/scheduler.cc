@@ -1,0 +1,147 @@
+#include "runtime/scheduler.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/error.h"
+
+namespace nibble {
+
+std::int64_t Scheduler::blocks_for(std::int64_t tokens) const {
+  return (tokens + pool_.block_rows() - 1) / pool_.block_rows();
+}
+
+bool Scheduler::has_room(std::int64_t tokens) const { return blocks_for(tokens) <= pool_.blocks(); }
+
+void Scheduler::add(SequenceId id, std::int32_t priority, std::vector<std::int32_t> tokens,
+                    bool reusable) {
+  NIBBLE_CHECK(!tokens.empty() && has_room(std::ssize(tokens)));
+  Sequence& sequence = sequences_[id];
+  sequence.priority = priority;
+  sequence.reusable = reusable && options_.prefix_caching;
+  sequence.tokens = std::move(tokens);
+  waiting_.insert({priority, id});
+}
+
+void Scheduler::remove(SequenceId id) {
+  Sequence& sequence = sequences_.at(id);
+  drop_blocks(sequence);
+  running_.erase({sequence.priority, id});
+  waiting_.erase({sequence.priority, id});
+  sequences_.erase(id);
+}
+
+void Scheduler::append(SequenceId id, std::int32_t token) {
+  sequences_.at(id).tokens.push_back(token);
+}
+
+void Scheduler::drop_blocks(Sequence& sequence) {
+  pool_.release(sequence.blocks);
+  sequence.blocks.clear();
+  sequence.computed = 0;
+}
+
+void Scheduler::preempt(Order order) {
+  drop_blocks(sequences_.at(order.id));
+  running_.erase(order);
+  waiting_.insert(order);
+  ++stats_.preemptions;
+}
+
+// Blocks for the first `tokens` tokens of a running sequence, taken from those behind it if need
+// be. False when it had to give up its own.
+bool Scheduler::reserve(Order order, std::int64_t tokens) {
+  Sequence& sequence = sequences_.at(order.id);
+  while (std::ssize(sequence.blocks) < blocks_for(tokens)) {
+    if (pool_.available() > 0) {
+      sequence.blocks.push_back(pool_.take());
+      continue;
+    }
+    const Order last = *running_.rbegin();
+    preempt(last);
+    if (last == order) return false;
+  }
+  return true;
+}
+
+void Scheduler::schedule(Order order, std::int64_t rows, std::vector<ScheduledRows>& plan) {
+  const Sequence& sequence = sequences_.at(order.id);
+  plan.push_back({order.id, sequence.computed, rows, rows == sequence.left()});
+  budget_ -= rows;
+}
+
+// Takes a waiting sequence in when all of its tokens find room.
+bool Scheduler::admit(Order order) {
+  Sequence& sequence = sequences_.at(order.id);
+  std::vector<BlockId> found;
+  if (sequence.reusable) {
+    // The last token is computed in any case: its logits are wanted.
+    found = pool_.find(std::span(sequence.tokens).first(sequence.tokens.size() - 1));
+  }
+  const std::int64_t more = blocks_for(std::ssize(sequence.tokens)) - std::ssize(found);
+  if (more > pool_.available()) {
+    pool_.release(found);
+    return false;
+  }
+  if (sequence.reusable) {
+    stats_.queried_tokens += std::ssize(sequence.tokens);
+    stats_.found_tokens += std::ssize(found) * pool_.block_rows();
+  }
+  sequence.blocks = std::move(found);
+  sequence.found = sequence.computed = std::ssize(sequence.blocks) * pool_.block_rows();
+  for (std::int64_t i = 0; i < more; ++i) sequence.blocks.push_back(pool_.take());
+  waiting_.erase(order);
+  running_.insert(order);
+  return true;
+}
+
+std::vector<ScheduledRows> Scheduler::plan() {
+  std::vector<ScheduledRows> plan;
+  budget_ = options_.max_rows;
+  const std::int64_t preempted_before = stats_.preemptions;
+  for (const bool answers : {true, false}) {
+    const std::vector<Order> order(running_.begin(), running_.end());
+    for (const Order& next : order) {
+      if (budget_ == 0 || !running_.contains(next)) continue;
+      const Sequence& sequence = sequences_.at(next.id);
+      if ((sequence.left() == 1) != answers) continue;
+      const std::int64_t rows = std::min(sequence.left(), budget_);
+      if (!reserve(next, sequence.computed + rows)) continue;
+      schedule(next, rows, plan);
+    }
+  }
+  // What was preempted after it was planned lost its blocks.
+  std::erase_if(plan, [&](const ScheduledRows& rows) {
+    return !running_.contains({sequences_.at(rows.id).priority, rows.id});
+  });
+  while (stats_.preemptions == preempted_before && budget_ > 0 && !waiting_.empty() &&
+         running() < options_.max_sequences) {
+    const Order next = *waiting_.begin();
+    if (!admit(next)) break;
+    schedule(next, std::min(sequences_.at(next.id).left(), budget_), plan);
+  }
+  return plan;
+}
+
+void Scheduler::publish_full_blocks(Sequence& sequence, std::int64_t before) {
+  const std::int64_t rows = pool_.block_rows();
+  for (std::int64_t block = before / rows; (block + 1) * rows <= sequence.computed; ++block) {
+    const auto at = static_cast<std::size_t>(block);
+    const BlockId parent = at == 0 ? BlockPool::kNone : sequence.blocks[at - 1];
+    pool_.publish(
+        sequence.blocks[at], parent,
+        std::span(sequence.tokens)
+            .subspan(static_cast<std::size_t>(block * rows), static_cast<std::size_t>(rows)));
+  }
+}
+
+void Scheduler::computed(std::span<const ScheduledRows> rows) {
+  for (const ScheduledRows& done : rows) {
+    Sequence& sequence = sequences_.at(done.id);
+    NIBBLE_CHECK(sequence.computed == done.begin);
+    sequence.computed += done.rows;
+    if (sequence.reusable) publish_full_blocks(sequence, done.begin);
+  }
+}
+
+}  // namespace nibble

@@ -1,0 +1,109 @@
+// What runs in the next step: continuous batching over a pool of blocks, without a device.
+//
+// A sequence is its tokens, of which the first `computed` are in the cache. A step computes some
+// more of each: the one new token of a running answer, or a chunk of a prompt. Running answers come
+// first, so that long prompts do not hold them up; then prompts share what is left of the budget;
+// then waiting sequences are admitted, in the order of priority and arrival, when the pool has room
+// for all of their tokens. When a running sequence finds no block, the last one in that order loses
+// its blocks and waits again; its tokens are computed anew (or found again in the pool).
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <span>
+#include <vector>
+
+#include "runtime/block_pool.h"
+
+namespace nibble {
+
+struct SchedulerOptions {
+  std::int64_t max_sequences = 64;  // that run at once
+  std::int64_t max_rows = 1024;     // of a step
+  bool prefix_caching = true;
+};
+
+using SequenceId = std::uint64_t;
+
+// Tokens [begin, begin + rows) of a sequence are to be computed.
+struct ScheduledRows {
+  SequenceId id = 0;
+  std::int64_t begin = 0;
+  std::int64_t rows = 0;
+  bool samples = false;  // they reach its end: the next token can be chosen
+};
+
+struct SchedulerStats {
+  std::int64_t preemptions = 0;
+  std::int64_t queried_tokens = 0;  // looked up in the pool on admission, and found
+  std::int64_t found_tokens = 0;
+};
+
+// Not thread-safe. Ids must be those of sequences that were added and not removed.
+class Scheduler {
+ public:
+  // The pool must outlive it.
+  Scheduler(const SchedulerOptions& options, BlockPool& pool) : options_(options), pool_(pool) {}
+
+  // A new sequence waits. Ids rise with arrival. `reusable`: its prefix may come from the pool. It
+  // must fit into the pool alone: has_room().
+  void add(SequenceId id, std::int32_t priority, std::vector<std::int32_t> tokens,
+           bool reusable = true);
+  // Whether so many tokens ever fit.
+  bool has_room(std::int64_t tokens) const;
+  // Ends a sequence, wherever it is.
+  void remove(SequenceId id);
+
+  // The next step; empty when there is nothing to do. Between plan() and computed() the sequences
+  // must not change.
+  std::vector<ScheduledRows> plan();
+  // The planned rows are in the cache.
+  void computed(std::span<const ScheduledRows> rows);
+  // The token that follows.
+  void append(SequenceId id, std::int32_t token);
+
+  std::span<const std::int32_t> tokens(SequenceId id) const { return sequence(id).tokens; }
+  std::span<const BlockId> blocks(SequenceId id) const { return sequence(id).blocks; }
+  // Tokens that were found in the pool at the last admission.
+  std::int64_t found(SequenceId id) const { return sequence(id).found; }
+
+  std::int64_t running() const { return std::ssize(running_); }
+  std::int64_t waiting() const { return std::ssize(waiting_); }
+  const SchedulerStats& stats() const { return stats_; }
+
+ private:
+  struct Sequence {
+    std::int32_t priority = 0;
+    bool reusable = true;
+    std::vector<std::int32_t> tokens;
+    std::int64_t computed = 0;
+    std::int64_t found = 0;
+    std::vector<BlockId> blocks;
+    std::int64_t left() const { return std::ssize(tokens) - computed; }
+  };
+  struct Order {  // of priority, then arrival
+    std::int32_t priority;
+    SequenceId id;
+    auto operator<=>(const Order&) const = default;
+  };
+
+  const Sequence& sequence(SequenceId id) const { return sequences_.at(id); }
+  std::int64_t blocks_for(std::int64_t tokens) const;
+  bool reserve(Order order, std::int64_t tokens);
+  void preempt(Order order);
+  void drop_blocks(Sequence& sequence);
+  bool admit(Order order);
+  void publish_full_blocks(Sequence& sequence, std::int64_t before);
+  void schedule(Order order, std::int64_t rows, std::vector<ScheduledRows>& plan);
+
+  SchedulerOptions options_;
+  BlockPool& pool_;
+  std::map<SequenceId, Sequence> sequences_;
+  std::set<Order> running_;
+  std::set<Order> waiting_;
+  std::int64_t budget_ = 0;  // rows that the step being planned can still take
+  SchedulerStats stats_;
+};
+
+}  // namespace nibble

@@ -1,0 +1,219 @@
+// The scheduler over a played device: random streams of requests, with everything checked after
+// every step.
+#include "runtime/scheduler.h"
+
+#include <gmock/gmock.h>
+
+#include <map>
+#include <random>
+
+namespace nibble {
+namespace {
+
+// Plays the device: remembers which tokens each block of the cache holds, and checks that what a
+// step reads is what an earlier one wrote.
+class PlayedCache {
+ public:
+  explicit PlayedCache(std::int64_t block_rows) : block_rows_(block_rows) {}
+
+  // Empty, or what is wrong.
+  std::string run(const Scheduler& scheduler, const ScheduledRows& rows) {
+    const auto tokens = scheduler.tokens(rows.id);
+    const auto blocks = scheduler.blocks(rows.id);
+    if (rows.begin + rows.rows > std::ssize(blocks) * block_rows_) return "no room for its rows";
+    for (std::int64_t i = 0; i < rows.begin + rows.rows; ++i) {
+      std::int32_t& cell =
+          cells_[{blocks[static_cast<std::size_t>(i / block_rows_)], i % block_rows_}];
+      const std::int32_t token = tokens[static_cast<std::size_t>(i)];
+      if (i >= rows.begin) {
+        cell = token;
+      } else if (cell != token) {
+        return "reads another sequence's token";
+      }
+    }
+    return "";
+  }
+
+ private:
+  std::int64_t block_rows_;
+  std::map<std::pair<BlockId, std::int64_t>, std::int32_t> cells_;
+};
+
+struct Client {
+  std::int64_t answer = 0;  // tokens wanted
+  std::int64_t got = 0;
+  std::int64_t idle = 0;  // steps without progress
+};
+
+class Play {
+ public:
+  Play(unsigned seed, bool caching)
+      : random_(seed),
+        pool_(number(4, 40), number(1, 9)),
+        options_{number(1, 12), number(1, 60), caching},
+        scheduler_(options_, pool_),
+        cache_(pool_.block_rows()) {}
+
+  void run(int steps) {
+    for (int i = 0; i < steps; ++i) {
+      for (std::int64_t n = number(0, 3); n > 1; --n) arrive();
+      if (number(0, 20) == 0) leave();
+      step();
+      ASSERT_FALSE(::testing::Test::HasFailure()) << "step " << i;
+    }
+    const std::int64_t bound = 200 * std::ssize(clients_) + 200;
+    for (std::int64_t i = 0; i < bound && !clients_.empty(); ++i) step();
+    EXPECT_TRUE(clients_.empty()) << "starved";
+    EXPECT_EQ(pool_.available(), pool_.blocks()) << "leaked";
+    EXPECT_TRUE(pool_.is_sound({}));
+  }
+
+  const SchedulerStats& stats() const { return scheduler_.stats(); }
+  std::int64_t finished() const { return finished_; }
+
+ private:
+  std::int64_t number(std::int64_t low, std::int64_t high) {
+    return std::uniform_int_distribution<std::int64_t>(low, high)(random_);
+  }
+
+  void arrive() {
+    const std::int64_t most = pool_.blocks() * pool_.block_rows();
+    const std::int64_t all = number(2, most);
+    const std::int64_t prompt = number(1, all - 1);
+    std::vector<std::int32_t> tokens(static_cast<std::size_t>(prompt));
+    const auto kind = static_cast<std::int32_t>(number(0, 2));  // many prompts begin alike
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+      tokens[i] = static_cast<std::int32_t>(i) < number(0, most) ? kind : 7 + kind;
+    }
+    scheduler_.add(++last_, static_cast<std::int32_t>(number(0, 1)), tokens, number(0, 4) > 0);
+    clients_[last_] = {.answer = all - prompt};
+  }
+
+  void leave() {
+    if (clients_.empty()) return;
+    auto at = clients_.begin();
+    std::advance(at, number(0, std::ssize(clients_) - 1));
+    scheduler_.remove(at->first);
+    clients_.erase(at);
+  }
+
+  void step() {
+    const std::vector<ScheduledRows> plan = scheduler_.plan();
+    std::int64_t sum = 0;
+    std::map<SequenceId, int> seen;
+    for (const ScheduledRows& rows : plan) {
+      EXPECT_EQ(++seen[rows.id], 1);
+      EXPECT_GT(rows.rows, 0);
+      EXPECT_EQ(cache_.run(scheduler_, rows), "");
+      sum += rows.rows;
+    }
+    EXPECT_LE(sum, options_.max_rows);
+    EXPECT_LE(scheduler_.running(), options_.max_sequences);
+    EXPECT_TRUE(clients_.empty() || !plan.empty()) << "nothing runs";
+    scheduler_.computed(plan);
+    check_blocks();
+    for (const ScheduledRows& rows : plan) {
+      if (rows.samples) answer(rows.id);
+    }
+  }
+
+  void answer(SequenceId id) {
+    Client& client = clients_.at(id);
+    scheduler_.append(id, static_cast<std::int32_t>(number(0, 9)));
+    if (++client.got < client.answer) return;
+    scheduler_.remove(id);
+    clients_.erase(id);
+    ++finished_;
+  }
+
+  void check_blocks() {
+    std::vector<std::vector<BlockId>> held;
+    for (const auto& [id, client] : clients_) {
+      const auto blocks = scheduler_.blocks(id);
+      held.emplace_back(blocks.begin(), blocks.end());
+    }
+    EXPECT_TRUE(pool_.is_sound(held));
+  }
+
+  std::mt19937 random_;
+  BlockPool pool_;
+  SchedulerOptions options_;
+  Scheduler scheduler_;
+  PlayedCache cache_;
+  SequenceId last_ = 0;
+  std::map<SequenceId, Client> clients_;
+  std::int64_t finished_ = 0;
+};
+
+TEST(SchedulerTest, RandomStreamsKeepEveryPromise) {
+  std::int64_t preemptions = 0;
+  std::int64_t found = 0;
+  std::int64_t finished = 0;
+  for (unsigned seed = 0; seed < 150; ++seed) {
+    SCOPED_TRACE(seed);
+    Play play(seed, seed % 5 != 0);
+    play.run(80);
+    ASSERT_FALSE(::testing::Test::HasFailure());
+    preemptions += play.stats().preemptions;
+    found += play.stats().found_tokens;
+    finished += play.finished();
+  }
+  // The streams are worth their name.
+  EXPECT_GT(preemptions, 100);
+  EXPECT_GT(found, 1000);
+  EXPECT_GT(finished, 1000);
+}
+
+std::vector<std::int32_t> prompt(std::size_t count, std::int32_t token = 1) {
+  return std::vector<std::int32_t>(count, token);
+}
+
+void finish_step(Scheduler& scheduler, const std::vector<ScheduledRows>& plan) {
+  scheduler.computed(plan);
+  for (const ScheduledRows& rows : plan) {
+    if (rows.samples) scheduler.append(rows.id, 5);
+  }
+}
+
+TEST(SchedulerTest, AnswersAreNotHeldUpByALongPrompt) {
+  BlockPool pool(100, 16);
+  Scheduler scheduler({.max_sequences = 8, .max_rows = 32}, pool);
+  scheduler.add(1, 0, prompt(200));  // older, and long
+  scheduler.add(2, 0, prompt(10, 2));
+  finish_step(scheduler, scheduler.plan());
+  std::int64_t answers = 0;
+  for (int i = 0; i < 7; ++i) {
+    const std::vector<ScheduledRows> plan = scheduler.plan();
+    for (const ScheduledRows& rows : plan) answers += rows.id == 2 && rows.samples ? 1 : 0;
+    finish_step(scheduler, plan);
+  }
+  EXPECT_GE(answers, 1);
+}
+
+TEST(SchedulerTest, PriorityComesBeforeArrival) {
+  BlockPool pool(100, 16);
+  Scheduler scheduler({.max_sequences = 1, .max_rows = 64}, pool);
+  scheduler.add(1, 5, prompt(20));
+  scheduler.add(2, -1, prompt(20, 2));
+  const std::vector<ScheduledRows> plan = scheduler.plan();
+  ASSERT_EQ(plan.size(), 1u);
+  EXPECT_EQ(plan[0].id, 2u);
+}
+
+TEST(SchedulerTest, TheLastInOrderMakesRoom) {
+  BlockPool pool(4, 4);
+  Scheduler scheduler({.max_sequences = 4, .max_rows = 64}, pool);
+  scheduler.add(1, 0, prompt(8));
+  scheduler.add(2, 0, prompt(8, 2));
+  finish_step(scheduler, scheduler.plan());
+  EXPECT_EQ(scheduler.running(), 2);
+  const std::vector<ScheduledRows> plan = scheduler.plan();  // both need a third block
+  ASSERT_EQ(plan.size(), 1u);
+  EXPECT_EQ(plan[0].id, 1u);
+  EXPECT_EQ(scheduler.running(), 1);
+  EXPECT_EQ(scheduler.waiting(), 1);
+  EXPECT_EQ(scheduler.stats().preemptions, 1);
+}
+
+}  // namespace
+}  // namespace nibble
