@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "runtime/generate.h"
+#include "runtime/logprobs.h"
 
 namespace nibble {
 
@@ -41,16 +42,9 @@ struct EngineRequest {
   std::int32_t priority = 0;     // lower runs first; equal ones in the order of arrival
 };
 
-struct TokenLogprob {
-  std::int32_t id = 0;
-  float logprob = 0;
-};
-
-// One token of the answer (or of the prompt), with what the request asked for.
-struct EngineToken {
-  TokenLogprob chosen;
-  std::vector<TokenLogprob> likeliest;  // the most probable first
-};
+// A token of the answer or of the prompt. The likeliest tokens are there when they were asked for,
+// and so is the log-probability.
+using EngineToken = TokenLogprobs;
 
 struct EngineUpdate {
   std::string text;                 // what became certain: whole characters, no part of a stop text
@@ -63,6 +57,7 @@ struct EngineUpdate {
   std::optional<Error> error;  // of the request alone; then `finish` is kCancelled
 };
 
+// As they were after the last step.
 struct EngineStats {
   std::int64_t running = 0;
   std::int64_t waiting = 0;

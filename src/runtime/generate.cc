@@ -3,11 +3,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <optional>
 #include <utility>
 
 #include "base/error.h"
-#include "runtime/stop_strings.h"
+#include "runtime/text_output.h"
 
 namespace nibble {
 namespace {
@@ -80,39 +79,33 @@ Tensor prefill(const Model& model, GrowingCache& cache, const std::vector<std::i
   return logits;
 }
 
-// Turns tokens into the text that may be shown, and remembers it.
-class TextOutput {
+// Shows the text of an answer, and remembers it.
+class ShownText {
  public:
-  TextOutput(const Tokenizer* tokenizer, std::vector<std::string> stop, const TextSink& sink)
-      : stop_(std::move(stop)), sink_(sink) {
-    if (tokenizer != nullptr) decoder_.emplace(*tokenizer);
-  }
+  ShownText(const Tokenizer* tokenizer, const std::vector<std::string>& stop, const TextSink& sink)
+      : output_(tokenizer, stop), sink_(sink) {}
 
-  // False when the generation should end; finish() says why.
+  // False when the generation should end.
   bool push(std::int32_t id) {
-    if (!decoder_.has_value()) return true;
-    return emit(stop_.push(decoder_->push(id))) && !stop_.stopped();
+    emit(output_.push(id));
+    return !cancelled_ && !output_.stopped();
   }
 
   void flush() {
-    if (!decoder_.has_value() || cancelled_ || stop_.stopped()) return;
-    const std::string rest = stop_.push(decoder_->flush());
-    emit(rest + stop_.flush());
+    if (!cancelled_) emit(output_.flush());
   }
 
-  bool stopped() const { return stop_.stopped(); }
+  bool stopped() const { return output_.stopped(); }
   bool cancelled() const { return cancelled_; }
   std::string take_text() { return std::move(text_); }
 
  private:
-  bool emit(const std::string& piece) {
+  void emit(const std::string& piece) {
     text_ += piece;
     if (!piece.empty() && sink_ && !sink_(piece)) cancelled_ = true;
-    return !cancelled_;
   }
 
-  std::optional<StreamDecoder> decoder_;
-  StopStrings stop_;
+  TextOutput output_;
   const TextSink& sink_;
   std::string text_;
   bool cancelled_ = false;
@@ -194,7 +187,7 @@ GenerateResult generate(const Session& session, const std::vector<std::int32_t>&
   const auto prompt_size = static_cast<std::int64_t>(prompt.size());
   const std::int64_t limit = context_limit(model.spec(), options, prompt_size);
   Sampler sampler(options.sampling);
-  TextOutput output(session.tokenizer.get(), options.stop, sink);
+  ShownText output(session.tokenizer.get(), options.stop, sink);
   GenerateResult result;
   result.prompt_tokens = prompt_size;
   const std::int64_t most = std::min(options.max_new_tokens, limit - prompt_size);

@@ -1,0 +1,88 @@
+#include "runtime/answer.h"
+
+#include <limits>
+#include <utility>
+
+namespace nibble {
+
+Answer::Answer(EngineRequest request, UpdateSink sink, const Tokenizer* tokenizer,
+               const std::vector<std::int32_t>& model_stop_ids)
+    : request_(std::move(request)),
+      sink_(std::move(sink)),
+      stop_ids_(request_.stop_ids.begin(), request_.stop_ids.end()),
+      sampler_(request_.sampling),
+      text_(tokenizer, request_.stop) {
+  if (!request_.ignore_eos) stop_ids_.insert(model_stop_ids.begin(), model_stop_ids.end());
+  if (request_.prompt_logprobs) update_.prompt_tokens.push_back({{request_.prompt.front(), 0}, {}});
+}
+
+void Answer::begin() {
+  if (std::exchange(begun_, true)) return;
+  const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - made_;
+  update_.queue_seconds = waited.count();
+}
+
+void Answer::score_prompt(std::int64_t first, std::span<const float> logits, std::int64_t vocab) {
+  const auto width = static_cast<std::size_t>(vocab);
+  for (auto next = static_cast<std::size_t>(first) + 1;
+       !logits.empty() && next < request_.prompt.size(); ++next) {
+    if (next == scored_) {  // and not again, when a preempted prompt is computed anew
+      update_.prompt_tokens.push_back(
+          logprobs_of(logits.first(width), request_.prompt[next], request_.logprobs));
+      ++scored_;
+    }
+    logits = logits.subspan(width);
+  }
+}
+
+void Answer::forbid_stopping(std::span<float> logits) const {
+  for (const std::int32_t id : stop_ids_) {
+    if (id < 0 || static_cast<std::size_t>(id) >= logits.size()) continue;
+    logits[static_cast<std::size_t>(id)] = -std::numeric_limits<float>::infinity();
+  }
+}
+
+std::optional<std::int32_t> Answer::choose(std::span<float> logits,
+                                           std::span<const std::int32_t> tokens) {
+  const bool must_go_on = generated_ < request_.min_tokens;
+  std::vector<float> own;  // the model's distribution, if it is wanted
+  if (request_.logprobs >= 0) own.assign(logits.begin(), logits.end());
+  if (must_go_on) forbid_stopping(logits);
+  const std::int32_t id = sampler_.sample(logits, tokens);
+  if (stop_ids_.contains(id)) {
+    stopped_ = true;
+    return std::nullopt;
+  }
+  ++generated_;
+  EngineToken token = {{id, 0}, {}};
+  if (!own.empty()) token = logprobs_of(own, id, request_.logprobs);
+  update_.tokens.push_back(std::move(token));
+  update_.text += text_.push(id, generated_ >= request_.min_tokens);
+  return id;
+}
+
+bool Answer::send(std::int64_t cached_prompt_tokens) {
+  if (stopped_ || text_.stopped()) {
+    update_.finish = FinishReason::kStop;
+  } else if (generated_ >= request_.max_tokens) {
+    update_.finish = FinishReason::kLength;
+  }
+  if (update_.finish.has_value()) {
+    update_.text += text_.flush();
+    // What was held back may hold a stop string to the end.
+    if (text_.stopped()) update_.finish = FinishReason::kStop;
+  }
+  const bool ended = update_.finish.has_value();
+  update_.cached_prompt_tokens = cached_prompt_tokens;
+  sink_(std::exchange(update_, {}));
+  return ended;
+}
+
+void Answer::end(std::optional<Error> error) {
+  update_.text += text_.flush();
+  update_.finish = FinishReason::kCancelled;
+  update_.error = std::move(error);
+  sink_(std::exchange(update_, {}));
+}
+
+}  // namespace nibble

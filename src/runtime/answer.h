@@ -1,0 +1,57 @@
+// One request of an engine on its way: from logits to the next token and to updates.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <set>
+#include <span>
+#include <vector>
+
+#include "runtime/engine.h"
+#include "runtime/text_output.h"
+
+namespace nibble {
+
+// Not thread-safe; different answers may be used by different threads.
+class Answer {
+ public:
+  // model_stop_ids: tokens that end an answer unless the request ignores them. Errors of options:
+  // kUsage.
+  Answer(EngineRequest request, UpdateSink sink, const Tokenizer* tokenizer,
+         const std::vector<std::int32_t>& model_stop_ids);
+
+  const EngineRequest& request() const { return request_; }
+
+  // The request's first step begins.
+  void begin();
+  // Log-probabilities of prompt tokens: row i of logits [rows, vocab] predicts token first + i + 1
+  // of the prompt, as far as there is one.
+  void score_prompt(std::int64_t first, std::span<const float> logits, std::int64_t vocab);
+
+  // The token that follows `tokens` (prompt and answer so far); `logits` are changed. None when it
+  // is a stop token: then the answer has ended. kCorrupt when the logits are broken. Nothing is
+  // sent.
+  std::optional<std::int32_t> choose(std::span<float> logits, std::span<const std::int32_t> tokens);
+  // Sends what there is to send. The answer has ended when this returns true: no more calls then.
+  bool send(std::int64_t cached_prompt_tokens);
+  // Sends the last update of an answer that ends early.
+  void end(std::optional<Error> error);
+
+ private:
+  void forbid_stopping(std::span<float> logits) const;
+
+  EngineRequest request_;
+  UpdateSink sink_;
+  std::set<std::int32_t> stop_ids_;
+  Sampler sampler_;
+  TextOutput text_;
+  EngineUpdate update_;  // the next one
+  std::chrono::steady_clock::time_point made_ = std::chrono::steady_clock::now();
+  bool begun_ = false;
+  std::size_t scored_ = 1;  // tokens of the prompt; nothing predicts the first
+  std::int64_t generated_ = 0;
+  bool stopped_ = false;  // by a stop token
+};
+
+}  // namespace nibble

@@ -1,0 +1,321 @@
+#include "runtime/engine.h"
+
+#include <gmock/gmock.h>
+
+#include <cmath>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+#include "support/exact_backend.h"
+#include "support/test_data.h"
+
+namespace nibble {
+namespace {
+
+using Ids = std::vector<std::int32_t>;
+
+// Collects the updates of one request.
+class Inbox {
+ public:
+  UpdateSink sink() {
+    return [this](EngineUpdate update) {
+      const std::lock_guard lock(mutex_);
+      EXPECT_FALSE(finish_.has_value()) << "an update after the last";
+      text_ += update.text;
+      for (EngineToken& token : update.tokens) tokens_.push_back(std::move(token));
+      for (EngineToken& token : update.prompt_tokens) prompt_.push_back(std::move(token));
+      cached_ = std::max(cached_, update.cached_prompt_tokens);
+      finish_ = update.finish;
+      error_ = update.error;
+      changed_.notify_all();
+    };
+  }
+  void wait() {
+    std::unique_lock lock(mutex_);
+    ASSERT_TRUE(
+        changed_.wait_for(lock, std::chrono::minutes(2), [this] { return finish_.has_value(); }));
+  }
+  void wait_for_tokens(std::size_t count) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return tokens_.size() >= count || finish_.has_value(); });
+  }
+  Ids ids() const {
+    Ids ids;
+    for (const EngineToken& token : tokens_) ids.push_back(token.chosen.id);
+    return ids;
+  }
+
+  std::string text_;
+  std::vector<EngineToken> tokens_;
+  std::vector<EngineToken> prompt_;
+  std::int64_t cached_ = 0;
+  std::optional<FinishReason> finish_;
+  std::optional<Error> error_;
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+};
+
+class EngineTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    backend_ = test::exact_backend();
+    session_ = open_session(test::tiny_novel(), *backend_);
+  }
+  static void TearDownTestSuite() {
+    session_ = Session();
+    backend_.reset();
+  }
+
+  static Ids encode(const std::string& text) { return session_.tokenizer->encode(text); }
+  static EngineRequest request(const std::string& text, std::int64_t max_tokens = 12) {
+    EngineRequest request;
+    request.prompt = encode(text);
+    request.max_tokens = max_tokens;
+    return request;
+  }
+  static GenerateResult alone(const std::string& text, std::int64_t max_tokens,
+                              const SamplingOptions& sampling = {}) {
+    GenerateOptions options;
+    options.max_new_tokens = max_tokens;
+    options.stop_ids = default_stop_ids(session_);
+    options.sampling = sampling;
+    return generate(session_, encode(text), options);
+  }
+  // Runs one request to its end.
+  static void run(Engine& engine, EngineRequest request, Inbox& inbox) {
+    engine.submit(std::move(request), inbox.sink());
+    inbox.wait();
+  }
+  // A cache of so many blocks of 16 tokens.
+  static EngineOptions small(std::int64_t blocks) {
+    EngineOptions options;
+    options.block_size = 16;
+    options.max_num_batched_tokens = 40;
+    options.kv_cache_bytes = static_cast<std::size_t>(
+        blocks * KvPool::block_bytes(session_.model->spec(), 16, session_.kv_type));
+    return options;
+  }
+
+  static inline std::unique_ptr<Backend> backend_;
+  static inline Session session_;
+};
+
+const char* const kTexts[] = {
+    "It was a bright morning",
+    "The old man looked at the sea and said that",
+    "She",
+    "There is nothing in the world so irresistibly contagious as laughter and good humour. "
+    "He did not reply at once, but went on walking up and down the room with his hands",
+    "\"Where are you going?\"",
+    "On the following day, when the carriage had been brought to the door,",
+};
+
+TEST_F(EngineTest, EveryAnswerIsThatOfTheRequestAlone) {
+  std::vector<GenerateResult> expected;  // before: an engine has the model to itself
+  for (const char* const text : kTexts) expected.push_back(alone(text, 40));
+  for (const std::int64_t blocks : {200, 14}) {  // plenty, and so few that requests push others out
+    const auto engine = make_engine(session_, small(blocks));
+    std::vector<Inbox> inboxes(std::size(kTexts));
+    for (std::size_t i = 0; i < inboxes.size(); ++i) {
+      engine->submit(request(kTexts[i], 40), inboxes[i].sink());
+    }
+    for (std::size_t i = 0; i < inboxes.size(); ++i) {
+      inboxes[i].wait();
+      EXPECT_EQ(inboxes[i].ids(), expected[i].ids) << kTexts[i] << ", blocks " << blocks;
+      EXPECT_EQ(inboxes[i].text_, expected[i].text);
+      EXPECT_EQ(inboxes[i].finish_, expected[i].finish_reason);
+    }
+    const EngineStats stats = engine->stats();
+    if (blocks < 100) {
+      EXPECT_GT(stats.preemptions, 0);
+    } else {
+      EXPECT_EQ(stats.preemptions, 0);
+    }
+  }
+}
+
+TEST_F(EngineTest, SamplesAsAlone) {
+  SamplingOptions sampling;
+  sampling.temperature = 0.8f;
+  sampling.top_k = 20;
+  sampling.seed = 5;
+  const auto engine = make_engine(session_, {});
+  Inbox inbox;
+  EngineRequest asked = request(kTexts[0], 20);
+  asked.sampling = sampling;
+  run(*engine, asked, inbox);
+  EXPECT_EQ(inbox.ids(), alone(kTexts[0], 20, sampling).ids);
+}
+
+TEST_F(EngineTest, SharedBeginningsAreComputedOnce) {
+  const auto engine = make_engine(session_, small(100));
+  Inbox first, second;
+  run(*engine, request(kTexts[3]), first);
+  run(*engine, request(kTexts[3]), second);
+  EXPECT_EQ(first.cached_, 0);
+  const std::int64_t prompt = std::ssize(encode(kTexts[3]));
+  EXPECT_EQ(second.cached_, (prompt - 1) / 16 * 16);
+  EXPECT_EQ(second.ids(), first.ids());
+  EXPECT_EQ(engine->stats().prefix_cache_hits, second.cached_);
+
+  EngineOptions options = small(100);
+  options.enable_prefix_caching = false;
+  const auto without = make_engine(session_, options);
+  Inbox third, fourth;
+  run(*without, request(kTexts[3]), third);
+  run(*without, request(kTexts[3]), fourth);
+  EXPECT_EQ(fourth.cached_, 0);
+}
+
+TEST_F(EngineTest, StopsWhereItIsTold) {
+  const auto engine = make_engine(session_, {});
+  Inbox whole;
+  run(*engine, request(kTexts[1], 20), whole);
+  EXPECT_EQ(whole.finish_, FinishReason::kLength);
+  const std::string word = whole.text_.substr(whole.text_.size() / 2, 6);
+
+  Inbox at_text;
+  EngineRequest asked = request(kTexts[1], 20);
+  asked.stop = {word};
+  run(*engine, asked, at_text);
+  EXPECT_EQ(at_text.text_, whole.text_.substr(0, whole.text_.find(word)));
+  EXPECT_EQ(at_text.finish_, FinishReason::kStop);
+
+  Inbox at_id;
+  asked = request(kTexts[1], 20);
+  asked.stop_ids = {whole.ids()[7]};
+  run(*engine, asked, at_id);
+  EXPECT_EQ(at_id.finish_, FinishReason::kStop);
+  EXPECT_LE(at_id.tokens_.size(), 7u);
+
+  Inbox later;
+  asked.min_tokens = 12;
+  run(*engine, asked, later);
+  Ids before = later.ids();
+  ASSERT_GE(before.size(), 12u);
+  before.resize(12);
+  EXPECT_THAT(before, testing::Not(testing::Contains(asked.stop_ids[0])));
+}
+
+TEST_F(EngineTest, LogprobsAreThoseOfTheModel) {
+  const auto engine = make_engine(session_, small(100));
+  Inbox inbox;
+  EngineRequest asked = request(kTexts[3], 3);
+  asked.logprobs = 2;
+  asked.prompt_logprobs = true;
+  run(*engine, asked, inbox);
+  ASSERT_EQ(inbox.tokens_.size(), 3u);
+  ASSERT_EQ(inbox.prompt_.size(), asked.prompt.size());
+
+  Ids all = asked.prompt;
+  for (const std::int32_t id : inbox.ids()) all.push_back(id);
+  KvCache cache(session_.model->spec(), std::ssize(all), session_.kv_type);
+  const Tensor logits = session_.model->logits(Batch::single(all, &cache));
+  const auto vocab = static_cast<std::size_t>(session_.model->spec().vocab);
+  for (std::size_t i = 1; i < all.size(); ++i) {
+    const std::span<const float> row(logits.data<float>() + (i - 1) * vocab, vocab);
+    const EngineToken& token =
+        i < asked.prompt.size() ? inbox.prompt_[i] : inbox.tokens_[i - asked.prompt.size()];
+    double sum = 0;
+    for (const float v : row) sum += std::exp(static_cast<double>(v));
+    EXPECT_EQ(token.chosen.id, all[i]);
+    EXPECT_NEAR(token.chosen.logprob, row[static_cast<std::size_t>(all[i])] - std::log(sum), 1e-4);
+    ASSERT_EQ(token.likeliest.size(), 2u);
+    EXPECT_EQ(token.likeliest[0].id, argmax(row));
+    EXPECT_GE(token.likeliest[0].logprob, token.likeliest[1].logprob);
+  }
+}
+
+TEST_F(EngineTest, CancelEndsARequestAndNoOther) {
+  const auto engine = make_engine(session_, {});
+  Inbox one, two;
+  EngineRequest endless = request(kTexts[0], 400);
+  endless.ignore_eos = true;
+  const RequestId id = engine->submit(endless, one.sink());
+  engine->submit(request(kTexts[1], 30), two.sink());
+  one.wait_for_tokens(3);
+  engine->cancel(id);
+  one.wait();
+  two.wait();
+  EXPECT_EQ(one.finish_, FinishReason::kCancelled);
+  EXPECT_LT(one.tokens_.size(), 400u);
+  EXPECT_EQ(two.ids(), alone(kTexts[1], 30).ids);
+  engine->cancel(id);  // once more: nothing
+}
+
+TEST_F(EngineTest, RequestsThatAreLeftGetTheirLastUpdate) {
+  Inbox inbox;
+  auto engine = make_engine(session_, {});
+  EngineRequest endless = request(kTexts[0], 400);
+  endless.ignore_eos = true;
+  engine->submit(endless, inbox.sink());
+  engine.reset();
+  EXPECT_EQ(inbox.finish_, FinishReason::kCancelled);
+}
+
+TEST_F(EngineTest, ManyThreadsSubmitAtOnce) {
+  EngineOptions options = small(40);
+  options.max_num_seqs = 7;
+  const auto engine = make_engine(session_, options);
+  std::vector<Inbox> inboxes(48);
+  std::vector<std::thread> threads;
+  for (std::size_t t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (std::size_t i = t; i < inboxes.size(); i += 4) {
+        engine->submit(request(kTexts[i % std::size(kTexts)], 4), inboxes[i].sink());
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (Inbox& inbox : inboxes) inbox.wait();
+  const auto start = std::chrono::steady_clock::now();
+  while (engine->stats().finished < 48 &&
+         std::chrono::steady_clock::now() - start < std::chrono::minutes(1)) {
+    std::this_thread::yield();
+  }
+  EXPECT_EQ(engine->stats().finished, 48);
+  EXPECT_EQ(engine->stats().kv_cache_usage, 0);
+}
+
+TEST_F(EngineTest, RefusesWhatCanNeverRun) {
+  EngineOptions options = small(4);  // 64 tokens
+  const auto engine = make_engine(session_, options);
+  EXPECT_EQ(engine->max_model_len(), 64);
+  Inbox inbox;
+  const auto refused = [&](const EngineRequest& asked) {
+    try {
+      engine->submit(asked, inbox.sink());
+    } catch (const Error& error) {
+      return error.kind() == ErrorKind::kUsage;
+    }
+    return false;
+  };
+  EngineRequest asked = request("x");
+  asked.prompt.assign(64, 5);
+  EXPECT_TRUE(refused(asked));
+  asked.prompt.clear();
+  EXPECT_TRUE(refused(asked));
+  asked.prompt = {-1};
+  EXPECT_TRUE(refused(asked));
+  asked.prompt = {5};
+  asked.max_tokens = 0;
+  EXPECT_TRUE(refused(asked));
+  asked.max_tokens = 1;
+  asked.sampling.top_p = 2;
+  EXPECT_TRUE(refused(asked));
+  asked.sampling.top_p = 1;
+  asked.stop = {""};
+  EXPECT_TRUE(refused(asked));
+
+  options.max_model_len = 100;
+  EXPECT_THROW((void)make_engine(session_, options), Error);
+  options.max_model_len = 0;
+  options.kv_cache_bytes = 1;
+  EXPECT_THROW((void)make_engine(session_, options), Error);
+}
+
+}  // namespace
+}  // namespace nibble
