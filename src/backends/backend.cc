@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "backends/cpu/cpu_features.h"
+#include "backends/cpu/impls.h"
 #include "backends/cuda.h"
 #include "backends/dispatch.h"
 
@@ -15,6 +17,8 @@ std::string environment(const char* name) {
 }
 
 }  // namespace
+
+Codec Backend::codec() { return {&cpu::spans_of(cpu::detect_caps()), &pool()}; }
 
 BackendOptions BackendOptions::from_environment() {
   BackendOptions options;

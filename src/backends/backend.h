@@ -57,6 +57,8 @@ class Backend {
 
   virtual const DeviceCaps& caps() const = 0;
   virtual ThreadPool& pool() = 0;
+  // For weights in the host's memory, whatever the device: kernels of its processor, and the pool.
+  virtual Codec codec();
   // Every pointer in the arguments of an op points into this memory, unless its comment says that
   // it is the host's; spans are the host's.
   virtual DeviceMemory& memory() = 0;

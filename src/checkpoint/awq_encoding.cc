@@ -16,6 +16,7 @@ class AwqEncoding final : public WeightEncoding {
     const WeightDescriptor& d = format.descriptor();
     if (!format.is_affine() || d.element.bits != 4) return "AWQ has integers of 4 bits";
     if (d.scheme.symmetric) return "AWQ's gemm layout has zero points";
+    if (d.scheme.granularity == Granularity::kBlock) return "AWQ has no blocks of rows";
     if (d.scheme.granularity == Granularity::kTensor) return "AWQ has a scale a row at least";
     return d.scheme.scale_type == DType::kF16 ? "" : "AWQ has scales in F16";
   }

@@ -40,7 +40,9 @@ class CompressedTensorsEncoding final : public WeightEncoding {
   std::string convention() const override { return "compressed-tensors"; }
 
   std::string why_not(const Format& format) const override {
-    return format.is_affine() ? "" : format.name() + " is no integer format";
+    if (!format.is_affine()) return format.name() + " is no integer format";
+    const bool block = format.descriptor().scheme.granularity == Granularity::kBlock;
+    return block ? format.name() + " has blocks of rows" : "";
   }
 
   std::vector<StoredTensor> plan(const QuantizedModule& m) const override {

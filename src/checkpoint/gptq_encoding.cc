@@ -30,6 +30,7 @@ class GptqEncoding final : public WeightEncoding {
     const int bits = d.element.bits;
     if (!format.is_affine()) return format.name() + " is no integer format";
     if (bits != 2 && bits != 3 && bits != 4 && bits != 8) return "GPTQ has 2, 3, 4 and 8 bits";
+    if (d.scheme.granularity == Granularity::kBlock) return "GPTQ has no blocks of rows";
     if (d.scheme.granularity == Granularity::kTensor) return "GPTQ has a scale a row at least";
     if (d.scheme.scale_type == DType::kF32) return "GPTQ has scales of 16 bits";
     return "";

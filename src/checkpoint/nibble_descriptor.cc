@@ -8,10 +8,10 @@
 namespace nibble {
 namespace {
 
-constexpr std::array<std::string_view, 3> kGranularities = {"tensor", "channel", "group"};
+constexpr std::array<std::string_view, 4> kGranularities = {"tensor", "channel", "group", "block"};
 constexpr std::array<std::string_view, 4> kSpecials = {"fn", "ieee", "fnuz", "none"};
-constexpr std::array<std::string_view, 5> kRules = {"absmax", "floor", "ceil", "least_error",
-                                                    "four_over_six"};
+constexpr std::array<std::string_view, 8> kRules = {
+    "absmax", "floor", "ceil", "least_error", "four_over_six", "strict", "full", "mean"};
 constexpr std::array<std::string_view, 3> kSecondLevels = {"none", "tensor", "dynamic"};
 
 template <class Enum, std::size_t N>
@@ -33,6 +33,7 @@ class Members {
     ++asked_;
     return *found;
   }
+  bool has(const char* key) const { return object_.contains(key); }
   std::string text(const char* key) {
     const Json& value = get(key);
     if (!value.is_string()) fail(ErrorKind::kCorrupt, "{}: '{}' is no string", what_, key);
@@ -137,9 +138,12 @@ Element element_from_json(Members& members, const std::string& what) {
 Json to_json(const WeightDescriptor& d) {
   Json scheme = {{"granularity", name_in(kGranularities, d.scheme.granularity)},
                  {"scale_type", to_string(d.scheme.scale_type)}};
-  if (d.scheme.granularity == Granularity::kGroup) scheme["group"] = d.scheme.group;
+  const bool block = d.scheme.granularity == Granularity::kBlock;
+  if (block || d.scheme.granularity == Granularity::kGroup) scheme["group"] = d.scheme.group;
+  if (block) scheme["block_rows"] = d.scheme.block_rows;
   if (d.element.kind == ElementKind::kInt) {
     scheme["symmetric"] = d.scheme.symmetric;
+    if (d.scheme.rule != ScaleRule::kAbsmax) scheme["rule"] = name_in(kRules, d.scheme.rule);
   } else {
     scheme["rule"] = name_in(kRules, d.scheme.rule);
     scheme["second_level"] = name_in(kSecondLevels, d.scheme.second_level);
@@ -156,11 +160,14 @@ WeightDescriptor descriptor_from_json(const Json& json, const std::string& what)
   WeightDescriptor descriptor;
   descriptor.element = element_from_json(element, what);
   descriptor.scheme.granularity = scheme.one_of<Granularity>("granularity", kGranularities);
-  if (descriptor.scheme.granularity == Granularity::kGroup) {
+  const bool block = descriptor.scheme.granularity == Granularity::kBlock;
+  if (block || descriptor.scheme.granularity == Granularity::kGroup) {
     descriptor.scheme.group = scheme.integer("group");
   }
+  if (block) descriptor.scheme.block_rows = scheme.integer("block_rows");
   if (descriptor.element.kind == ElementKind::kInt) {
     descriptor.scheme.symmetric = scheme.boolean("symmetric");
+    if (scheme.has("rule")) descriptor.scheme.rule = scheme.one_of<ScaleRule>("rule", kRules);
   } else {
     descriptor.scheme.rule = scheme.one_of<ScaleRule>("rule", kRules);
     descriptor.scheme.second_level = scheme.one_of<SecondLevel>("second_level", kSecondLevels);

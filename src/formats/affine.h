@@ -22,19 +22,21 @@ struct AffineParams {
   int zero = 0;
 };
 
-// Groups along a row of `cols` elements (1 for channel and tensor).
+// Groups along a row of `cols` elements (1 for channel and tensor); of blocks the last may be cut.
 std::int64_t groups_per_row(const Scheme& scheme, std::int64_t cols);
 
 // Parameters that cover [lo, hi]. The range is widened to include 0; symmetric formats cover
-// max(|lo|, |hi|) with scale = 2 * absmax / (2^bits - 1). An empty range (all zeros) has scale 1.
+// max(|lo|, |hi|) with scale = 2 * absmax / (2^bits - 1), or by their rule. An empty range (all
+// zeros) has scale 1.
 AffineParams affine_params(const WeightDescriptor& descriptor, float lo, float hi);
 
 // The code of w under params: nearest, ties to even, clamped to the code range.
 int affine_code(const WeightDescriptor& descriptor, const AffineParams& params, float w);
 
-// Encodes with given parameters, [rows, groups] row-major ([1] for tensor granularity).
+// Encodes with given parameters, row-major in the shape of the scales.
 QuantTensor affine_encode(const FormatPtr& format, const float* w, std::int64_t rows,
-                          std::int64_t cols, std::span<const AffineParams> params);
+                          std::int64_t cols, std::span<const AffineParams> params,
+                          const Codec& codec = {});
 
 // w -> decode(encode(w)) for `count` elements that share params; out may alias w. Vectorises.
 void affine_round_trip(const WeightDescriptor& descriptor, const AffineParams& params,

@@ -1,10 +1,12 @@
 // Affine integers as a Format: planes, whole-matrix encoding and decoding.
 #include <algorithm>
-#include <cstring>
+#include <atomic>
 
 #include "base/error.h"
 #include "formats/affine.h"
 #include "formats/families.h"
+#include "formats/group_layout.h"
+#include "formats/stochastic.h"
 
 namespace nibble {
 namespace {
@@ -17,24 +19,26 @@ class AffineFormat : public Format {
   const WeightDescriptor& descriptor() const override { return descriptor_; }
   std::string why_not(std::int64_t rows, std::int64_t cols) const override;
   std::vector<PlaneSpec> planes(std::int64_t rows, std::int64_t cols) const override;
-  QuantTensor encode(const float* w, std::int64_t rows, std::int64_t cols) const override;
+  QuantTensor encode(const float* w, std::int64_t rows, std::int64_t cols,
+                     const Codec& codec) const override;
   void decode(const QuantTensor& tensor, std::int64_t row, std::int64_t begin, std::int64_t count,
-              float* out) const override;
+              float* out, const SpanKernels& spans) const override;
 
  private:
   WeightDescriptor descriptor_;
 };
 
-// Parameters of group `index`, counted over the whole matrix.
-AffineParams params_at(const QuantTensor& tensor, std::int64_t index) {
+// Scales and zero points of `count` groups from `first` on, counted over the whole matrix.
+void params_at(const QuantTensor& tensor, std::int64_t first, std::int64_t count, float* scales,
+               int* zeros) {
   const WeightDescriptor& descriptor = tensor.format->descriptor();
-  AffineParams params;
-  to_float(tensor.planes[1], index, 1, &params.scale);
-  params.zero =
-      descriptor.scheme.symmetric
-          ? 1 << (descriptor.element.bits - 1)
-          : std::to_integer<int>(tensor.planes[2].bytes()[static_cast<std::size_t>(index)]);
-  return params;
+  to_float(tensor.planes[1], first, count, scales);
+  if (descriptor.scheme.symmetric) {
+    std::fill_n(zeros, count, 1 << (descriptor.element.bits - 1));
+    return;
+  }
+  const std::byte* stored = tensor.planes[2].bytes().data() + first;
+  for (std::int64_t i = 0; i < count; ++i) zeros[i] = std::to_integer<int>(stored[i]);
 }
 
 std::string AffineFormat::name() const {
@@ -42,6 +46,8 @@ std::string AffineFormat::name() const {
   std::string text = fmt::format("int{}", descriptor_.element.bits);
   text += granularity_suffix(scheme);
   text += scheme.symmetric ? "_sym" : "_asym";
+  if (scheme.rule == ScaleRule::kStrict) text += "_strict";
+  if (scheme.rule == ScaleRule::kFull) text += "_full";
   if (scheme.scale_type == DType::kBF16) text += "_sbf16";
   if (scheme.scale_type == DType::kF32) text += "_sf32";
   return text;
@@ -60,50 +66,69 @@ std::vector<PlaneSpec> AffineFormat::planes(std::int64_t rows, std::int64_t cols
   return specs;
 }
 
-QuantTensor AffineFormat::encode(const float* w, std::int64_t rows, std::int64_t cols) const {
+// The ranges of all groups; kCorrupt when some w is not finite.
+struct Ranges {
+  std::vector<float> lo;
+  std::vector<float> hi;
+};
+
+Ranges ranges_of(const std::string& name, const GroupLayout& layout, const float* w,
+                 std::int64_t rows, const Codec& codec) {
+  const auto parts = static_cast<std::size_t>(rows * layout.per_row);
+  Ranges ranges{std::vector<float>(parts), std::vector<float>(parts)};
+  std::atomic<bool> finite = true;
+  codec.for_rows(rows, layout.cols, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      layout.for_lengths(
+          [&](std::int64_t group, std::int64_t groups, std::int64_t length, std::int64_t col) {
+            const std::int64_t at = row * layout.per_row + group;
+            if (!codec.spans->ranges(w + row * layout.cols + col, groups, length,
+                                     ranges.lo.data() + at, ranges.hi.data() + at)) {
+              finite = false;
+            }
+          });
+    }
+  });
+  if (!finite) require_finite(name, w, rows, layout.cols);
+  merge_rows(layout, rows, ranges.lo, [](float a, float b) { return std::min(a, b); });
+  merge_rows(layout, rows, ranges.hi, [](float a, float b) { return std::max(a, b); });
+  return ranges;
+}
+
+QuantTensor AffineFormat::encode(const float* w, std::int64_t rows, std::int64_t cols,
+                                 const Codec& codec) const {
   const std::string reason = why_not(rows, cols);
   if (!reason.empty()) fail(ErrorKind::kUsage, "{}: {}", name(), reason);
-  require_finite(name(), w, rows, cols);
-  const bool whole = descriptor_.scheme.granularity == Granularity::kTensor;
-  const std::int64_t length = whole ? rows * cols : group_length(descriptor_.scheme, cols);
-  std::vector<AffineParams> params;
-  params.reserve(static_cast<std::size_t>(rows * cols / length));
-  for (std::int64_t begin = 0; begin < rows * cols; begin += length) {
-    float lo = 0;
-    float hi = 0;
-    for (std::int64_t i = begin; i < begin + length; ++i) {
-      lo = std::min(lo, w[i]);
-      hi = std::max(hi, w[i]);
-    }
-    params.push_back(affine_params(descriptor_, lo, hi));
+  const GroupLayout layout = layout_of(descriptor_.scheme, rows, cols);
+  const Ranges ranges = ranges_of(name(), layout, w, rows, codec);
+  std::vector<AffineParams> params(ranges.lo.size());
+  for (std::size_t i = 0; i < params.size(); ++i) {
+    params[i] = affine_params(descriptor_, ranges.lo[i], ranges.hi[i]);
   }
-  return affine_encode(make_affine_format(descriptor_), w, rows, cols, params);
+  return affine_encode(make_affine_format(descriptor_), w, rows, cols, params, codec);
 }
 
 void AffineFormat::decode(const QuantTensor& tensor, std::int64_t row, std::int64_t begin,
-                          std::int64_t count, float* out) const {
+                          std::int64_t count, float* out, const SpanKernels& spans) const {
   const int bits = descriptor_.element.bits;
-  const Scheme& scheme = descriptor_.scheme;
-  const std::int64_t words = words_per_row(bits, tensor.cols);
-  const std::byte* codes = tensor.planes[0].bytes().data() + row * words * 4;
-  const std::int64_t length = group_length(scheme, tensor.cols);
-  const std::int64_t first_group =
-      scheme.granularity == Granularity::kTensor ? 0 : row * groups_per_row(scheme, tensor.cols);
-  constexpr std::int64_t kChunk = 256;
-  std::uint8_t buffer[kChunk];
+  const GroupLayout layout = layout_of(descriptor_.scheme, tensor.rows, tensor.cols);
+  const std::byte* stored =
+      tensor.planes[0].bytes().data() + row * words_per_row(bits, tensor.cols) * 4;
+  constexpr std::int64_t kChunk = 1024;
+  std::uint8_t codes[kChunk];
+  float scales[kChunk];
+  int zeros[kChunk];
   const std::int64_t end = begin + count;
-  while (begin < end) {
-    const std::int64_t group = begin / length;
-    const std::int64_t group_end = std::min(end, (group + 1) * length);
-    const AffineParams params = params_at(tensor, first_group + group);
-    while (begin < group_end) {
-      const std::int64_t n = std::min(kChunk, group_end - begin);
-      unpack_codes(codes, bits, begin, n, buffer);
-      for (std::int64_t i = 0; i < n; ++i) {
-        *out++ = params.scale * static_cast<float>(buffer[i] - params.zero);
-      }
-      begin += n;
-    }
+  for (std::int64_t next = begin; begin < end; begin = next) {
+    next = std::min(end, layout.chunk_end(begin, kChunk));
+    unpack_codes(stored, bits, begin, next - begin, codes);
+    layout.for_columns(
+        begin, next,
+        [&](std::int64_t group, std::int64_t groups, std::int64_t length, std::int64_t col) {
+          params_at(tensor, layout.first(row) + group, groups, scales, zeros);
+          spans.affine_values(scales, zeros, codes + (col - begin), groups, length, out);
+          out += groups * length;
+        });
   }
 }
 
@@ -114,7 +139,8 @@ FormatPtr make_affine_format(const WeightDescriptor& descriptor) {
 }
 
 QuantTensor affine_encode(const FormatPtr& format, const float* w, std::int64_t rows,
-                          std::int64_t cols, std::span<const AffineParams> params) {
+                          std::int64_t cols, std::span<const AffineParams> params,
+                          const Codec& codec) {
   const WeightDescriptor& descriptor = format->descriptor();
   const Scheme& scheme = descriptor.scheme;
   const Shape groups = group_shape(scheme, rows, cols);
@@ -125,38 +151,44 @@ QuantTensor affine_encode(const FormatPtr& format, const float* w, std::int64_t 
     result.planes.push_back(Tensor::allocate(spec.dtype, spec.shape));
   }
 
-  std::vector<float> scales;
-  scales.reserve(params.size());
-  for (const AffineParams& p : params) scales.push_back(p.scale);
+  std::vector<float> scales(params.size());
+  std::vector<int> zeros(params.size());
+  for (std::size_t i = 0; i < params.size(); ++i) {
+    scales[i] = params[i].scale;
+    zeros[i] = params[i].zero;
+  }
   result.planes[1] = from_float(scales.data(), scheme.scale_type, groups);
   if (!scheme.symmetric) {
-    auto* zeros = result.planes[2].mutable_data<std::uint8_t>();
-    for (std::size_t i = 0; i < params.size(); ++i) {
-      zeros[i] = static_cast<std::uint8_t>(params[i].zero);
-    }
+    std::ranges::transform(zeros, result.planes[2].mutable_data<std::uint8_t>(),
+                           [](int zero) { return static_cast<std::uint8_t>(zero); });
   }
 
-  const std::int64_t length = group_length(scheme, cols);
-  const std::int64_t words = words_per_row(descriptor.element.bits, cols);
+  const int bits = descriptor.element.bits;
+  const GroupLayout layout = layout_of(scheme, rows, cols);
   auto* packed = result.planes[0].mutable_data<std::uint32_t>();
-  std::vector<std::uint8_t> codes(static_cast<std::size_t>(cols));
-  for (std::int64_t row = 0; row < rows; ++row) {
-    for (std::int64_t col = 0; col < cols; ++col) {
-      const std::int64_t index =
-          scheme.granularity == Granularity::kTensor ? 0 : row * groups.back() + col / length;
-      codes[static_cast<std::size_t>(col)] = static_cast<std::uint8_t>(
-          affine_code(descriptor, params[static_cast<std::size_t>(index)], w[row * cols + col]));
-    }
-    pack_codes(codes, descriptor.element.bits, packed + row * words);
-  }
+  encode_rows(layout, rows, bits, packed, codec,
+              [&](std::int64_t row, std::int64_t group, std::int64_t count, std::int64_t length,
+                  std::int64_t col, std::uint8_t* codes) {
+                const std::int64_t at = layout.first(row) + group;
+                const float* scale = scales.data() + at;
+                const int* zero = zeros.data() + at;
+                const float* from = w + row * cols + col;
+                if (codec.rounding == Rounding::kStochastic) {
+                  return stochastic_affine_codes(bits, scale, zero, from, count, length, codec.seed,
+                                                 row * cols + col, codes);
+                }
+                codec.spans->affine_codes(bits, scale, zero, from, count, length, codes);
+              });
   return result;
 }
 
 std::vector<AffineParams> affine_params_of(const QuantTensor& tensor) {
-  std::vector<AffineParams> params;
-  const std::int64_t count = tensor.planes[1].elements();
-  params.reserve(static_cast<std::size_t>(count));
-  for (std::int64_t i = 0; i < count; ++i) params.push_back(params_at(tensor, i));
+  const auto count = static_cast<std::size_t>(tensor.planes[1].elements());
+  std::vector<float> scales(count);
+  std::vector<int> zeros(count);
+  params_at(tensor, 0, tensor.planes[1].elements(), scales.data(), zeros.data());
+  std::vector<AffineParams> params(count);
+  for (std::size_t i = 0; i < count; ++i) params[i] = {scales[i], zeros[i]};
   return params;
 }
 

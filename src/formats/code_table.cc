@@ -32,10 +32,28 @@ float bound_between(float low, float high, bool tie_up) {
   return bound;
 }
 
+// See TableView::steps.
+float steps_of(const std::vector<float>& values, TieRule ties, bool signed_zero) {
+  if (values[0] != 0 || !(values[1] > 0) || ties != TieRule::kEvenCode || signed_zero) return 0;
+  const float steps = 1 / values[1];
+  int exponent = 0;
+  if (std::frexp(steps, &exponent) != 0.5f || std::abs(exponent) > 64) return 0;
+  const auto codes = static_cast<int>(values.size());
+  for (int code = 0; code < codes; ++code) {
+    const auto whole = static_cast<float>(code < codes / 2 ? code : code - codes);
+    if (values[static_cast<std::size_t>(code)] * steps != whole) return 0;
+  }
+  return steps;
+}
+
 }  // namespace
 
-CodeTable::CodeTable(std::vector<float> values, TieRule ties, bool signed_zero)
-    : values_(std::move(values)), bits_(static_cast<int>(std::bit_width(values_.size())) - 1) {
+CodeTable::CodeTable(std::vector<float> values, TieRule ties, bool signed_zero,
+                     std::optional<FloatRounding> rounding)
+    : values_(std::move(values)),
+      bits_(static_cast<int>(std::bit_width(values_.size())) - 1),
+      steps_(steps_of(values_, ties, signed_zero)),
+      rounding_(rounding) {
   NIBBLE_CHECK(values_.size() <= 256 && std::has_single_bit(values_.size()));
   for (std::size_t code = 0; code < values_.size(); ++code) {
     if (std::isfinite(values_[code])) codes_.push_back(static_cast<std::uint8_t>(code));
@@ -54,27 +72,26 @@ CodeTable::CodeTable(std::vector<float> values, TieRule ties, bool signed_zero)
   codes_.erase(std::unique(codes_.begin(), codes_.end(), same_value), codes_.end());
   NIBBLE_CHECK(!codes_.empty());
 
-  zero_ = static_cast<std::size_t>(std::ranges::find(codes_, 0.0f, value_of_code) - codes_.begin());
-  if (!has_negative_zero && zero_ < codes_.size()) negative_zero_ = codes_[zero_];
+  rising_ = !has_negative_zero;
+  for (std::size_t rank = 0; rank < codes_.size(); ++rank) {
+    rising_ = rising_ && codes_[rank] == rank;
+  }
   const float lowest = values_[codes_.front()], highest = values_[codes_.back()];
   max_ = lowest < 0 ? std::min(-lowest, highest) : highest;
   // Bounds are filled up to a full binary tree; nothing is above the filling.
   const std::size_t leaves = std::bit_ceil(codes_.size());
-  steps_ = leaves / 2;
   bounds_.assign(leaves, kInfinity);
   for (std::size_t i = 0; i + 1 < codes_.size(); ++i) {
     const float low = values_[codes_[i]];
     const float high = values_[codes_[i + 1]];
     bounds_[i] = bound_between(low, high, tie_goes_up(low, codes_[i], high, ties));
   }
-}
-
-void CodeTable::encode(const float* w, std::int64_t count, float scale, std::uint8_t* codes) const {
-  if (!(scale > 0)) {
-    std::fill_n(codes, count, nearest(0.0f));
-    return;
+  // Where 0 is no value, its nearest one stands for it.
+  while (zero_ + 1 < static_cast<int>(codes_.size()) &&
+         0 > bounds_[static_cast<std::size_t>(zero_)]) {
+    ++zero_;
   }
-  for (std::int64_t i = 0; i < count; ++i) codes[i] = nearest(w[i] / scale);
+  if (!has_negative_zero) negative_zero_ = codes_[static_cast<std::size_t>(zero_)];
 }
 
 }  // namespace nibble

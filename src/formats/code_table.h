@@ -4,10 +4,22 @@
 
 #include <cmath>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
+#include "formats/span_kernels.h"
+
 namespace nibble {
+
+// The code of the finite value nearest to x. x is no NaN.
+inline std::uint8_t nearest(const TableView& table, float x) {
+  int rank = 0;
+  for (int step = table.leaves / 2; step > 0; step /= 2) {
+    rank += x > table.bounds[rank + step - 1] ? step : 0;
+  }
+  return rank == table.zero_rank && std::signbit(x) ? table.negative_zero : table.codes[rank];
+}
 
 // Where x lies exactly between two neighbouring values.
 enum class TieRule {
@@ -21,8 +33,9 @@ class CodeTable {
  public:
   // values[code], 2^bits of them, NaN and infinity included; at least one is finite. Of codes with
   // equal values the lowest is used for encoding; that of -0 is used for negative values that
-  // become zero when `signed_zero`.
-  CodeTable(std::vector<float> values, TieRule ties, bool signed_zero);
+  // become zero when `signed_zero`. `rounding` finds the same codes, where there is one.
+  CodeTable(std::vector<float> values, TieRule ties, bool signed_zero,
+            std::optional<FloatRounding> rounding = std::nullopt);
 
   int bits() const { return bits_; }
   std::span<const float> values() const { return values_; }
@@ -31,26 +44,36 @@ class CodeTable {
   float max() const { return max_; }
 
   // The code of the finite value nearest to x. x is no NaN.
-  std::uint8_t nearest(float x) const {
-    std::size_t index = 0;
-    for (std::size_t step = steps_; step > 0; step >>= 1) {
-      index += x > bounds_[index + step - 1] ? step : 0;
-    }
-    return index == zero_ && std::signbit(x) ? negative_zero_ : codes_[index];
-  }
+  std::uint8_t nearest(float x) const { return nibble::nearest(view(), x); }
 
-  // codes[i] = nearest(w[i] / scale); a scale that is not positive gives codes of zero.
-  void encode(const float* w, std::int64_t count, float scale, std::uint8_t* codes) const;
+  // Valid as long as the table stays where it is.
+  TableView view() const {
+    TableView view;
+    view.values = values_.data();
+    view.bits = bits_;
+    view.bounds = bounds_.data();
+    view.leaves = static_cast<int>(bounds_.size());
+    view.ranks = static_cast<int>(codes_.size());
+    view.codes = codes_.data();
+    view.zero_rank = zero_;
+    view.negative_zero = negative_zero_;
+    view.rising = rising_;
+    view.steps = steps_;
+    view.rounding = rounding_ ? &*rounding_ : nullptr;
+    return view;
+  }
 
  private:
   std::vector<float> values_;
   std::vector<std::uint8_t> codes_;  // in the order of their values
   std::vector<float> bounds_;        // x > bounds_[i]: the value is above the i-th
-  std::size_t steps_ = 0;
-  std::size_t zero_ = 0;
+  int zero_ = 0;
   std::uint8_t negative_zero_ = 0;
+  bool rising_ = false;
   float max_ = 0;
   int bits_ = 0;
+  float steps_ = 0;
+  std::optional<FloatRounding> rounding_;
 };
 
 }  // namespace nibble

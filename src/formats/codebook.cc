@@ -3,16 +3,16 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 namespace nibble {
 namespace {
 
-constexpr std::pair<Codebook, std::string_view> kNames[] = {{Codebook::kNf2, "nf2"},
-                                                            {Codebook::kNf3, "nf3"},
-                                                            {Codebook::kNf4, "nf4"},
-                                                            {Codebook::kBnb4, "bnb4"},
-                                                            {Codebook::kFixed8, "fixed8"}};
+constexpr std::pair<Codebook, std::string_view> kNames[] = {
+    {Codebook::kNf2, "nf2"},        {Codebook::kNf3, "nf3"},       {Codebook::kNf4, "nf4"},
+    {Codebook::kBnb4, "bnb4"},      {Codebook::kFixed8, "fixed8"}, {Codebook::kBinary, "binary"},
+    {Codebook::kTernary, "ternary"}};
 
 constexpr float kNf2[] = {-1.0f, 0.0f, 0.43581817f, 1.0f};
 constexpr float kNf3[] = {-1.0f,       -0.53502274f, -0.24693143f, 0.0f,
@@ -94,6 +94,11 @@ CodeTable table_of(Codebook codebook) {
       return normal(kNf4);
     case Codebook::kBnb4:
       return CodeTable(bnb4_values(), TieRule::kSmallerMagnitude, false);
+    case Codebook::kBinary:
+      return CodeTable({1.0f, -1.0f}, TieRule::kEvenCode, false);
+    case Codebook::kTernary:
+      return CodeTable({-1.0f, 0.0f, 1.0f, std::numeric_limits<float>::quiet_NaN()},
+                       TieRule::kSmallerMagnitude, false);
     case Codebook::kFixed8:
       break;
   }

@@ -6,6 +6,9 @@
 //                   those at the first 2^(b-1) - 1 of 2^(b-1) steps, and 0
 //   bnb4            the "FP4" of bitsandbytes, sign and one of 0, 1/192, 1/6, 1/4, 1/3, 1/2, 2/3, 1
 //                   in an order of its own; not OCP E2M1
+//   binary          1 and -1: the code is the sign bit, 0 counts as positive (XNOR-Net,
+//                   arXiv 1603.05279)
+//   ternary         -1, 0, 1 for the codes 0, 1, 2 (BitNet b1.58, arXiv 2402.17764); 3 is NaN
 //   fixed8          signed bytes / 64 (two's complement), the element of MXINT8
 #pragma once
 
@@ -16,9 +19,10 @@
 
 namespace nibble {
 
-enum class Codebook { kNf2, kNf3, kNf4, kBnb4, kFixed8 };
-inline constexpr Codebook kCodebooks[] = {Codebook::kNf2, Codebook::kNf3, Codebook::kNf4,
-                                          Codebook::kBnb4, Codebook::kFixed8};
+enum class Codebook { kNf2, kNf3, kNf4, kBnb4, kFixed8, kBinary, kTernary };
+inline constexpr Codebook kCodebooks[] = {Codebook::kNf2,    Codebook::kNf3,    Codebook::kNf4,
+                                          Codebook::kBnb4,   Codebook::kFixed8, Codebook::kBinary,
+                                          Codebook::kTernary};
 
 std::string_view to_string(Codebook codebook);
 std::optional<Codebook> parse_codebook(std::string_view name);

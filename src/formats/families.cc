@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "formats/group_layout.h"
 
 namespace nibble {
 
@@ -12,6 +13,8 @@ std::string granularity_suffix(const Scheme& scheme) {
       return "_tensor";
     case Granularity::kChannel:
       return "_channel";
+    case Granularity::kBlock:
+      return fmt::format("_b{}x{}", scheme.block_rows, scheme.group);
     case Granularity::kGroup:
       break;
   }
@@ -28,11 +31,22 @@ std::string why_no_groups(const Scheme& scheme, std::int64_t rows, std::int64_t 
 
 Shape group_shape(const Scheme& scheme, std::int64_t rows, std::int64_t cols) {
   if (scheme.granularity == Granularity::kTensor) return {1, 1};
-  return {rows, cols / group_length(scheme, cols)};
+  const GroupLayout layout = layout_of(scheme, rows, cols);
+  return {(rows + layout.rows_per - 1) / layout.rows_per, layout.per_row};
 }
 
 std::int64_t group_length(const Scheme& scheme, std::int64_t cols) {
-  return scheme.granularity == Granularity::kGroup ? scheme.group : cols;
+  const bool grouped =
+      scheme.granularity == Granularity::kGroup || scheme.granularity == Granularity::kBlock;
+  return grouped ? scheme.group : cols;
+}
+
+GroupLayout layout_of(const Scheme& scheme, std::int64_t rows, std::int64_t cols) {
+  const std::int64_t length = group_length(scheme, cols);
+  std::int64_t rows_per = 1;
+  if (scheme.granularity == Granularity::kTensor) rows_per = rows;
+  if (scheme.granularity == Granularity::kBlock) rows_per = scheme.block_rows;
+  return {(cols + length - 1) / length, length, rows_per, cols};
 }
 
 std::int64_t words_per_row(int bits, std::int64_t cols) { return (cols * bits + 31) / 32; }

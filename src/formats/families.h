@@ -15,7 +15,7 @@ FormatPtr make_affine_format(const WeightDescriptor& descriptor);
 // no sense.
 FormatPtr make_table_format(const WeightDescriptor& descriptor);
 
-// What they share. "_tensor", "_channel" or "_g<size>":
+// What they share. "_tensor", "_channel", "_g<size>" or "_b<rows>x<columns>":
 std::string granularity_suffix(const Scheme& scheme);
 // Empty, or why a [rows, cols] matrix cannot be cut into the groups of the scheme.
 std::string why_no_groups(const Scheme& scheme, std::int64_t rows, std::int64_t cols);

@@ -37,6 +37,22 @@ int largest_finite(const FloatBits& type) {
   return all_ones;
 }
 
+// For types with a sign and whole biases whose values, and the number that places their last bit,
+// are normal in float32.
+std::optional<FloatRounding> rounding_of(const FloatBits& type) {
+  const double last = 1 - type.bias - type.mantissa;  // exponent of the smallest value
+  if (type.bias != std::floor(type.bias) || last < -126 || last > 127 - 23) return std::nullopt;
+  FloatRounding rounding;
+  rounding.mantissa = type.mantissa;
+  rounding.rebias = static_cast<std::uint32_t>(127 - static_cast<int>(type.bias)) << 23;
+  rounding.top = static_cast<float>(magnitude_of(type, largest_finite(type)));
+  rounding.smallest_normal = static_cast<float>(std::exp2(1 - type.bias));
+  rounding.magic = static_cast<float>(std::exp2(last + 23));
+  rounding.sign = 1u << magnitude_bits(type);
+  rounding.signed_zero = type.kind != FloatKind::kFnuz;
+  return rounding;
+}
+
 }  // namespace
 
 std::string_view to_string(FloatKind kind) {
@@ -106,7 +122,8 @@ CodeTable table_of(const FloatBits& type) {
   const int bits = code_bits(type);
   std::vector<float> values;
   for (int code = 0; code < 1 << bits; ++code) values.push_back(value_of(type, code));
-  return CodeTable(std::move(values), TieRule::kEvenCode, /*signed_zero=*/true);
+  return CodeTable(std::move(values), TieRule::kEvenCode, /*signed_zero=*/true,
+                   type.has_sign ? rounding_of(type) : std::nullopt);
 }
 
 FloatCast::FloatCast(const FloatBits& type)

@@ -1,4 +1,6 @@
 // Plain float matrices.
+#include <algorithm>
+#include <atomic>
 #include <cmath>
 
 #include "base/error.h"
@@ -32,10 +34,11 @@ class FloatFormat : public Format {
     return {{"weight", type(), {rows, cols}}};
   }
 
-  QuantTensor encode(const float* w, std::int64_t rows, std::int64_t cols) const override;
+  QuantTensor encode(const float* w, std::int64_t rows, std::int64_t cols,
+                     const Codec& codec) const override;
 
   void decode(const QuantTensor& tensor, std::int64_t row, std::int64_t begin, std::int64_t count,
-              float* out) const override {
+              float* out, const SpanKernels&) const override {
     to_float(tensor.planes[0], row * tensor.cols + begin, count, out);
   }
 
@@ -45,16 +48,46 @@ class FloatFormat : public Format {
   WeightDescriptor descriptor_;
 };
 
-QuantTensor FloatFormat::encode(const float* w, std::int64_t rows, std::int64_t cols) const {
+void write_row(const float* w, DType type, std::int64_t cols, Tensor& plane, std::int64_t row) {
+  if (type == DType::kF32) {
+    std::copy_n(w, cols, plane.mutable_data<float>() + row * cols);
+  } else if (type == DType::kF16) {
+    std::transform(w, w + cols, plane.mutable_data<f16>() + row * cols,
+                   [](float v) { return to_f16(v); });
+  } else {
+    std::transform(w, w + cols, plane.mutable_data<bf16>() + row * cols,
+                   [](float v) { return to_bf16(v); });
+  }
+}
+
+// Whether all of a row is finite, and stays so in its type.
+bool row_fits(const Tensor& stored, std::int64_t row, std::int64_t cols, const Codec& codec,
+              std::vector<float>& values) {
+  to_float(stored, row * cols, cols, values.data());
+  float largest = 0;
+  return codec.spans->magnitudes(values.data(), 1, cols, &largest);
+}
+
+QuantTensor FloatFormat::encode(const float* w, std::int64_t rows, std::int64_t cols,
+                                const Codec& codec) const {
   const std::string reason = why_not(rows, cols);
   if (!reason.empty()) fail(ErrorKind::kUsage, "{}: {}", name(), reason);
+  QuantTensor result{make_float_format(descriptor_), rows, cols, {Tensor{}}};
+  Tensor& plane = result.planes[0];
+  plane = Tensor::allocate(type(), {rows, cols});
+  std::atomic<bool> fits = true;
+  codec.for_rows(rows, cols, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<float> values(static_cast<std::size_t>(cols));
+    for (std::int64_t row = begin; row < end; ++row) {
+      write_row(w + row * cols, type(), cols, plane, row);
+      if (!row_fits(plane, row, cols, codec, values)) fits = false;
+    }
+  });
+  if (fits) return result;
   require_finite(name(), w, rows, cols);
-  const FormatPtr self = make_float_format(descriptor_);
-  QuantTensor result{self, rows, cols, {from_float(w, type(), {rows, cols})}};
-  if (type() == DType::kF32) return result;
   for (std::int64_t i = 0; i < rows * cols; ++i) {
     float stored = 0;
-    to_float(result.planes[0], i, 1, &stored);
+    to_float(plane, i, 1, &stored);
     if (!std::isfinite(stored)) {
       fail(ErrorKind::kUnsupported, "{}: row {} column {}: {} is beyond the largest value", name(),
            i / cols, i % cols, w[i]);

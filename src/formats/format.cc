@@ -24,7 +24,9 @@ bool operator==(const Scheme& a, const Scheme& b) {
   if (a.granularity != b.granularity || a.symmetric != b.symmetric) return false;
   if (a.scale_type != b.scale_type || a.rule != b.rule) return false;
   if (a.second_level != b.second_level) return false;
-  return a.granularity != Granularity::kGroup || a.group == b.group;
+  if (a.granularity == Granularity::kBlock && a.block_rows != b.block_rows) return false;
+  const bool grouped = a.granularity == Granularity::kGroup || a.granularity == Granularity::kBlock;
+  return !grouped || a.group == b.group;
 }
 
 bool operator==(const WeightDescriptor& a, const WeightDescriptor& b) {
@@ -63,10 +65,12 @@ void validate(const QuantTensor& tensor) {
   }
 }
 
-void decode_all(const QuantTensor& tensor, float* out) {
-  for (std::int64_t row = 0; row < tensor.rows; ++row) {
-    tensor.format->decode(tensor, row, 0, tensor.cols, out + row * tensor.cols);
-  }
+void decode_all(const QuantTensor& tensor, float* out, const Codec& codec) {
+  codec.for_rows(tensor.rows, tensor.cols, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      tensor.format->decode(tensor, row, 0, tensor.cols, out + row * tensor.cols, *codec.spans);
+    }
+  });
 }
 
 double bits_per_weight(const Format& format, std::int64_t rows, std::int64_t cols) {

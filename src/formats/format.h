@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "formats/codebook.h"
+#include "formats/codec.h"
 #include "formats/float_bits.h"
 #include "tensor/tensor.h"
 
@@ -31,7 +32,9 @@ struct Element {
   Codebook codebook = Codebook::kNf4;  // kCodebook only
 };
 
-enum class Granularity { kTensor, kChannel, kGroup };  // channel = one output row
+// Channel: one output row. Block: `block_rows` rows of `group` columns, cut at the last row and
+// column.
+enum class Granularity { kTensor, kChannel, kGroup, kBlock };
 
 // How an encoder comes to the scale of a group with the largest magnitude a, elements reaching to
 // m. Decoders need not know.
@@ -41,6 +44,10 @@ enum class ScaleRule {
   kCeil,    // a power of two: 2^ceil(log2(a / m))
   kLeastError,   // of those two the one with the least squared error, floor on a tie
   kFourOverSix,  // a / 6 or a / 4, whichever has the least squared error, 6 on a tie (m = 6)
+  // Of symmetric integers of b bits, for which kAbsmax is 2 a / (2^b - 1), all codes used evenly:
+  kStrict,  // a / (2^(b-1) - 1): the lowest code is never used, and a is exact
+  kFull,    // a / 2^(b-1): all codes, and a itself saturates where it is positive
+  kMean,    // binary and ternary elements: the mean magnitude
 };
 
 // What scales are multiples of.
@@ -53,12 +60,13 @@ enum class SecondLevel {
 // What shares a scale. Meaningless for plain floats.
 struct Scheme {
   Granularity granularity = Granularity::kChannel;
-  std::int64_t group = 0;  // elements along the input that share a scale (kGroup)
+  std::int64_t group = 0;  // elements along the input that share a scale (kGroup, kBlock)
   bool symmetric = true;   // true for all but integers
   // F16, BF16 or F32; of tables also F8_E8M0, F8_E4M3 (second level kTensor) and U8 (kDynamic).
   DType scale_type = DType::kF16;
   ScaleRule rule = ScaleRule::kAbsmax;
   SecondLevel second_level = SecondLevel::kNone;
+  std::int64_t block_rows = 1;  // rows that share a scale (kBlock)
 };
 
 struct WeightDescriptor {
@@ -111,18 +119,26 @@ class Format {
 
   // Round to nearest over the full range of each group. w is [rows, cols], row-major. NaN or
   // infinity in the input is kCorrupt.
-  virtual QuantTensor encode(const float* w, std::int64_t rows, std::int64_t cols) const = 0;
+  virtual QuantTensor encode(const float* w, std::int64_t rows, std::int64_t cols,
+                             const Codec& codec) const = 0;
+  QuantTensor encode(const float* w, std::int64_t rows, std::int64_t cols) const {
+    return encode(w, rows, cols, Codec{});
+  }
 
   // Elements [begin, begin + count) of one row, as float32.
   virtual void decode(const QuantTensor& tensor, std::int64_t row, std::int64_t begin,
-                      std::int64_t count, float* out) const = 0;
+                      std::int64_t count, float* out, const SpanKernels& spans) const = 0;
+  void decode(const QuantTensor& tensor, std::int64_t row, std::int64_t begin, std::int64_t count,
+              float* out) const {
+    decode(tensor, row, begin, count, out, scalar_spans());
+  }
 };
 
 // Throws kCorrupt unless the planes have the dtypes and shapes that the format asks for.
 void validate(const QuantTensor& tensor);
 
 // The whole matrix as float32 [rows, cols].
-void decode_all(const QuantTensor& tensor, float* out);
+void decode_all(const QuantTensor& tensor, float* out, const Codec& codec = {});
 
 // Bytes of all planes * 8 / (rows * cols).
 double bits_per_weight(const Format& format, std::int64_t rows, std::int64_t cols);

@@ -71,8 +71,12 @@ class SchemeParser {
       scheme.group = *group;
       return once(granularity_);
     }
+    if (word.starts_with("b")) {
+      if (take_block(word.substr(1), scheme)) return once(granularity_);
+    }
     for (const auto& [name, rule] : kRules) {
-      if (integer || word != name) continue;
+      const bool of_integers = rule == ScaleRule::kStrict || rule == ScaleRule::kFull;
+      if (integer != of_integers || word != name) continue;
       scheme.rule = rule;
       return once(rule_);
     }
@@ -80,17 +84,37 @@ class SchemeParser {
            once(out.scale_type_named);
   }
 
-  // The rule that scales in e8m0 have when none is named.
-  void finish(Scheme& scheme) const {
-    if (!rule_ && scheme.scale_type == DType::kF8E8M0) scheme.rule = ScaleRule::kFloor;
+  // The rule of scales when none is named.
+  void finish(WeightDescriptor& descriptor) const {
+    Scheme& scheme = descriptor.scheme;
+    const Element& element = descriptor.element;
+    const bool signs =
+        element.kind == ElementKind::kCodebook &&
+        (element.codebook == Codebook::kBinary || element.codebook == Codebook::kTernary);
+    if (rule_) return;
+    if (scheme.scale_type == DType::kF8E8M0) scheme.rule = ScaleRule::kFloor;
+    if (signs && is_float_weight(scheme.scale_type)) scheme.rule = ScaleRule::kMean;
   }
 
  private:
   static constexpr std::pair<std::string_view, ScaleRule> kRules[] = {
-      {"floor", ScaleRule::kFloor},
-      {"ceil", ScaleRule::kCeil},
-      {"best", ScaleRule::kLeastError},
-      {"4over6", ScaleRule::kFourOverSix}};
+      {"floor", ScaleRule::kFloor},     {"ceil", ScaleRule::kCeil},
+      {"best", ScaleRule::kLeastError}, {"4over6", ScaleRule::kFourOverSix},
+      {"mean", ScaleRule::kMean},       {"strict", ScaleRule::kStrict},
+      {"full", ScaleRule::kFull}};
+
+  // "<rows>x<columns>"
+  static bool take_block(std::string_view sizes, Scheme& scheme) {
+    const std::size_t at = sizes.find('x');
+    if (at == std::string_view::npos) return false;
+    const auto rows = parse_number(sizes.substr(0, at));
+    const auto cols = parse_number(sizes.substr(at + 1));
+    if (!rows || !cols) return false;
+    scheme.granularity = Granularity::kBlock;
+    scheme.block_rows = *rows;
+    scheme.group = *cols;
+    return true;
+  }
 
   static bool take_scale_type(std::string_view name, bool integer, Scheme& scheme) {
     if (const auto type = parse_float_name(name)) {
@@ -191,7 +215,7 @@ std::optional<ParsedWeight> parse_weight(std::string_view text) {
   for (std::size_t i = taken; i < words.size(); ++i) {
     if (!parser.take(words[i], parsed)) return std::nullopt;
   }
-  parser.finish(scheme);
+  parser.finish(parsed.descriptor);
   return parsed;
 }
 
@@ -304,15 +328,23 @@ FormatPtr make_format(const WeightDescriptor& descriptor) {
     return make_float_format(descriptor);
   }
   const Scheme& scheme = descriptor.scheme;
-  if (scheme.granularity == Granularity::kGroup &&
-      (scheme.group < 1 || scheme.group > (std::int64_t{1} << 20))) {
+  const bool block = scheme.granularity == Granularity::kBlock;
+  const auto fits = [](std::int64_t size) { return size >= 1 && size <= std::int64_t{1} << 20; };
+  if ((block || scheme.granularity == Granularity::kGroup) && !fits(scheme.group)) {
     fail(ErrorKind::kUnsupported, "group of {} weights: 1 to 2^20 are supported", scheme.group);
+  }
+  if (block && !fits(scheme.block_rows)) {
+    fail(ErrorKind::kUnsupported, "block of {} rows: 1 to 2^20 are supported", scheme.block_rows);
   }
   if (element.kind != ElementKind::kInt) return make_table(descriptor);
   if (element.bits < 2 || element.bits > 8) {
     fail(ErrorKind::kUnsupported, "integer weights of {} bits: 2 to 8 are supported", element.bits);
   }
-  if (!is_float_weight(scheme.scale_type) || scheme.rule != ScaleRule::kAbsmax ||
+  const bool of_signed = scheme.rule == ScaleRule::kStrict || scheme.rule == ScaleRule::kFull;
+  if (of_signed && !scheme.symmetric) {
+    fail(ErrorKind::kUnsupported, "strict and full are rules for symmetric integers");
+  }
+  if (!is_float_weight(scheme.scale_type) || (scheme.rule != ScaleRule::kAbsmax && !of_signed) ||
       scheme.second_level != SecondLevel::kNone) {
     fail(ErrorKind::kUnsupported, "scales of integers cannot be stored as {}",
          to_string(scheme.scale_type));

@@ -3,12 +3,16 @@
 //   w=int4_g128_asym,a=bf16,kv=f16,e=bf16
 //
 // Each part is element[_scheme...]; parts left out are 16-bit. A weight format is f32 | f16 | bf16
-// | int<2..8>[_tensor|_channel|_g<size>][_sym|_asym][_sf16|_sbf16|_sf32] (default: channel, asym;
-// scales in the 16-bit type of the checkpoint), or a small float or codebook,
+// | int<2..8>[_tensor|_channel|_g<size>|_b<rows>x<columns>][_sym|_asym][_strict|_full]
+// [_sf16|_sbf16|_sf32] (default: channel, asym; scales in the 16-bit type of the checkpoint), or a
+// small float or codebook,
 //
-//   fp<4..8>_e<e>m<m>[fn|ieee|fnuz|all][b<bias>] | nf2 | nf3 | nf4 | bnb4 | fixed8
-//       [_tensor|_channel|_g<size>][_sf16|_sbf16|_sf32|_se8m0|_se4m3|_sdq8]
-//       [_floor|_ceil|_best|_4over6]          (default: channel, sf32; floor for se8m0)
+//   fp<4..8>_e<e>m<m>[fn|ieee|fnuz|all][b<bias>] | nf2 | nf3 | nf4 | bnb4 | fixed8 | binary |
+//   ternary
+//       [_tensor|_channel|_g<size>|_b<rows>x<columns>]
+//       [_sf16|_sbf16|_sf32|_se8m0|_se4m3|_sdq8]
+//       [_floor|_ceil|_best|_4over6|_mean]    (default: channel, sf32; floor for se8m0; mean for
+//                                             binary and ternary)
 //
 // where the bits are those of a code, sign included. A cache format (kv=) is f32 | f16 | bf16 |
 // int8_head | int4_head (formats/kv_type.h). Short names (`w4a16_g128`) are lines of registry.def.

@@ -1,10 +1,9 @@
 #include "formats/table_format.h"
 
-#include <algorithm>
-
 #include "base/error.h"
 #include "formats/affine.h"
-#include "formats/families.h"
+#include "formats/group_layout.h"
+#include "formats/stochastic.h"
 #include "formats/table_scales.h"
 
 namespace nibble {
@@ -30,6 +29,7 @@ std::string scale_suffix(const Scheme& scheme) {
   if (scheme.rule == ScaleRule::kCeil) text += "_ceil";
   if (scheme.rule == ScaleRule::kLeastError) text += "_best";
   if (scheme.rule == ScaleRule::kFourOverSix) text += "_4over6";
+  if (scheme.rule == ScaleRule::kMean) text += "_mean";
   return text;
 }
 
@@ -59,56 +59,46 @@ class TableFormat : public Format {
     return specs;
   }
 
-  QuantTensor encode(const float* w, std::int64_t rows, std::int64_t cols) const override {
+  QuantTensor encode(const float* w, std::int64_t rows, std::int64_t cols,
+                     const Codec& codec) const override {
     const std::string reason = why_not(rows, cols);
     if (!reason.empty()) fail(ErrorKind::kUsage, "{}: {}", name(), reason);
-    require_finite(name(), w, rows, cols);
     QuantTensor like{make_table_format(descriptor_), rows, cols, {Tensor{}}};
-    for (Tensor& plane : choose_scales(table_, descriptor_.scheme, w, rows, cols)) {
+    for (Tensor& plane : choose_scales(*this, table_, w, rows, cols, codec)) {
       like.planes.push_back(std::move(plane));
     }
-    return encode_under_scales(like, w);
+    return encode_under_scales(like, w, codec);
   }
 
   void decode(const QuantTensor& tensor, std::int64_t row, std::int64_t begin, std::int64_t count,
-              float* out) const override;
+              float* out, const SpanKernels& spans) const override;
 
  private:
   WeightDescriptor descriptor_;
   CodeTable table_;
 };
 
-// Calls body(first, last, scale) for each run of columns in [begin, end) of a row under one scale.
-template <class Body>
-void for_each_run(const QuantTensor& tensor, std::int64_t row, std::int64_t begin, std::int64_t end,
-                  const Body& body) {
-  const Scheme& scheme = tensor.format->descriptor().scheme;
-  const bool whole = scheme.granularity == Granularity::kTensor;
-  const std::int64_t length = group_length(scheme, tensor.cols);
-  const std::int64_t first = whole ? 0 : row * (tensor.cols / length);
-  while (begin < end) {
-    const std::int64_t group = begin / length;
-    const std::int64_t last = std::min(end, (group + 1) * length);
-    body(begin, last, scale_at(tensor, first + group));
-    begin = last;
-  }
-}
-
 void TableFormat::decode(const QuantTensor& tensor, std::int64_t row, std::int64_t begin,
-                         std::int64_t count, float* out) const {
-  constexpr std::int64_t kChunk = 256;
-  std::uint8_t buffer[kChunk];
+                         std::int64_t count, float* out, const SpanKernels& spans) const {
   const int bits = descriptor_.element.bits;
-  const std::byte* codes = tensor.planes[0].bytes().data() + row * tensor.planes[0].dim(1) * 4;
-  const float* values = table_.values().data();
-  for_each_run(tensor, row, begin, begin + count,
-               [&](std::int64_t first, std::int64_t last, float scale) {
-                 for (; first < last; first += kChunk) {
-                   const std::int64_t n = std::min(kChunk, last - first);
-                   unpack_codes(codes, bits, first, n, buffer);
-                   for (std::int64_t i = 0; i < n; ++i) *out++ = values[buffer[i]] * scale;
-                 }
-               });
+  const GroupLayout layout = layout_of(descriptor_.scheme, tensor.rows, tensor.cols);
+  const TableView table = table_.view();
+  const std::byte* stored = tensor.planes[0].bytes().data() + row * tensor.planes[0].dim(1) * 4;
+  constexpr std::int64_t kChunk = 1024;
+  std::uint8_t codes[kChunk];
+  float scales[kChunk];
+  const std::int64_t end = begin + count;
+  for (std::int64_t next = begin; begin < end; begin = next) {
+    next = std::min(end, layout.chunk_end(begin, kChunk));
+    unpack_codes(stored, bits, begin, next - begin, codes);
+    layout.for_columns(
+        begin, next,
+        [&](std::int64_t group, std::int64_t groups, std::int64_t length, std::int64_t col) {
+          scales_at(tensor, layout.first(row) + group, groups, scales);
+          spans.table_values(table, scales, codes + (col - begin), groups, length, out);
+          out += groups * length;
+        });
+  }
 }
 
 }  // namespace
@@ -121,26 +111,29 @@ const CodeTable& table_of(const Format& format) {
 
 std::vector<float> table_scales_of(const QuantTensor& tensor) {
   std::vector<float> scales(static_cast<std::size_t>(tensor.planes[1].elements()));
-  for (std::size_t i = 0; i < scales.size(); ++i) {
-    scales[i] = scale_at(tensor, static_cast<std::int64_t>(i));
-  }
+  scales_at(tensor, 0, tensor.planes[1].elements(), scales.data());
   return scales;
 }
 
-QuantTensor encode_under_scales(const QuantTensor& like, const float* w) {
-  const CodeTable& table = table_of(*like.format);
-  const int bits = like.format->descriptor().element.bits;
-  const std::int64_t words = words_per_row(bits, like.cols);
+QuantTensor encode_under_scales(const QuantTensor& like, const float* w, const Codec& codec) {
+  const TableView table = table_of(*like.format).view();
+  const WeightDescriptor& descriptor = like.format->descriptor();
+  const GroupLayout layout = layout_of(descriptor.scheme, like.rows, like.cols);
+  const int bits = descriptor.element.bits;
+  const std::vector<float> scales = table_scales_of(like);
   QuantTensor result = like;
-  result.planes[0] = Tensor::allocate(DType::kI32, {like.rows, words});
-  auto* packed = result.planes[0].mutable_data<std::uint32_t>();
-  std::vector<std::uint8_t> codes(static_cast<std::size_t>(like.cols));
-  for (std::int64_t row = 0; row < like.rows; ++row) {
-    for_each_run(like, row, 0, like.cols, [&](std::int64_t first, std::int64_t last, float scale) {
-      table.encode(w + row * like.cols + first, last - first, scale, codes.data() + first);
-    });
-    pack_codes(codes, bits, packed + row * words);
-  }
+  result.planes[0] = Tensor::allocate(DType::kI32, {like.rows, words_per_row(bits, like.cols)});
+  encode_rows(layout, like.rows, bits, result.planes[0].mutable_data<std::uint32_t>(), codec,
+              [&](std::int64_t row, std::int64_t group, std::int64_t groups, std::int64_t length,
+                  std::int64_t col, std::uint8_t* codes) {
+                const float* scale = scales.data() + layout.first(row) + group;
+                const float* from = w + row * like.cols + col;
+                if (codec.rounding == Rounding::kStochastic) {
+                  return stochastic_table_codes(table, scale, from, groups, length, codec.seed,
+                                                row * like.cols + col, codes);
+                }
+                codec.spans->table_codes(table, scale, from, groups, length, codes);
+              });
   return result;
 }
 

@@ -24,6 +24,6 @@ const CodeTable& table_of(const Format& format);
 std::vector<float> table_scales_of(const QuantTensor& tensor);
 
 // w once more under the scales of `like`: nearest codes, the same scale planes. [rows, cols] of it.
-QuantTensor encode_under_scales(const QuantTensor& like, const float* w);
+QuantTensor encode_under_scales(const QuantTensor& like, const float* w, const Codec& codec = {});
 
 }  // namespace nibble

@@ -1,11 +1,13 @@
 #include "formats/table_scales.h"
 
 #include <algorithm>
+#include <atomic>
+#include <bit>
 #include <cmath>
 #include <limits>
 
 #include "base/error.h"
-#include "formats/families.h"
+#include "formats/group_layout.h"
 
 namespace nibble {
 namespace {
@@ -19,48 +21,124 @@ const FloatCast& e4m3() {
   return cast;
 }
 
-// One group of weights.
-struct Group {
+// A matrix whose scales are chosen.
+struct Source {
+  const CodeTable& table;
+  const Scheme& scheme;
+  GroupLayout layout;
   const float* w;
-  std::int64_t count;
-  float absmax;
+  std::int64_t rows;
+  const Codec& codec;
 };
 
-// Calls body(index, group) for every group, in the order of the scales.
-template <class Body>
-void for_each_group(const Scheme& scheme, const float* w, std::int64_t rows, std::int64_t cols,
-                    const Body& body) {
-  const bool whole = scheme.granularity == Granularity::kTensor;
-  const std::int64_t length = whole ? rows * cols : group_length(scheme, cols);
-  for (std::int64_t i = 0; i < rows * cols / length; ++i) {
-    Group group{w + i * length, length, 0};
-    for (std::int64_t k = 0; k < length; ++k) {
-      group.absmax = std::max(group.absmax, std::abs(group.w[k]));
+// The largest magnitude of each group; kCorrupt when some w is not finite.
+std::vector<float> magnitudes_of(const std::string& name, const Source& source) {
+  const GroupLayout& layout = source.layout;
+  std::vector<float> absmax(static_cast<std::size_t>(source.rows * layout.per_row));
+  std::atomic<bool> finite = true;
+  source.codec.for_rows(source.rows, layout.cols, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      layout.for_lengths(
+          [&](std::int64_t group, std::int64_t groups, std::int64_t length, std::int64_t col) {
+            if (!source.codec.spans->magnitudes(source.w + row * layout.cols + col, groups, length,
+                                                absmax.data() + row * layout.per_row + group)) {
+              finite = false;
+            }
+          });
     }
-    body(i, group);
-  }
+  });
+  if (!finite) require_finite(name, source.w, source.rows, layout.cols);
+  merge_rows(layout, source.rows, absmax, [](float a, float b) { return std::max(a, b); });
+  return absmax;
 }
 
-double squared_error(const CodeTable& table, const Group& group, float scale) {
-  double sum = 0;
-  for (std::int64_t i = 0; i < group.count; ++i) {
-    const float value = table.value(table.nearest(group.w[i] / scale)) * scale;
-    const double d = double{value} - double{group.w[i]};
-    sum += d * d;
+// The mean magnitude of each group; 0 for groups of zeros, which no code but that of 0 has.
+std::vector<float> means_of(const Source& source) {
+  const GroupLayout& layout = source.layout;
+  const std::int64_t last = layout.first(source.rows - 1) + layout.per_row;
+  std::vector<double> sums(static_cast<std::size_t>(last));
+  std::vector<std::int64_t> counts(sums.size());
+  const float* w = source.w;
+  for (std::int64_t row = 0; row < source.rows; ++row) {
+    layout.for_lengths(
+        [&](std::int64_t group, std::int64_t groups, std::int64_t length, std::int64_t) {
+          auto at = static_cast<std::size_t>(layout.first(row) + group);
+          for (std::int64_t g = 0; g < groups; ++g, ++at) {
+            double sum = 0;
+            for (std::int64_t i = 0; i < length; ++i) sum += std::abs(double{*w++});
+            sums[at] += sum;
+            counts[at] += length;
+          }
+        });
   }
-  return sum;
+  std::vector<float> means(sums.size());
+  for (std::size_t i = 0; i < sums.size(); ++i) {
+    means[i] = static_cast<float>(sums[i] / static_cast<double>(counts[i]));
+  }
+  return means;
 }
 
-// floor(log2 x) for x > 0.
-int floor_log2(double x) {
-  int exponent = 0;
-  std::frexp(x, &exponent);
-  return exponent - 1;
+// Squared errors of each group under one of two sets of scales, [scale rows, per_row] each.
+struct Errors {
+  std::vector<double> first;
+  std::vector<double> second;
+};
+
+// What errors of rows are worked out in.
+class ErrorRows {
+ public:
+  explicit ErrorRows(const Source& source)
+      : source_(source),
+        codes_(static_cast<std::size_t>(source.layout.cols)),
+        values_(static_cast<std::size_t>(source.layout.cols)),
+        part_(static_cast<std::size_t>(source.layout.per_row)) {}
+
+  // Adds the errors of a row to those of its groups.
+  void add(std::int64_t row, const std::vector<float>& scales, std::vector<double>& errors) {
+    const GroupLayout& layout = source_.layout;
+    const SpanKernels& spans = *source_.codec.spans;
+    const TableView table = source_.table.view();
+    layout.for_lengths(
+        [&](std::int64_t group, std::int64_t groups, std::int64_t length, std::int64_t col) {
+          const float* from = source_.w + row * layout.cols + col;
+          const float* scale = scales.data() + layout.first(row) + group;
+          spans.table_codes(table, scale, from, groups, length, codes_.data());
+          spans.table_values(table, scale, codes_.data(), groups, length, values_.data());
+          spans.squared_errors(values_.data(), from, groups, length, part_.data());
+          double* const sums = errors.data() + layout.first(row) + group;
+          for (std::int64_t g = 0; g < groups; ++g) sums[g] += part_[static_cast<std::size_t>(g)];
+        });
+  }
+
+ private:
+  const Source& source_;
+  std::vector<std::uint8_t> codes_;
+  std::vector<float> values_;
+  std::vector<double> part_;
+};
+
+Errors errors_of(const Source& source, const std::vector<float>& first,
+                 const std::vector<float>& second) {
+  Errors errors{std::vector<double>(first.size()), std::vector<double>(first.size())};
+  const std::int64_t per = source.layout.rows_per;
+  const std::int64_t scale_rows = (source.rows + per - 1) / per;
+  source.codec.for_rows(
+      scale_rows, per * source.layout.cols, [&](std::int64_t begin, std::int64_t end) {
+        ErrorRows rows(source);
+        for (std::int64_t r = begin * per; r < std::min(source.rows, end * per); ++r) {
+          rows.add(r, first, errors.first);
+          rows.add(r, second, errors.second);
+        }
+      });
+  return errors;
 }
+
+// floor(log2 x) for normal x > 0.
+int floor_log2(double x) { return static_cast<int>(std::bit_cast<std::uint64_t>(x) >> 52) - 1023; }
 
 int ceil_log2(double x) {
   const int below = floor_log2(x);
-  return std::ldexp(1, below) < x ? below + 1 : below;
+  return below + ((std::bit_cast<std::uint64_t>(x) << 12) != 0 ? 1 : 0);
 }
 
 std::uint8_t e8m0_code(int exponent) {
@@ -69,18 +147,42 @@ std::uint8_t e8m0_code(int exponent) {
 
 float e8m0_value(std::uint8_t code) {
   if (code == 255) return std::numeric_limits<float>::quiet_NaN();
-  return std::ldexp(1.0f, code - kE8M0Bias);
+  // 2^-127 is no normal float32.
+  return std::bit_cast<float>(code == 0 ? 0x00400000u : static_cast<std::uint32_t>(code) << 23);
 }
 
-std::uint8_t shared_exponent(const CodeTable& table, ScaleRule rule, const Group& group) {
-  if (group.absmax == 0) return e8m0_code(0);
-  const double absmax = double{group.absmax};
-  const std::uint8_t low = e8m0_code(floor_log2(absmax) - floor_log2(double{table.max()}));
-  if (rule == ScaleRule::kFloor) return low;
-  const std::uint8_t high = e8m0_code(ceil_log2(absmax / double{table.max()}));
-  if (rule == ScaleRule::kCeil || low == high) return high;
-  const double low_error = squared_error(table, group, e8m0_value(low));
-  return squared_error(table, group, e8m0_value(high)) < low_error ? high : low;
+std::vector<float> e8m0_values(const std::vector<std::uint8_t>& codes) {
+  std::vector<float> values(codes.size());
+  std::ranges::transform(codes, values.begin(), e8m0_value);
+  return values;
+}
+
+Tensor bytes_of(const std::vector<std::uint8_t>& codes, DType type, const Shape& shape) {
+  Tensor plane = Tensor::allocate(type, shape);
+  std::ranges::copy(codes, plane.mutable_data<std::uint8_t>());
+  return plane;
+}
+
+Tensor shared_exponents(const Source& source, const std::vector<float>& absmax,
+                        const Shape& shape) {
+  const ScaleRule rule = source.scheme.rule;
+  const double top = double{source.table.max()};
+  const int below = floor_log2(top);
+  std::vector<std::uint8_t> low(absmax.size(), e8m0_code(0));
+  std::vector<std::uint8_t> high = low;
+  for (std::size_t i = 0; i < absmax.size(); ++i) {
+    if (absmax[i] == 0) continue;
+    const double largest = double{absmax[i]};
+    if (rule != ScaleRule::kCeil) low[i] = e8m0_code(floor_log2(largest) - below);
+    if (rule != ScaleRule::kFloor) high[i] = e8m0_code(ceil_log2(largest / top));
+  }
+  if (rule == ScaleRule::kFloor) return bytes_of(low, DType::kF8E8M0, shape);
+  if (rule == ScaleRule::kCeil) return bytes_of(high, DType::kF8E8M0, shape);
+  const Errors errors = errors_of(source, e8m0_values(low), e8m0_values(high));
+  for (std::size_t i = 0; i < absmax.size(); ++i) {
+    if (errors.second[i] < errors.first[i]) low[i] = high[i];
+  }
+  return bytes_of(low, DType::kF8E8M0, shape);
 }
 
 float smallest_positive(DType type) {
@@ -99,44 +201,55 @@ Tensor float_scales(std::vector<float> scales, const std::vector<float>& absmax,
            absmax[i], to_string(type));
     }
     // A range too small for the type still needs a scale that is not zero.
-    if (scales[i] == 0) scales[i] = smallest_positive(type);
+    if (scales[i] == 0 && absmax[i] > 0) scales[i] = smallest_positive(type);
   }
   return from_float(scales.data(), type, shape);
 }
 
 Tensor scalar(float value) { return from_float(&value, DType::kF32, {1, 1}); }
 
+// Codes of E4M3 that times `whole` bring magnitudes to `top`, at least 1: no scale is zero.
+std::vector<std::uint8_t> e4m3_codes(const std::vector<float>& absmax, float top, float whole,
+                                     const Codec& codec) {
+  std::vector<float> wanted(absmax.size());
+  for (std::size_t i = 0; i < absmax.size(); ++i) wanted[i] = absmax[i] / top;
+  std::vector<std::uint8_t> codes(absmax.size());
+  codec.spans->table_codes(e4m3().table().view(), &whole, wanted.data(), 1,
+                           static_cast<std::int64_t>(wanted.size()), codes.data());
+  const std::uint8_t one = e4m3().code(1.0f);
+  for (std::size_t i = 0; i < absmax.size(); ++i) {
+    codes[i] = absmax[i] == 0 ? one : std::max<std::uint8_t>(1, codes[i]);
+  }
+  return codes;
+}
+
+std::vector<float> e4m3_values(const std::vector<std::uint8_t>& codes, float whole) {
+  std::vector<float> values(codes.size());
+  scalar_spans().table_values(e4m3().table().view(), &whole, codes.data(), 1,
+                              static_cast<std::int64_t>(codes.size()), values.data());
+  return values;
+}
+
 // Second level kTensor: E4M3 multiples of one F32. With a choice of two scales a group, the larger
 // is half as large again, so the F32 leaves room for it.
-std::vector<Tensor> scales_of_tensor(const CodeTable& table, const Scheme& scheme, const float* w,
-                                     std::int64_t rows, std::int64_t cols, const Shape& shape) {
-  const bool choice = scheme.rule == ScaleRule::kFourOverSix;
+std::vector<Tensor> scales_of_tensor(const Source& source, const std::vector<float>& absmax,
+                                     const Shape& shape) {
+  const bool choice = source.scheme.rule == ScaleRule::kFourOverSix;
+  const float top = source.table.max();
   const float largest = choice ? 256.0f : e4m3().table().max();
-  float absmax = 0;
-  for (std::int64_t i = 0; i < rows * cols; ++i) absmax = std::max(absmax, std::abs(w[i]));
-  float whole = absmax / (largest * table.max());
-  if (whole == 0) whole = absmax == 0 ? 1.0f : std::numeric_limits<float>::denorm_min();
+  const float all = *std::ranges::max_element(absmax);
+  float whole = all / (largest * top);
+  if (whole == 0) whole = all == 0 ? 1.0f : std::numeric_limits<float>::denorm_min();
 
-  Tensor codes = Tensor::allocate(DType::kF8E4M3, shape);
-  auto* out = codes.mutable_data<std::uint8_t>();
-  for_each_group(scheme, w, rows, cols, [&](std::int64_t i, const Group& group) {
-    const auto code_for = [&](float top) {
-      if (group.absmax == 0) return e4m3().code(1.0f);
-      // Not zero: 1 is the smallest code.
-      return std::max<std::uint8_t>(1, e4m3().code(group.absmax / top / whole));
-    };
-    std::uint8_t code = code_for(table.max());
-    if (choice) {
-      const std::uint8_t other = code_for(4.0f);
-      const float scale = e4m3().value(code) * whole;
-      if (squared_error(table, group, e4m3().value(other) * whole) <
-          squared_error(table, group, scale)) {
-        code = other;
-      }
+  std::vector<std::uint8_t> codes = e4m3_codes(absmax, top, whole, source.codec);
+  if (choice) {
+    const std::vector<std::uint8_t> others = e4m3_codes(absmax, 4.0f, whole, source.codec);
+    const Errors errors = errors_of(source, e4m3_values(codes, whole), e4m3_values(others, whole));
+    for (std::size_t i = 0; i < codes.size(); ++i) {
+      if (errors.second[i] < errors.first[i]) codes[i] = others[i];
     }
-    out[i] = code;
-  });
-  return {std::move(codes), scalar(whole)};
+  }
+  return {bytes_of(codes, DType::kF8E4M3, shape), scalar(whole)};
 }
 
 // Second level kDynamic. The mean is taken off, so that the signed map is used on both sides.
@@ -156,9 +269,9 @@ std::vector<Tensor> dynamic_scales(const std::vector<float>& scales, const Shape
   }
   for (std::int64_t b = 0; b < blocks; ++b) {
     const std::int64_t begin = b * kScaleBlock;
-    dynamic_map().encode(offsets.data() + begin, std::min(kScaleBlock, count - begin),
-                         block_scales[static_cast<std::size_t>(b)],
-                         codes.mutable_data<std::uint8_t>() + begin);
+    scalar_spans().table_codes(dynamic_map().view(), &block_scales[static_cast<std::size_t>(b)],
+                               offsets.data() + begin, 1, std::min(kScaleBlock, count - begin),
+                               codes.mutable_data<std::uint8_t>() + begin);
   }
   return {std::move(codes), from_float(block_scales.data(), DType::kF32, {1, blocks}),
           scalar(mean)};
@@ -176,6 +289,12 @@ std::string why_no_scales(const CodeTable& table, const Scheme& scheme) {
   if (eight_bits != (scheme.second_level == SecondLevel::kTensor) ||
       (scheme.scale_type == DType::kU8) != (scheme.second_level == SecondLevel::kDynamic)) {
     return "scales of 8 bits need a second level";
+  }
+  if (scheme.rule == ScaleRule::kStrict || scheme.rule == ScaleRule::kFull) {
+    return "strict and full are rules for integers";
+  }
+  if (scheme.rule == ScaleRule::kMean && table.bits() > 2) {
+    return "mean is a rule for binary and ternary elements";
   }
   if (scheme.rule == ScaleRule::kFourOverSix && (!eight_bits || table.max() != 6)) {
     return "4over6 is a choice between scales in e4m3 of elements up to 6";
@@ -201,52 +320,50 @@ std::vector<PlaneSpec> scale_planes(const Scheme& scheme, std::int64_t rows, std
   return planes;
 }
 
-std::vector<Tensor> choose_scales(const CodeTable& table, const Scheme& scheme, const float* w,
-                                  std::int64_t rows, std::int64_t cols) {
+std::vector<Tensor> choose_scales(const Format& format, const CodeTable& table, const float* w,
+                                  std::int64_t rows, std::int64_t cols, const Codec& codec) {
+  const Scheme& scheme = format.descriptor().scheme;
   const Shape shape = group_shape(scheme, rows, cols);
-  if (scheme.second_level == SecondLevel::kTensor) {
-    return scales_of_tensor(table, scheme, w, rows, cols, shape);
+  const Source source{table, scheme, layout_of(scheme, rows, cols), w, rows, codec};
+  const std::vector<float> absmax = magnitudes_of(format.name(), source);
+  if (scheme.second_level == SecondLevel::kTensor) return scales_of_tensor(source, absmax, shape);
+  if (scheme.scale_type == DType::kF8E8M0) return {shared_exponents(source, absmax, shape)};
+  if (scheme.rule == ScaleRule::kMean) {
+    return {float_scales(means_of(source), absmax, scheme.scale_type, shape)};
   }
-  if (scheme.scale_type == DType::kF8E8M0) {
-    Tensor codes = Tensor::allocate(DType::kF8E8M0, shape);
-    auto* out = codes.mutable_data<std::uint8_t>();
-    for_each_group(scheme, w, rows, cols, [&](std::int64_t i, const Group& group) {
-      out[i] = shared_exponent(table, scheme.rule, group);
-    });
-    return {std::move(codes)};
-  }
-  std::vector<float> absmax;
-  std::vector<float> scales;
+  std::vector<float> scales(absmax.size());
   const bool dynamic = scheme.second_level == SecondLevel::kDynamic;
-  for_each_group(scheme, w, rows, cols, [&](std::int64_t, const Group& group) {
-    absmax.push_back(group.absmax);
+  for (std::size_t i = 0; i < scales.size(); ++i) {
     // Scales of 1 would draw the mean away from those that matter.
-    scales.push_back(group.absmax == 0 && !dynamic ? 1.0f : group.absmax / table.max());
-  });
+    scales[i] = absmax[i] == 0 && !dynamic ? 1.0f : absmax[i] / table.max();
+  }
   if (dynamic) return dynamic_scales(scales, shape);
   return {float_scales(std::move(scales), absmax, scheme.scale_type, shape)};
 }
 
-float scale_at(const QuantTensor& tensor, std::int64_t index) {
+void scales_at(const QuantTensor& tensor, std::int64_t first, std::int64_t count, float* scales) {
   const Scheme& scheme = tensor.format->descriptor().scheme;
-  const auto number = [&](std::size_t plane, std::int64_t at) {
-    float value = 0;
-    to_float(tensor.planes[plane], at, 1, &value);
-    return value;
-  };
   const Tensor& stored = tensor.planes[1];
-  if (dtype_size(stored.dtype()) > 1) return number(1, index);
-  const auto code = std::to_integer<std::uint8_t>(stored.bytes()[static_cast<std::size_t>(index)]);
-  switch (scheme.second_level) {
-    case SecondLevel::kNone:
-      return e8m0_value(code);
-    case SecondLevel::kTensor:
-      return e4m3().value(code) * number(2, 0);
-    case SecondLevel::kDynamic:
-      break;
+  if (dtype_size(stored.dtype()) > 1) return to_float(stored, first, count, scales);
+  const auto* codes = reinterpret_cast<const std::uint8_t*>(stored.bytes().data()) + first;
+  if (scheme.second_level == SecondLevel::kNone) {
+    std::transform(codes, codes + count, scales, e8m0_value);
+    return;
   }
-  const float offset = dynamic_map().value(code) * number(2, index / kScaleBlock);
-  return offset + number(3, 0);
+  if (scheme.second_level == SecondLevel::kTensor) {
+    float whole = 0;
+    to_float(tensor.planes[2], 0, 1, &whole);
+    for (std::int64_t i = 0; i < count; ++i) scales[i] = e4m3().value(codes[i]) * whole;
+    return;
+  }
+  float mean = 0;
+  to_float(tensor.planes[3], 0, 1, &mean);
+  for (std::int64_t i = 0; i < count; ++i) {
+    float block = 0;
+    to_float(tensor.planes[2], (first + i) / kScaleBlock, 1, &block);
+    const float offset = dynamic_map().value(codes[i]) * block;
+    scales[i] = offset + mean;
+  }
 }
 
 }  // namespace nibble

@@ -11,11 +11,12 @@ std::string why_no_scales(const CodeTable& table, const Scheme& scheme);
 // The planes after "codes".
 std::vector<PlaneSpec> scale_planes(const Scheme& scheme, std::int64_t rows, std::int64_t cols);
 
-// Those planes for a finite w [rows, cols]. kUnsupported when a scale leaves its type.
-std::vector<Tensor> choose_scales(const CodeTable& table, const Scheme& scheme, const float* w,
-                                  std::int64_t rows, std::int64_t cols);
+// Those planes for a w [rows, cols]. kCorrupt, naming the format, when it is not finite;
+// kUnsupported when a scale leaves its type.
+std::vector<Tensor> choose_scales(const Format& format, const CodeTable& table, const float* w,
+                                  std::int64_t rows, std::int64_t cols, const Codec& codec);
 
-// The scale of group `index`, counted over the whole matrix.
-float scale_at(const QuantTensor& tensor, std::int64_t index);
+// The scales of `count` groups from `first` on, counted over the whole matrix.
+void scales_at(const QuantTensor& tensor, std::int64_t first, std::int64_t count, float* scales);
 
 }  // namespace nibble

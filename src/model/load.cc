@@ -93,7 +93,7 @@ class Loader {
   Linear wrap(const std::string& module, QuantTensor weight) const {
     if (as_f32_) {
       Tensor decoded = Tensor::allocate(DType::kF32, {weight.rows, weight.cols});
-      decode_all(weight, decoded.mutable_data<float>());
+      decode_all(weight, decoded.mutable_data<float>(), backend_.codec());
       weight = dense(std::move(decoded));
     }
     return {module, backend_.prepare(std::move(weight), module), {}};

@@ -61,6 +61,8 @@ struct SolverProblem {
   // one does then what it can without.
   const Hessian* hessian = nullptr;
   ThreadPool& pool;
+  // Kernels and the same threads; the seed is one of this matrix alone.
+  Codec codec = {};
 };
 
 struct Solution {
@@ -103,6 +105,8 @@ struct Algorithm {
   // What it needs under these parameters; null when that is always `needs`.
   Needs (*needs_of)(const Parameters& parameters) = nullptr;
   // kSolver: the matrix as it will be stored. The result does not depend on the pool.
+  // Formats with scales of blocks of rows are for those with `solves_blocks`.
+  bool solves_blocks = false;
   Solution (*solve)(const SolverProblem& problem, const Parameters& parameters) = nullptr;
   // kSearch: the points, for a model where these kinds of site can be smoothed.
   SearchSpace (*space)(const Parameters& parameters, std::span<const SiteKind> kinds) = nullptr;

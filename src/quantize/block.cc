@@ -79,12 +79,21 @@ void transform_layer(const ModelSpec& spec, const Recipe& recipe, const RecipePo
 }
 
 Solution solve_linear(const Recipe& recipe, const FormatPtr& format, const Linear& linear,
-                      std::span<const float> second_moment, const Hessian* hessian,
-                      ThreadPool& pool) {
+                      std::span<const float> second_moment, const Hessian* hessian, Codec codec) {
   const QuantTensor& weight = linear.weight.canonical;
   const RecipeStep& solver = recipe.solver();
+  const bool blocks = format->descriptor().scheme.granularity == Granularity::kBlock;
+  if (blocks && !solver.algorithm->solves_blocks) {
+    fail(ErrorKind::kUnsupported,
+         "recipe '{}': its step '{}' has no scales for blocks of rows ({}); take 'rtn'",
+         recipe.name, solver.algorithm->name, format->name());
+  }
+  codec.seed = 0xcbf29ce484222325u;
+  for (const char letter : linear.module) {  // FNV-1a
+    codec.seed = (codec.seed ^ static_cast<unsigned char>(letter)) * 0x100000001b3u;
+  }
   return solver.algorithm->solve({format, weight.planes[0].data<float>(), weight.rows, weight.cols,
-                                  second_moment, hessian, pool},
+                                  second_moment, hessian, *codec.pool, codec},
                                  solver.parameters);
 }
 
@@ -106,8 +115,9 @@ void round_layer(const Recipe& recipe, const OutputPlan& plan, const ModelSpec& 
     const FormatPtr& format = plan.find(linear->module).format;
     if (format->is_float()) continue;
     const Solution solution =
-        solve_linear(recipe, format, *linear, moments.at(linear), nullptr, backend.pool());
-    decode_all(solution.stored, linear->weight.canonical.planes[0].mutable_data<float>());
+        solve_linear(recipe, format, *linear, moments.at(linear), nullptr, backend.codec());
+    decode_all(solution.stored, linear->weight.canonical.planes[0].mutable_data<float>(),
+               backend.codec());
   }
   prepare_layer(weights, backend);
 }

@@ -37,10 +37,10 @@ void transform_layer(const ModelSpec& spec, const Recipe& recipe, const RecipePo
                      DType norm_type, const LayerHessians& hessians, ThreadPool& pool,
                      LayerWeights& weights, LayerStatistics& statistics);
 
-// What the solver makes of one linear of a format that is no plain float.
+// What the solver makes of one linear of a format that is no plain float. The codec has a pool; its
+// seed becomes that of the module. kUnsupported where the solver has no scales for blocks of rows.
 Solution solve_linear(const Recipe& recipe, const FormatPtr& format, const Linear& linear,
-                      std::span<const float> second_moment, const Hessian* hessian,
-                      ThreadPool& pool);
+                      std::span<const float> second_moment, const Hessian* hessian, Codec codec);
 
 // Rounds every quantized linear of the layer as it will be stored, keeping float32; of a solver
 // that needs Hessians, as it does without.

@@ -14,12 +14,12 @@ constexpr double kLeastRowsPerChannel = 0.25;
 
 // The two relative errors of a stored weight against the one that was quantized.
 ModuleReport measure(const PlannedModule& module, const float* w, const QuantTensor& stored,
-                     std::span<const float> second_moment) {
+                     std::span<const float> second_moment, const SpanKernels& spans) {
   ModuleReport report{module.module, module.format->name(), module.rows, module.cols, 0, {}};
   std::vector<float> decoded(static_cast<std::size_t>(module.cols));
   double error = 0, norm = 0, output_error = 0, output_norm = 0;
   for (std::int64_t row = 0; row < module.rows; ++row) {
-    stored.format->decode(stored, row, 0, module.cols, decoded.data());
+    stored.format->decode(stored, row, 0, module.cols, decoded.data(), spans);
     for (std::int64_t j = 0; j < module.cols; ++j) {
       const double value = static_cast<double>(w[row * module.cols + j]);
       const double d = value - static_cast<double>(decoded[static_cast<std::size_t>(j)]);
@@ -97,16 +97,16 @@ SolvedLinear LayerSolver::solve_one(std::int64_t layer, const Linear& linear,
   const float* w = linear.weight.canonical.planes[0].data<float>();
   SolvedLinear result{&linear, {}, {}};
   if (module.format->is_float()) {
-    result.stored = module.format->encode(w, module.rows, module.cols);
+    result.stored = module.format->encode(w, module.rows, module.cols, job_.backend.codec());
   } else {
     Solution solution = solve_linear(job_.options.recipe, module.format, linear, second_moment,
-                                     hessian, job_.backend.pool());
+                                     hessian, job_.backend.codec());
     if (!solution.note.empty()) {
       job_.note(fmt::format("layer {}, {}: {}", layer, linear.module, solution.note));
     }
     result.stored = std::move(solution.stored);
   }
-  result.report = measure(module, w, result.stored, second_moment);
+  result.report = measure(module, w, result.stored, second_moment, *job_.backend.codec().spans);
   return result;
 }
 
@@ -147,8 +147,8 @@ std::vector<SolvedLinear> LayerSolver::solve(std::int64_t layer, const RecipePoi
     }
     if (stream_ == nullptr) continue;
     for (Linear* linear : stage) {
-      decode_all(solved.at(linear).stored,
-                 linear->weight.canonical.planes[0].mutable_data<float>());
+      decode_all(solved.at(linear).stored, linear->weight.canonical.planes[0].mutable_data<float>(),
+                 job_.backend.codec());
     }
     prepare_layer(weights, job_.backend);
   }

@@ -89,8 +89,9 @@ void write_outside(const Job& job, ShardedWriter& writer) {
     if (module.layer >= 0) continue;
     const QuantTensor source = job.source.linear(module.module);
     std::vector<float> w(static_cast<std::size_t>(module.rows * module.cols));
-    decode_all(source, w.data());
-    const QuantTensor stored = module.format->encode(w.data(), module.rows, module.cols);
+    const Codec codec = job.backend.codec();
+    decode_all(source, w.data(), codec);
+    const QuantTensor stored = module.format->encode(w.data(), module.rows, module.cols, codec);
     if (module.format->is_float()) {
       writer.write(module.module + ".weight", stored.planes[0]);
       continue;

@@ -62,6 +62,42 @@ double least_positive(DType type) {
   return 0x1p-149;
 }
 
+// The index of the scale of an element.
+std::int64_t scale_index(const Scheme& scheme, const Matrix& m, std::int64_t row,
+                         std::int64_t col) {
+  switch (scheme.granularity) {
+    case Granularity::kTensor:
+      return 0;
+    case Granularity::kChannel:
+      return row;
+    case Granularity::kGroup:
+      return row * (m.cols / scheme.group) + col / scheme.group;
+    case Granularity::kBlock:
+      break;
+  }
+  return row / scheme.block_rows * ((m.cols + scheme.group - 1) / scheme.group) +
+         col / scheme.group;
+}
+
+struct GroupRange {
+  double lo = 0, hi = 0;
+};
+
+// Of the weights that share the scale of element (row, col), and 0.
+GroupRange range_of(const Scheme& scheme, const Matrix& m, std::int64_t row, std::int64_t col) {
+  GroupRange range;
+  const bool wide =
+      scheme.granularity == Granularity::kTensor || scheme.granularity == Granularity::kBlock;
+  for (std::int64_t r = wide ? 0 : row; r < (wide ? m.rows : row + 1); ++r) {
+    for (std::int64_t c = 0; c < m.cols; ++c) {
+      if (scale_index(scheme, m, r, c) != scale_index(scheme, m, row, col)) continue;
+      range.lo = std::min(range.lo, double{m.w[static_cast<std::size_t>(r * m.cols + c)]});
+      range.hi = std::max(range.hi, double{m.w[static_cast<std::size_t>(r * m.cols + c)]});
+    }
+  }
+  return range;
+}
+
 // Largest error that rounding to nearest may leave in element (row, col): half a step, the rounding
 // of the scale over the whole range of codes, and the least scale that its type can say.
 double error_bound(const WeightDescriptor& d, const Matrix& m, std::int64_t row, std::int64_t col) {
@@ -69,41 +105,38 @@ double error_bound(const WeightDescriptor& d, const Matrix& m, std::int64_t row,
   if (d.element.kind == ElementKind::kFloat) {
     return w * test::unit_roundoff(d.element.float_type) + least_positive(d.element.float_type);
   }
-  const std::int64_t length = d.scheme.granularity == Granularity::kGroup ? d.scheme.group : m.cols;
-  std::int64_t begin = row * m.cols + col / length * length;
-  std::int64_t end = begin + length;
-  if (d.scheme.granularity == Granularity::kTensor) begin = 0, end = m.rows * m.cols;
-  double lo = 0, hi = 0;
-  for (std::int64_t i = begin; i < end; ++i) {
-    lo = std::min(lo, double{m.w[static_cast<std::size_t>(i)]});
-    hi = std::max(hi, double{m.w[static_cast<std::size_t>(i)]});
-  }
-  const double steps = std::ldexp(1, d.element.bits) - 1;
-  const double span = d.scheme.symmetric ? 2 * std::max(-lo, hi) : hi - lo;
+  const GroupRange range = range_of(d.scheme, m, row, col);
+  double steps = std::ldexp(1, d.element.bits) - 1;
+  double span = d.scheme.symmetric ? 2 * std::max(-range.lo, range.hi) : range.hi - range.lo;
+  if (d.scheme.rule == ScaleRule::kStrict) steps -= 1;
+  if (d.scheme.rule == ScaleRule::kFull) span *= 2;  // the largest magnitude may lose a whole step
   const double u = test::unit_roundoff(d.scheme.scale_type);
   return span / steps * (0.5 + steps * u) * (1 + u) + steps * least_positive(d.scheme.scale_type) +
          w * test::unit_roundoff(DType::kF32) * 2;
 }
 
-// The first and the last + 1 element of the group of element `index`, and its largest magnitude.
-struct GroupSpan {
-  std::int64_t begin = 0, end = 0;
-  double absmax = 0;
+// What scales are made from: the largest and the mean magnitude of each group.
+struct Groups {
+  std::vector<double> absmax, mean;
 };
 
-GroupSpan group_of(const Scheme& scheme, const Matrix& m, std::int64_t index) {
-  std::int64_t length = scheme.granularity == Granularity::kGroup ? scheme.group : m.cols;
-  if (scheme.granularity == Granularity::kTensor) length = m.rows * m.cols;
-  GroupSpan span{index / length * length, index / length * length + length, 0};
-  for (std::int64_t i = span.begin; i < span.end; ++i) {
-    span.absmax = std::max(span.absmax, std::abs(double{m.w[static_cast<std::size_t>(i)]}));
+Groups groups_of(const Scheme& scheme, const Matrix& m, std::size_t scales) {
+  Groups groups{std::vector<double>(scales), std::vector<double>(scales)};
+  std::vector<double> counts(scales);
+  for (std::int64_t i = 0; i < m.rows * m.cols; ++i) {
+    const double size = std::abs(double{m.w[static_cast<std::size_t>(i)]});
+    const auto at = static_cast<std::size_t>(scale_index(scheme, m, i / m.cols, i % m.cols));
+    groups.absmax[at] = std::max(groups.absmax[at], size);
+    groups.mean[at] += size;
+    counts[at] += 1;
   }
-  return span;
+  for (std::size_t i = 0; i < scales; ++i) groups.mean[i] /= counts[i];
+  return groups;
 }
 
 // Whether `scale` is what the rule makes of a group whose magnitudes end at `absmax`, with elements
 // that end at `top`; `step` is the absolute error that a second level may add.
-bool scale_follows_rule(const Scheme& scheme, double scale, double absmax, double top,
+bool scale_follows_rule(const Scheme& scheme, double scale, double absmax, double mean, double top,
                         double step) {
   const double exact = absmax / top;
   const auto near = [&](double wanted, double u) {
@@ -118,6 +151,11 @@ bool scale_follows_rule(const Scheme& scheme, double scale, double absmax, doubl
       return scale > exact / 2 && scale < 2 * exact;
     case ScaleRule::kFourOverSix:
       return near(exact, 1.0 / 16) || near(exact * 1.5, 1.0 / 16);
+    case ScaleRule::kMean:
+      return near(mean, test::unit_roundoff(scheme.scale_type));
+    case ScaleRule::kStrict:
+    case ScaleRule::kFull:
+      return false;  // of integers
     case ScaleRule::kAbsmax:
       break;
   }
@@ -127,40 +165,39 @@ bool scale_follows_rule(const Scheme& scheme, double scale, double absmax, doubl
 }
 
 // The error that a second level adds to scales, whatever their size.
-double second_level_step(const Scheme& scheme, const Matrix& m, double top) {
-  double largest = 0, sum = 0, count = 0;
-  std::vector<double> exact;
-  for (std::int64_t i = 0; i < m.rows * m.cols;) {
-    const GroupSpan span = group_of(scheme, m, i);
-    exact.push_back(span.absmax / top);
-    largest = std::max(largest, exact.back());
-    sum += exact.back();
-    count += 1;
-    i = span.end;
+double second_level_step(const Scheme& scheme, const Groups& groups, double top) {
+  double largest = 0, sum = 0;
+  for (const double absmax : groups.absmax) {
+    largest = std::max(largest, absmax / top);
+    sum += absmax / top;
   }
   if (scheme.second_level == SecondLevel::kTensor) return largest / 256 * 0x1p-9;
   if (scheme.second_level == SecondLevel::kNone) return least_positive(scheme.scale_type);
+  const double mean = sum / static_cast<double>(groups.absmax.size());
   double spread = 0;
-  for (const double scale : exact) spread = std::max(spread, std::abs(scale - sum / count));
+  for (const double absmax : groups.absmax) {
+    spread = std::max(spread, std::abs(absmax / top - mean));
+  }
   return spread * 0.9 / 64 / 2 * 1.001 + largest * 1e-6;  // half a step of the map's last decade
 }
 
 // Why element `index` of a table format is not the value nearest to its weight, or its scale not
 // what the rule says.
 std::string check_table_element(const QuantTensor& t, std::span<const float> scales,
-                                const Matrix& m, std::int64_t index, float decoded, double step) {
+                                const Groups& groups, const Matrix& m, std::int64_t index,
+                                float decoded, double step) {
   const Scheme& scheme = t.format->descriptor().scheme;
   const CodeTable& table = table_of(*t.format);
-  const GroupSpan span = group_of(scheme, m, index);
-  const double scale =
-      double{scales[static_cast<std::size_t>(span.begin / (span.end - span.begin))]};
-  const bool tiny = scheme.scale_type == DType::kF8E8M0 && span.absmax < 0x1p-100;
-  if (span.absmax > 0 && !tiny &&
-      !scale_follows_rule(scheme, scale, span.absmax, double{table.max()}, step)) {
-    return fmt::format("a scale of {} for magnitudes up to {}", scale, span.absmax);
+  const auto at = static_cast<std::size_t>(scale_index(scheme, m, index / m.cols, index % m.cols));
+  const double scale = double{scales[at]};
+  const double absmax = groups.absmax[at];
+  const bool tiny = scheme.scale_type == DType::kF8E8M0 && absmax < 0x1p-100;
+  if (absmax > 0 && !tiny &&
+      !scale_follows_rule(scheme, scale, absmax, groups.mean[at], double{table.max()}, step)) {
+    return fmt::format("a scale of {} for magnitudes up to {}", scale, absmax);
   }
   const double w = double{m.w[static_cast<std::size_t>(index)]};
-  double least = std::abs(w);
+  double least = std::numeric_limits<double>::infinity();
   for (const float value : table.values()) {
     if (std::isfinite(value)) least = std::min(least, std::abs(double{value} * scale - w));
   }
@@ -209,8 +246,10 @@ std::string check_format(const Format& format, const Matrix& m) {
   const WeightDescriptor& descriptor = format.descriptor();
   const bool table = !format.is_float() && !format.is_affine();
   const std::vector<float> scales = table ? table_scales_of(t) : std::vector<float>();
+  const Groups groups = table ? groups_of(descriptor.scheme, m, scales.size()) : Groups{};
   const double step =
-      table ? second_level_step(descriptor.scheme, m, double{table_of(*t.format).max()}) : 0;
+      table ? second_level_step(descriptor.scheme, groups, double{table_of(*t.format).max()}) : 0;
+  const bool has_zero = !table || std::ranges::count(table_of(*t.format).values(), 0.0f) > 0;
   std::vector<float> decoded(m.w.size());
   for (std::int64_t row = 0; row < m.rows; ++row) {
     float* whole = decoded.data() + row * m.cols;
@@ -219,7 +258,7 @@ std::string check_format(const Format& format, const Matrix& m) {
       const float w = m.w[static_cast<std::size_t>(row * m.cols + col)];
       std::string reason;
       if (table) {
-        reason = check_table_element(t, scales, m, row * m.cols + col, whole[col], step);
+        reason = check_table_element(t, scales, groups, m, row * m.cols + col, whole[col], step);
       } else if (!(std::abs(double{whole[col]} - double{w}) <=
                    error_bound(descriptor, m, row, col))) {
         reason = fmt::format("{} became {}", w, whole[col]);
@@ -227,7 +266,7 @@ std::string check_format(const Format& format, const Matrix& m) {
       if (!reason.empty()) {
         return fmt::format("{} {}x{}: [{}, {}] {}", m.name, m.rows, m.cols, row, col, reason);
       }
-      if (w == 0 && whole[col] != 0) return "zero is not exact";
+      if (w == 0 && whole[col] != 0 && has_zero) return "zero is not exact";
     }
     const std::string reason = check_offsets(format, t, row, whole);
     if (!reason.empty()) return reason;
@@ -252,8 +291,9 @@ void expect_promises_kept(const Format& format, std::span<const std::int64_t> co
 std::vector<FormatPtr> affine_grid() {
   std::vector<FormatPtr> formats;
   for (int bits = 2; bits <= 8; ++bits) {
-    for (const std::string granularity : {"tensor", "channel", "g5", "g16", "g24", "g96", "g128"}) {
-      for (const std::string symmetry : {"sym", "asym"}) {
+    for (const std::string granularity :
+         {"tensor", "channel", "g5", "g16", "g24", "g96", "g128", "b2x24"}) {
+      for (const std::string symmetry : {"sym", "asym", "sym_strict", "sym_full"}) {
         for (const std::string scale : {"sf16", "sbf16", "sf32"}) {
           formats.push_back(parse_weight_format(
               fmt::format("int{}_{}_{}_{}", bits, granularity, symmetry, scale)));
@@ -268,13 +308,12 @@ std::vector<FormatPtr> affine_grid() {
 std::vector<FormatPtr> table_grid() {
   std::vector<FormatPtr> formats;
   for (const char* element :
-       {"fp8_e4m3",      "fp8_e4m3ieee", "fp8_e4m3fnuz", "fp8_e4m3all", "fp8_e5m2",
-        "fp8_e5m2fnuz",  "fp8_e3m4",     "fp8_e2m5",     "fp6_e2m3",    "fp6_e3m2",
-        "fp6_e4m1",      "fp4_e2m1",     "fp4_e1m2",     "fp4_e3m0",    "fp8_e4m3allb7.25",
-        "fp4_e2m1b-3.5", "nf2",          "nf3",          "nf4",         "bnb4",
-        "fixed8"}) {
+       {"fp8_e4m3", "fp8_e4m3ieee", "fp8_e4m3fnuz",     "fp8_e4m3all",   "fp8_e5m2", "fp8_e5m2fnuz",
+        "fp8_e3m4", "fp8_e2m5",     "fp6_e2m3",         "fp6_e3m2",      "fp6_e4m1", "fp4_e2m1",
+        "fp4_e1m2", "fp4_e3m0",     "fp8_e4m3allb7.25", "fp4_e2m1b-3.5", "nf2",      "nf3",
+        "nf4",      "bnb4",         "fixed8",           "ternary",       "binary"}) {
     for (const char* scheme : {"tensor", "channel_sf16", "g5_sbf16", "g16_se8m0", "g24_se8m0_ceil",
-                               "g32_se8m0_best", "g16_se4m3", "g64_sdq8"}) {
+                               "g32_se8m0_best", "g16_se4m3", "g64_sdq8", "b2x24"}) {
       formats.push_back(parse_weight_format(fmt::format("{}_{}", element, scheme)));
     }
   }
@@ -377,11 +416,12 @@ class Mutant : public Format {
   std::vector<PlaneSpec> planes(std::int64_t rows, std::int64_t cols) const override {
     return inner_->planes(rows, cols);
   }
-  QuantTensor encode(const float* w, std::int64_t rows, std::int64_t cols) const override {
-    return inner_->encode(w, rows, cols);
+  QuantTensor encode(const float* w, std::int64_t rows, std::int64_t cols,
+                     const Codec& codec) const override {
+    return inner_->encode(w, rows, cols, codec);
   }
   void decode(const QuantTensor& t, std::int64_t row, std::int64_t begin, std::int64_t count,
-              float* out) const override {
+              float* out, const SpanKernels&) const override {
     decode_(*inner_, t, row, begin, count, out);
   }
 
@@ -515,10 +555,11 @@ TEST(FormatContract, CheckerRejectsPoorEncoders) {
   class Halved : public Mutant {
    public:
     using Mutant::Mutant;
-    QuantTensor encode(const float* w, std::int64_t rows, std::int64_t cols) const override {
+    QuantTensor encode(const float* w, std::int64_t rows, std::int64_t cols,
+                       const Codec& codec) const override {
       std::vector<float> half(w, w + rows * cols);
       for (float& v : half) v /= 2;
-      return encode_under_scales(Mutant::encode(half.data(), rows, cols), w);
+      return encode_under_scales(Mutant::encode(half.data(), rows, cols, codec), w);
     }
   };
   const Matrix m = make_matrix(distributions()[0], 4, 64);

@@ -114,5 +114,58 @@ TEST(AffineCode, RoundsTiesToEvenAndClamps) {
   EXPECT_EQ(affine_code(d, p, -100.0f), 0);
 }
 
+// The textbook ranges: strict leaves out the lowest code, full takes it (Krishnamoorthi,
+// arXiv 1806.08342; the range of two's complement).
+TEST(AffineParams, SignedRules) {
+  const auto scale = [](const char* name, float lo, float hi) {
+    return affine_params(descriptor_of(name), lo, hi).scale;
+  };
+  EXPECT_EQ(scale("int8_sym_strict_sf32", -2.54f, 1), 2.54f / 127);
+  EXPECT_EQ(scale("int8_sym_full_sf32", -2.56f, 1), 2.56f / 128);
+  EXPECT_EQ(scale("int4_sym_strict_sf32", -1, 7), 1);
+  EXPECT_EQ(scale("int4_sym_full_sf32", -8, 7), 1);
+  EXPECT_EQ(scale("int2_sym_strict_sf32", -3, 3), 3);
+
+  const std::vector<float> w = {-8, -7, -1, 0, 1, 7, 8, 3.5f};
+  std::vector<float> out(w.size());
+  decode_all(parse_weight_format("int4_sym_full_sf32")->encode(w.data(), 1, 8), out.data());
+  EXPECT_THAT(out, testing::ElementsAre(-8, -7, -1, 0, 1, 7, 7, 4));
+  const QuantTensor strict = parse_weight_format("int4_sym_strict_sf16")->encode(w.data(), 1, 8);
+  std::vector<std::uint8_t> codes(8);
+  unpack_codes(strict.planes[0].bytes().data(), 4, 0, 8, codes.data());
+  EXPECT_THAT(codes, testing::ElementsAre(1, 2, 7, 8, 9, 14, 15, 11));
+}
+
+// Where the type of scales is too coarse, strict codes still leave out the lowest one.
+TEST(AffineParams, StrictHoldsWithTheLeastScales) {
+  for (const char* name : {"int4_sym_strict_sf16", "int8_sym_strict_sbf16"}) {
+    const FormatPtr format = parse_weight_format(name);
+    for (float absmax = 1e-41f; absmax < 1e-3f; absmax *= 1.37f) {
+      const std::vector<float> w = {-absmax, absmax};
+      std::vector<std::uint8_t> codes(2);
+      const QuantTensor t = format->encode(w.data(), 1, 2);
+      unpack_codes(t.planes[0].bytes().data(), format->descriptor().element.bits, 0, 2,
+                   codes.data());
+      EXPECT_GT(codes[0], 0) << name << " " << absmax;
+    }
+  }
+}
+
+TEST(AffineBlocks, RowsAndColumnsShareScales) {
+  // Blocks of 2 x 3 over 3 x 5: the last row and the last two columns are cut.
+  const std::vector<float> w = {15, 0, 3, 0.5f, 7.5f,  //
+                                1,  2, 0, 1,    0,     //
+                                30, 4, 2, 150,  10};
+  const FormatPtr format = parse_weight_format("int4_b2x3_asym_sf32");
+  const QuantTensor t = format->encode(w.data(), 3, 5);
+  EXPECT_EQ(t.planes[1].shape(), (Shape{2, 2}));
+  std::vector<float> scales(4);
+  to_float(t.planes[1], scales.data());
+  EXPECT_THAT(scales, testing::ElementsAre(1, 0.5f, 2, 10));
+  std::vector<float> out(15);
+  decode_all(t, out.data());
+  EXPECT_EQ(out, w);
+}
+
 }  // namespace
 }  // namespace nibble

@@ -49,6 +49,9 @@ TEST(Registry, ReleasedNamesKeepTheirMeaning) {
       {"nf3", "w=nf3_g64_sf32"},
       {"nf2", "w=nf2_g64_sf32"},
       {"bnb_fp4", "w=bnb4_g64_sf32"},
+      {"fp8_b128x128", "w=fp8_e4m3_b128x128"},
+      {"ternary", "w=ternary_g128_sf16"},
+      {"binary", "w=binary_g128_sf16"},
   };
   for (const auto& [name, definition] : released) {
     const auto& aliases = format_aliases();
@@ -71,6 +74,10 @@ TEST(Grammar, SpellsOutDefaults) {
   EXPECT_EQ(parse_weight_format("int4_asym_g128")->name(), "int4_g128_asym");
   EXPECT_EQ(parse_weight_format("int4_g128_sf16")->name(), "int4_g128_asym");
   EXPECT_EQ(parse_weight_format("w4a16_g64")->name(), "int4_g64_asym");
+  EXPECT_EQ(parse_weight_format("int8_strict_b64x32_sym")->name(), "int8_b64x32_sym_strict");
+  EXPECT_EQ(parse_weight_format("int4_g32_sym_full_sf32")->name(), "int4_g32_sym_full_sf32");
+  EXPECT_EQ(parse_weight_format("fp8_b128x128")->name(), "fp8_e4m3_b128x128");
+  EXPECT_EQ(parse_weight_format("ternary_channel")->name(), "ternary_channel_mean");
 }
 
 TEST(Grammar, ReadsModelFormats) {
@@ -89,9 +96,28 @@ TEST(Grammar, ReadsModelFormats) {
 
 TEST(Grammar, RefusesWhatItDoesNotKnow) {
   EXPECT_ERROR(parse_model_format("w4a16_g12"), ErrorKind::kUsage, "did you mean w4a16_g128");
-  for (const char* text : {"", "int", "int4_", "int4_g", "int4_g128_g64", "int4_sym_asym",
-                           "w=", "q=int4", "w=int4,w=int4", "int4_gx", "int4_sf8", "intx", "f64",
-                           ",", "int4_channel_g32", "w=int4,,", "int4_g99999999999999999999"}) {
+  for (const char* text : {"",
+                           "int",
+                           "int4_",
+                           "int4_g",
+                           "int4_g128_g64",
+                           "int4_sym_asym",
+                           "w=",
+                           "q=int4",
+                           "w=int4,w=int4",
+                           "int4_gx",
+                           "int4_sf8",
+                           "intx",
+                           "f64",
+                           ",",
+                           "int4_channel_g32",
+                           "w=int4,,",
+                           "int4_b128",
+                           "int4_bx",
+                           "int4_b8x8_g8",
+                           "int4_mean",
+                           "nf4_full",
+                           "int4_g99999999999999999999"}) {
     EXPECT_ERROR(parse_model_format(text), ErrorKind::kUsage, "format");
   }
   EXPECT_ERROR(parse_model_format(std::string(1 << 20, 'w')), ErrorKind::kUsage, "unknown");
@@ -107,6 +133,10 @@ TEST(Grammar, SaysWhatItCannotCompute) {
   EXPECT_ERROR(parse_model_format("int9"), ErrorKind::kUnsupported, "2 to 8");
   EXPECT_ERROR(parse_model_format("int1"), ErrorKind::kUnsupported, "2 to 8");
   EXPECT_ERROR(parse_model_format("int4_g0"), ErrorKind::kUnsupported, "group");
+  EXPECT_ERROR(parse_model_format("int4_b0x128"), ErrorKind::kUnsupported, "block");
+  EXPECT_ERROR(parse_model_format("int4_b128x0"), ErrorKind::kUnsupported, "group");
+  EXPECT_ERROR(parse_model_format("int4_strict"), ErrorKind::kUnsupported, "symmetric");
+  EXPECT_ERROR(parse_model_format("nf4_mean"), ErrorKind::kUnsupported, "binary and ternary");
   EXPECT_ERROR(parse_model_format("int4_g-8"), ErrorKind::kUnsupported, "group");
 }
 

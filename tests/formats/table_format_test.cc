@@ -223,5 +223,39 @@ TEST(TableFormat, CodesOfNanDecodeToNan) {
   EXPECT_TRUE(std::isnan(decoded[4]));
 }
 
+// Signs times the mean magnitude: the least squares of one bit (XNOR-Net, equation 6).
+TEST(Binary, IsTheSignTimesTheMean) {
+  const std::vector<float> w = {0.5f, -1.5f, 0, -2, 0, 0, 0, 0};
+  const QuantTensor t = parse_weight_format("binary_g4_sf32")->encode(w.data(), 1, 8);
+  EXPECT_EQ(t.planes[0].data<std::uint32_t>()[0], 0b1010u);
+  std::vector<float> out(8);
+  decode_all(t, out.data());
+  EXPECT_THAT(out, testing::ElementsAre(1, -1, 1, -1, 0, 0, 0, 0));
+}
+
+// round(w / mean |w|) within -1 ... 1 (BitNet b1.58, equations 1 to 3).
+TEST(Ternary, RoundsByTheMean) {
+  const std::vector<float> w = {0.5f, -1.5f, 0, -2, 0.51f, 0.49f, -0.7f, 0.3f};
+  const QuantTensor t = parse_weight_format("ternary_g4_sf32")->encode(w.data(), 1, 8);
+  EXPECT_EQ(table_scales_of(t), (std::vector<float>{1, 0.5f}));
+  std::vector<float> out(8);
+  decode_all(t, out.data());
+  EXPECT_THAT(out, testing::ElementsAre(0, -1, 0, -1, 0.5f, 0.5f, -0.5f, 0.5f));
+}
+
+// One float32 for each 128 x 128 block, the last ones cut, as in DeepSeek-V3's checkpoints
+// (`weight_scale_inv`, ceil(rows / 128) x ceil(columns / 128)).
+TEST(Fp8Blocks, HaveAScaleForEachBlock) {
+  std::vector<float> w(130 * 200, 1.0f);
+  w[0] = 448;
+  w[129 * 200 + 199] = -896;
+  const QuantTensor t = parse_model_format("fp8_b128x128").weights->encode(w.data(), 130, 200);
+  EXPECT_EQ(t.planes[1].shape(), (Shape{2, 2}));
+  EXPECT_EQ(table_scales_of(t), (std::vector<float>{1, 1.0f / 448, 1.0f / 448, 2}));
+  std::vector<float> out(w.size());
+  decode_all(t, out.data());
+  EXPECT_EQ(out, w);
+}
+
 }  // namespace
 }  // namespace nibble

@@ -46,6 +46,7 @@ class CpuBackend final : public Backend {
 
   const DeviceCaps& caps() const override { return caps_; }
   ThreadPool& pool() override { return pool_; }
+  Codec codec() override { return {&cpu::spans_of(caps_), &pool_}; }
   DeviceMemory& memory() override { return host_memory(); }
 
 #define NIBBLE_OP(name, Args) \

@@ -37,6 +37,13 @@ ImplList<Args> reference_only() {
 
 }  // namespace
 
+const SpanKernels& spans_of(const DeviceCaps& caps) {
+  for (const Level* level : kLevels) {
+    if (level->usable(caps)) return level->kernels().spans;
+  }
+  return scalar_spans();
+}
+
 ImplList<LinearArgs> linear_impls() { return kLinearImpls; }
 
 ImplList<NormArgs> norm_impls() { return levels<NormArgs, norm_fits, run_norm, reference::norm>(); }

@@ -3,10 +3,13 @@
 // A unit (isa/<level>.cc) is compiled with the flags of its level, so nothing that it instantiates
 // may be visible to the linker: a template of the standard library compiled there would replace the
 // portable copy of other units and fault on older machines. Hence plain data and function pointers
-// only here, and no standard header but <cstdint>. tools/check_isa_symbols.py checks the objects.
+// only here, and no header that includes more than <cstdint>. tools/check_isa_symbols.py checks the
+// objects.
 #pragma once
 
 #include <cstdint>
+
+#include "formats/span_kernels.h"
 
 namespace nibble::cpu {
 
@@ -201,6 +204,9 @@ struct KernelTable {
   std::int64_t (*attention_part_floats)(std::int64_t head_dim, std::int64_t group);
   AttentionRows attention_rows;
   void (*attention_merge)(const AttentionTask& task, float* parts, std::int64_t count);
+
+  // Encoding and decoding: the same bits as scalar_spans().
+  SpanKernels spans;
 
   // Loops that reach a limit of the machine; see kernels/probe.inl.h.
   ArithmeticProbe probe;

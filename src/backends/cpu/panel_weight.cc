@@ -71,6 +71,7 @@ std::shared_ptr<const PanelWeight> PanelWeight::pack(const QuantTensor& weight, 
   const WeightDescriptor& descriptor = weight.format->descriptor();
   if (descriptor.element.kind != ElementKind::kInt) return nullptr;
   const Scheme& scheme = descriptor.scheme;
+  if (scheme.granularity == Granularity::kBlock) return nullptr;
   const std::int64_t groups = groups_per_row(scheme, weight.cols);
   const std::int64_t group = weight.cols / groups;
   if (group % kInt8Block != 0) return nullptr;

@@ -44,6 +44,7 @@ std::optional<WeightView> weight_view(const QuantTensor& tensor) {
       return std::nullopt;
   }
   const Scheme& scheme = descriptor.scheme;
+  if (scheme.granularity == Granularity::kBlock) return std::nullopt;
   view.storage = Storage::kInt;
   view.bits = descriptor.element.bits;
   view.row_bytes = tensor.planes[0].dim(1) * 4;
@@ -63,7 +64,7 @@ void decode(const KernelTable& kernels, const std::optional<WeightView>& view,
   if (view) {
     kernels.decode_row(*view, row, begin, count, out);
   } else {
-    tensor.format->decode(tensor, row, begin, count, out);
+    tensor.format->decode(tensor, row, begin, count, out, kernels.spans);
   }
 }
 

@@ -52,6 +52,7 @@ void pack_numbers(const Tensor& plane, std::int64_t block, std::int64_t groups, 
 }
 
 std::string why_not_scheme(const Scheme& scheme) {
+  if (scheme.granularity == Granularity::kBlock) return "blocks of rows";
   if (scheme.granularity == Granularity::kTensor) return "one scale for the whole tensor";
   if (scheme.granularity == Granularity::kGroup && scheme.group != 32 && scheme.group != 64 &&
       scheme.group != 128) {

@@ -74,7 +74,10 @@ WeightPlanes planes_of(const QuantTensor& weight) {
   return planes;
 }
 
-bool has_decoder(const Format& format) { return format.is_float() || format.is_affine(); }
+bool has_decoder(const Format& format) {
+  if (format.is_float()) return true;
+  return format.is_affine() && format.descriptor().scheme.granularity != Granularity::kBlock;
+}
 
 QuantTensor upload_planes(QuantTensor weight, DeviceMemory& memory) {
   if (!has_decoder(*weight.format)) weight = decoded(weight);

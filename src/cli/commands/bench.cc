@@ -4,6 +4,7 @@
 
 #include <cstdio>
 
+#include "backends/bench_codecs.h"
 #include "backends/bench_linear.h"
 #include "backends/device_limits.h"
 #include "base/error.h"
@@ -118,6 +119,37 @@ void run_bench_linear(const LinearBenchOptions& options, Context& context) {
   context.emit({{"rows", rows}}, format_table(table));
 }
 
+void run_bench_codecs(const CodecBench& options, Context& context) {
+  const auto backend = context.make_backend();
+  const double read = measure_limits(*backend).bytes_per_second;
+  const auto share = [read](double speed) { return read > 0 ? speed / read : 0.0; };
+  Json rows = Json::array();
+  std::vector<std::vector<std::string>> table = {
+      {"name", "format", "bits", "encode GB/s", "% read", "decode GB/s", "% read", "exact"}};
+  for (const CodecRow& row : bench_codecs(*backend, options)) {
+    const double encode = row.encode_bytes_per_second;
+    const double decode = row.decode_bytes_per_second;
+    rows.push_back({{"name", row.name},
+                    {"format", row.format},
+                    {"bits_per_weight", row.bits_per_weight},
+                    {"encode_bytes_per_second", encode},
+                    {"encode_bandwidth_fraction", share(encode)},
+                    {"decode_bytes_per_second", decode},
+                    {"decode_bandwidth_fraction", share(decode)},
+                    {"equal", row.equal}});
+    table.push_back({row.name, row.format, fmt::format("{:.3f}", row.bits_per_weight),
+                     fmt::format("{:.2f}", encode / 1e9),
+                     fmt::format("{:.0f}", 100 * share(encode)),
+                     fmt::format("{:.2f}", decode / 1e9),
+                     fmt::format("{:.0f}", 100 * share(decode)), row.equal ? "yes" : "NO"});
+  }
+  context.emit({{"threads", backend->pool().threads()},
+                {"isa", to_string(backend->caps().isa)},
+                {"read_bytes_per_second", read},
+                {"rows", rows}},
+               format_table(table));
+}
+
 }  // namespace
 
 void add_bench(CLI::App& app, Context& context) {
@@ -144,6 +176,17 @@ void add_bench(CLI::App& app, Context& context) {
       ->delimiter(',');
   linear->add_option("--formats", linear_options->bench.formats, "Weight formats, comma separated")
       ->delimiter(',');
+
+  CLI::App* codecs = command->add_subcommand("codecs", "Encoding and decoding of weights");
+  auto codec_options = add_command<CodecBench>(codecs, context, run_bench_codecs);
+  codecs->add_option("--formats", codec_options->formats, "Comma separated; default: all names")
+      ->delimiter(',');
+  codecs->add_option("--rows", codec_options->rows, "Rows of the matrix")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 20));
+  codecs->add_option("--cols", codec_options->cols, "Columns of the matrix")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 20));
 }
 
 }  // namespace nibble::cli

@@ -1,17 +1,16 @@
-// Round to nearest: the full range of every group.
+// Rounding over the full range of every group.
 #include "quantize/algorithm.h"
-#include "quantize/math/row_chunks.h"
 
 namespace nibble {
 namespace {
 
-Solution solve(const SolverProblem& problem, const Parameters&) {
-  return {encode_by_rows(problem.format, problem.rows, problem.cols, problem.pool,
-                         [&](std::int64_t begin, std::int64_t end) {
-                           return problem.format->encode(problem.w + begin * problem.cols,
-                                                         end - begin, problem.cols);
-                         }),
-          {}};
+Solution solve(const SolverProblem& problem, const Parameters& parameters) {
+  Codec codec = problem.codec;
+  if (text(parameters, "rounding") == "stochastic") {
+    codec.rounding = Rounding::kStochastic;
+    codec.seed ^= static_cast<std::uint64_t>(number(parameters, "seed")) * 0x9e3779b97f4a7c15u;
+  }
+  return {problem.format->encode(problem.w, problem.rows, problem.cols, codec), {}};
 }
 
 }  // namespace
@@ -19,8 +18,21 @@ Solution solve(const SolverProblem& problem, const Parameters&) {
 Algorithm make_rtn() {
   Algorithm algorithm;
   algorithm.name = "rtn";
-  algorithm.summary = "round to nearest over the full range of each group";
+  algorithm.summary = "round over the full range of each group, to nearest or by chance";
   algorithm.kind = StepKind::kSolver;
+  algorithm.parameters = {
+      {.name = "rounding",
+       .value = std::string("nearest"),
+       .help =
+           "of codes: to the nearest one, or to a neighbour by chance so that the mean is right",
+       .choices = {"nearest", "stochastic"}},
+      {.name = "seed",
+       .value = 0.0,
+       .help = "of stochastic rounding; the same seed gives the same codes",
+       .max = 9007199254740991.0,
+       .integer = true,
+       .choices = {}}};
+  algorithm.solves_blocks = true;
   algorithm.solve = solve;
   return algorithm;
 }

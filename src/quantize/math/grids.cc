@@ -77,7 +77,8 @@ QuantTensor WeightGrids::encode(const float* w) const {
 }
 
 bool groups_are_independent(const Scheme& scheme) {
-  return scheme.granularity != Granularity::kTensor && scheme.second_level == SecondLevel::kNone;
+  return scheme.granularity != Granularity::kTensor && scheme.granularity != Granularity::kBlock &&
+         scheme.second_level == SecondLevel::kNone;
 }
 
 }  // namespace nibble

@@ -21,6 +21,7 @@
 #include "backends/cpu/kernels/attention_values.inl.h"
 #include "backends/cpu/kernels/attention_rows.inl.h"
 #include "backends/cpu/kernels/probe.inl.h"
+#include "backends/cpu/kernels/spans.inl.h"
 // clang-format on
 
 // What not every level has (rope) is null.
@@ -45,6 +46,7 @@ constexpr KernelTable level_table() {
   table.attention_part_floats = attention_part_floats;
   table.attention_rows = {attention_rows_fit, attention_row_scratch, attention_rows};
   table.attention_merge = attention_merge;
+  table.spans = kSpans;
   table.probe = {2.0 * kLanes * kChains, probe_multiply_add};
   table.probe_read = probe_read;
   return table;

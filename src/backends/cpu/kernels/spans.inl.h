@@ -1,0 +1,299 @@
+// Encoding and decoding of runs of elements (formats/span_kernels.h) in the compiler's own vectors,
+// as wide as those of the level. The same bits as the scalar definition: nothing here is
+// approximate, and no product is fused with a sum.
+
+typedef float Floats __attribute__((vector_size(4 * kLanes)));
+typedef std::uint32_t Words __attribute__((vector_size(4 * kLanes)));
+typedef std::int32_t Whole __attribute__((vector_size(4 * kLanes)));
+typedef std::uint8_t Bytes __attribute__((vector_size(kLanes)));
+
+template <class To, class From>
+inline To bits_as(From v) {
+  return reinterpret_cast<To>(v);
+}
+template <class V, class T>
+inline V load_as(const T* p) {
+  V v;
+  __builtin_memcpy(&v, p, sizeof(v));
+  return v;
+}
+template <class V, class T>
+inline V load_first(const T* p, std::int64_t n) {
+  V v{};
+  for (std::int64_t i = 0; i < n; ++i) v[i] = p[i];
+  return v;
+}
+template <class V, class T>
+inline void store_first(T* p, V v, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; ++i) p[i] = v[i];
+}
+
+// step(load, i) for every kLanes elements from i on; behind the last whole ones, `load` fills up
+// with zeros, which no step minds.
+template <class Step>
+inline void each_load(const float* w, std::int64_t length, const Step& step) {
+  std::int64_t i = 0;
+  for (; i + kLanes <= length; i += kLanes) step(load_as<Floats>(w + i));
+  if (i < length) step(load_first<Floats>(w + i, length - i));
+}
+
+// to[i] = step(from[i]), kLanes at a time.
+template <class In, class Out, class From, class To, class Step>
+inline void each_lane(const From* from, std::int64_t length, To* to, const Step& step) {
+  std::int64_t i = 0;
+  for (; i + kLanes <= length; i += kLanes) {
+    const Out out = step(load_as<In>(from + i));
+    __builtin_memcpy(to + i, &out, sizeof(out));
+  }
+  if (i < length) {
+    store_first<Out>(to + i, step(load_first<In>(from + i, length - i)), length - i);
+  }
+}
+
+template <class V>
+inline V lanes_of(decltype(V{}[0] + 0) value) {
+  return V{} + value;
+}
+
+// The lanes `by` further on, round about.
+template <class V>
+inline V rotated(V v, int by) {
+  static constexpr std::int32_t kLane[] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11,
+                                           12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23};
+  return __builtin_shuffle(v, load_as<Whole>(kLane + by));  // by lane modulo their number
+}
+
+template <class V, class Join>
+inline auto joined(V v, const Join& join) {
+#pragma GCC unroll 4
+  for (int by = kLanes / 2; by > 0; by /= 2) v = join(v, rotated(v, by));
+  return v[0];
+}
+
+bool span_ranges(const float* w, std::int64_t groups, std::int64_t length, float* lo, float* hi) {
+  const auto lesser = [](Floats a, Floats b) { return a < b ? a : b; };
+  const auto greater = [](Floats a, Floats b) { return a > b ? a : b; };
+  Whole bad{};
+  for (std::int64_t g = 0; g < groups; ++g, w += length) {
+    Floats low{}, high{};
+    each_load(w, length, [&](Floats x) {
+      low = lesser(x, low);
+      high = greater(x, high);
+      bad |= (bits_as<Whole>(x) & 0x7fffffff) >= 0x7f800000;
+    });
+    lo[g] = joined(low, lesser);
+    hi[g] = joined(high, greater);
+  }
+  return joined(bad, [](Whole a, Whole b) { return a | b; }) == 0;
+}
+
+bool span_magnitudes(const float* w, std::int64_t groups, std::int64_t length, float* absmax) {
+  const auto greater = [](Whole a, Whole b) { return a > b ? a : b; };
+  std::int32_t most = 0;  // magnitudes are ordered as their bits are
+  for (std::int64_t g = 0; g < groups; ++g, w += length) {
+    Whole largest{};
+    each_load(w, length,
+              [&](Floats x) { largest = greater(bits_as<Whole>(x) & 0x7fffffff, largest); });
+    const std::int32_t bits = joined(largest, greater);
+    absmax[g] = __builtin_bit_cast(float, bits);
+    most = bits > most ? bits : most;
+  }
+  return most < 0x7f800000;
+}
+
+// 1.5 * 2^23: a small number added to it is rounded to a whole one, which stands in its lowest
+// bits.
+constexpr float kWholeMagic = 12582912.0f;
+
+void span_affine_codes(int bits, const float* scales, const int* zeros, const float* w,
+                       std::int64_t groups, std::int64_t length, std::uint8_t* codes) {
+  for (std::int64_t g = 0; g < groups; ++g, w += length, codes += length) {
+    const Floats scale = lanes_of<Floats>(scales[g]);
+    const Floats low = lanes_of<Floats>(static_cast<float>(-zeros[g]));
+    const Floats high = lanes_of<Floats>(static_cast<float>((1 << bits) - 1 - zeros[g]));
+    const int offset = zeros[g] - __builtin_bit_cast(std::int32_t, kWholeMagic);
+    each_lane<Floats, Bytes>(w, length, codes, [&](Floats x) {
+      Floats steps = x / scale;
+      steps = steps < low ? low : steps;
+      steps = steps > high ? high : steps;
+      return __builtin_convertvector(bits_as<Whole>(steps + kWholeMagic) + offset, Bytes);
+    });
+  }
+}
+
+void span_affine_values(const float* scales, const int* zeros, const std::uint8_t* codes,
+                        std::int64_t groups, std::int64_t length, float* out) {
+  for (std::int64_t g = 0; g < groups; ++g, codes += length, out += length) {
+    const Floats scale = lanes_of<Floats>(scales[g]);
+    each_lane<Bytes, Floats>(codes, length, out, [&](Bytes c) {
+      const Whole steps = __builtin_convertvector(c, Whole) - zeros[g];
+      return scale * __builtin_convertvector(steps, Floats);
+    });
+  }
+}
+
+// Codes in the place of ranks.
+void codes_of_ranks(const TableView& table, const float* w, std::int64_t length,
+                    std::uint8_t* codes) {
+  if (table.rising) return;
+  for (std::int64_t i = 0; i < length; ++i) {
+    const int rank = codes[i];
+    const bool negative = __builtin_signbit(w[i]) != 0;
+    codes[i] = rank == table.zero_rank && negative ? table.negative_zero : table.codes[rank];
+  }
+}
+
+// body(w, scale, codes) for each group; those without a positive scale get the code of zero.
+template <class Body>
+inline void for_scales(const float* scales, const float* w, std::int64_t groups,
+                       std::int64_t length, std::uint8_t* codes, std::uint8_t zero,
+                       const Body& body) {
+  for (std::int64_t g = 0; g < groups; ++g, w += length, codes += length) {
+    if (scales[g] > 0) {
+      body(w, lanes_of<Floats>(scales[g]), codes);
+    } else {
+      for (std::int64_t i = 0; i < length; ++i) codes[i] = zero;
+    }
+  }
+}
+
+// Codes of w / scale by the bits of float32.
+void round_to_codes(const FloatRounding& r, const float* scales, const float* w,
+                    std::int64_t groups, std::int64_t length, std::uint8_t* codes) {
+  const Floats top = lanes_of<Floats>(r.top);
+  const int shift = 23 - r.mantissa;
+  const std::uint32_t half = (1u << (shift - 1)) - 1;
+  const std::uint32_t magic = __builtin_bit_cast(std::uint32_t, r.magic);
+  const Words sign_of_zero = lanes_of<Words>(r.signed_zero ? r.sign : 0);
+  const auto code_of = [&](Floats q) {
+    const Words quotient = bits_as<Words>(q);
+    Floats size = bits_as<Floats>(quotient & 0x7fffffffu);
+    size = size > top ? top : size;
+    const Words normal = bits_as<Words>(size) - r.rebias;
+    const Words rounded = (normal + half + ((normal >> shift) & 1u)) >> shift;
+    const Words small = bits_as<Words>(size + r.magic) - magic;
+    const Words code = size < r.smallest_normal ? small : rounded;
+    const Words sign = code == 0 ? sign_of_zero : lanes_of<Words>(r.sign);
+    return __builtin_convertvector(code | (bits_as<Whole>(quotient) < 0 ? sign : Words{}), Bytes);
+  };
+  for_scales(scales, w, groups, length, codes, 0, [&](const float* from, Floats by, auto* to) {
+    each_lane<Floats, Bytes>(from, length, to, [&](Floats x) { return code_of(x / by); });
+  });
+}
+
+// Codes of w / scale: how many bounds lie below gives the rank. (Searching by halves, with gathers
+// or one by one, is slower even among 256 values.)
+template <int Ranks>
+void count_to_codes(const TableView& table, const float* scales, const float* w,
+                    std::int64_t groups, std::int64_t length, std::uint8_t* codes) {
+  const auto rank_of = [&](Floats x) {
+    Whole rank{};
+#pragma GCC unroll 15
+    for (int i = 0; i < Ranks - 1; ++i) rank -= x > table.bounds[i];
+    for (int i = Ranks - 1; i < table.leaves - 1; ++i) rank -= x > table.bounds[i];
+    return __builtin_convertvector(rank, Bytes);
+  };
+  for_scales(scales, w, groups, length, codes, table.codes[table.zero_rank],
+             [&](const float* from, Floats by, std::uint8_t* to) {
+               each_lane<Floats, Bytes>(from, length, to,
+                                        [&](Floats x) { return rank_of(x / by); });
+               codes_of_ranks(table, from, length, to);
+             });
+}
+
+// Codes that are whole numbers of steps.
+void step_to_codes(const TableView& table, const float* scales, const float* w, std::int64_t groups,
+                   std::int64_t length, std::uint8_t* codes) {
+  const auto high = static_cast<float>((1 << (table.bits - 1)) - 1);
+  const std::int32_t mask = (1 << table.bits) - 1;
+  for_scales(scales, w, groups, length, codes, 0,
+             [&](const float* from, Floats by, std::uint8_t* to) {
+               each_lane<Floats, Bytes>(from, length, to, [&](Floats x) {
+                 Floats steps = x / by * table.steps;
+                 steps = steps < -1 - high ? lanes_of<Floats>(-1 - high) : steps;
+                 steps = steps > high ? lanes_of<Floats>(high) : steps;
+                 const Whole code = bits_as<Whole>(steps + kWholeMagic) & mask;
+                 return __builtin_convertvector(code, Bytes);
+               });
+             });
+}
+
+void span_table_codes(const TableView& table, const float* scales, const float* w,
+                      std::int64_t groups, std::int64_t length, std::uint8_t* codes) {
+  if (table.rounding != nullptr) {
+    round_to_codes(*table.rounding, scales, w, groups, length, codes);
+  } else if (table.steps > 0) {
+    step_to_codes(table, scales, w, groups, length, codes);
+  } else if (table.leaves == 16) {
+    count_to_codes<16>(table, scales, w, groups, length, codes);
+  } else if (table.leaves == 8) {
+    count_to_codes<8>(table, scales, w, groups, length, codes);
+  } else {
+    count_to_codes<1>(table, scales, w, groups, length, codes);
+  }
+}
+
+void span_table_values(const TableView& table, const float* scales, const std::uint8_t* codes,
+                       std::int64_t groups, std::int64_t length, float* out) {
+  if constexpr (kLanes == 16) {
+    if (table.bits <= 4) {
+      const Floats values = load_first<Floats>(table.values, 1 << table.bits);
+      for (std::int64_t g = 0; g < groups; ++g, codes += length, out += length) {
+        each_lane<Bytes, Floats>(codes, length, out, [&](Bytes c) {
+          return __builtin_shuffle(values, __builtin_convertvector(c, Whole)) * scales[g];
+        });
+      }
+      return;
+    }
+  }
+  for (std::int64_t g = 0; g < groups; ++g, codes += length, out += length) {
+    for (std::int64_t i = 0; i < length; ++i) out[i] = table.values[codes[i]] * scales[g];
+  }
+}
+
+// Sixteen sums of squares.
+constexpr int kHalfLanes = kLanes / 2;
+typedef float HalfFloats __attribute__((vector_size(4 * kHalfLanes)));
+typedef double Doubles __attribute__((vector_size(8 * kHalfLanes)));
+struct SquareSums {
+  Doubles sums[16 / kHalfLanes];
+
+  void add(const float* values, const float* w) {
+#pragma GCC unroll 8
+    for (int k = 0; k < 16 / kHalfLanes; ++k) {
+      const auto value = load_as<HalfFloats>(values + k * kHalfLanes);
+      const auto wanted = load_as<HalfFloats>(w + k * kHalfLanes);
+      const Doubles d =
+          __builtin_convertvector(value, Doubles) - __builtin_convertvector(wanted, Doubles);
+      sums[k] += d * d;
+    }
+  }
+  double total() const {
+    double s[16];
+    __builtin_memcpy(s, sums, sizeof(s));
+    for (int half = 8; half > 0; half /= 2) {
+      for (int i = 0; i < half; ++i) s[i] += s[i + half];
+    }
+    return s[0];
+  }
+};
+
+void span_squared_errors(const float* values, const float* w, std::int64_t groups,
+                         std::int64_t length, double* errors) {
+  for (std::int64_t g = 0; g < groups; ++g, values += length, w += length) {
+    SquareSums sums{};
+    std::int64_t i = 0;
+    for (; i + 16 <= length; i += 16) sums.add(values + i, w + i);
+    if (i < length) {
+      float tail[2][16] = {};
+      for (std::int64_t k = 0; i + k < length; ++k) tail[0][k] = values[i + k];
+      for (std::int64_t k = 0; i + k < length; ++k) tail[1][k] = w[i + k];
+      sums.add(tail[0], tail[1]);
+    }
+    errors[g] = sums.total();
+  }
+}
+
+constexpr SpanKernels kSpans = {span_ranges,        span_magnitudes,  span_affine_codes,
+                                span_affine_values, span_table_codes, span_table_values,
+                                span_squared_errors};
