@@ -66,9 +66,9 @@ std::int64_t aligned_block(std::int64_t block, std::int64_t group) {
 }
 
 // A matrix whose columns are in the order in which they are rounded.
-class Rounding {
+class ColumnRounding {
  public:
-  Rounding(const GptqSteps& steps, WeightGrids& grids, const float* w)
+  ColumnRounding(const GptqSteps& steps, WeightGrids& grids, const float* w)
       : steps_(steps),
         grids_(grids),
         cols_(grids.cols()),
@@ -169,7 +169,7 @@ std::optional<InverseFactor> inverse_factor(const Hessian& hessian,
 
 void gptq_rows(const GptqSteps& steps, WeightGrids& grids, float* w) {
   NIBBLE_CHECK(static_cast<std::int64_t>(steps.order.size()) == grids.cols());
-  Rounding(steps, grids, w).run(w);
+  ColumnRounding(steps, grids, w).run(w);
 }
 
 void follow_drift(const Hessian& hessian, const InverseFactor& factor,
