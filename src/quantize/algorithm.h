@@ -2,6 +2,7 @@
 // and checks steps by that data and never asks which algorithm it runs.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -89,6 +90,8 @@ struct TransformBlock {
   LayerStatistics& statistics;
   // Of every site, for transforms that need them; empty for others.
   const std::map<std::string, Hessian>& hessians;
+  // The format in which a linear will be stored.
+  const std::function<FormatPtr(const Linear&)>& format_of;
   ThreadPool& pool;
   // Type in which the norms are stored: producers' new weights should survive rounding to it.
   DType norm_type = DType::kF32;

@@ -65,12 +65,16 @@ std::vector<SiteKind> smoothable_kinds(const ModelSpec& spec, const WeightSource
   return kinds;
 }
 
-void transform_layer(const ModelSpec& spec, const Recipe& recipe, const RecipePoint& point,
-                     DType norm_type, const LayerHessians& hessians, ThreadPool& pool,
-                     LayerWeights& weights, LayerStatistics& statistics) {
-  std::vector<Site> layer_sites = sites(spec, weights);
-  TransformBlock block{spec, layer_sites, statistics, hessians, pool, norm_type};
-  for (const RecipeStep& step : recipe.steps) {
+void transform_layer(const TransformContext& context, const RecipePoint& point,
+                     const LayerHessians& hessians, LayerWeights& weights,
+                     LayerStatistics& statistics) {
+  std::vector<Site> layer_sites = sites(context.spec, weights);
+  const std::function<FormatPtr(const Linear&)> format_of = [&](const Linear& linear) {
+    return context.plan.find(linear.module).format;
+  };
+  TransformBlock block{context.spec, layer_sites,  statistics,       hessians,
+                       format_of,    context.pool, context.norm_type};
+  for (const RecipeStep& step : context.recipe.steps) {
     if (step.algorithm->transform == nullptr) continue;
     const bool searched = step.algorithm->kind == StepKind::kSearch;
     step.algorithm->transform(block, step.parameters, searched ? point.space : SearchSpace{},

@@ -32,10 +32,19 @@ struct RecipePoint {
 // Sums of each site's inputs, by the names that SiteObserver sees.
 using LayerHessians = std::map<std::string, Hessian>;
 
+// What the steps before the solver go by, beside the layer itself.
+struct TransformContext {
+  const ModelSpec& spec;
+  const Recipe& recipe;
+  const OutputPlan& plan;
+  DType norm_type = DType::kF32;
+  ThreadPool& pool;
+};
+
 // Brings a float32 layer through all steps before the solver; `statistics` follow.
-void transform_layer(const ModelSpec& spec, const Recipe& recipe, const RecipePoint& point,
-                     DType norm_type, const LayerHessians& hessians, ThreadPool& pool,
-                     LayerWeights& weights, LayerStatistics& statistics);
+void transform_layer(const TransformContext& context, const RecipePoint& point,
+                     const LayerHessians& hessians, LayerWeights& weights,
+                     LayerStatistics& statistics);
 
 // What the solver makes of one linear of a format that is no plain float. The codec has a pool; its
 // seed becomes that of the module. kUnsupported where the solver has no scales for blocks of rows.

@@ -9,28 +9,25 @@ namespace nibble {
 namespace {
 
 std::string stream_name(std::int64_t layer) { return fmt::format("stream.{}", layer); }
-std::string full_name(std::int64_t layer) { return fmt::format("stream_full.{}", layer); }
 
 }  // namespace
 
 CalibrationStream::CalibrationStream(const Job& job, std::int64_t layer, bool with_full)
     : job_(job) {
   const auto rows = static_cast<std::int64_t>(job.windows.statistics.size());
-  hidden_ = Tensor::allocate(DType::kF32, {rows, job.spec.hidden});
-  if (with_full) full_ = Tensor::allocate(DType::kF32, {rows, job.spec.hidden});
+  states_ = Tensor::allocate(DType::kF32, {with_full ? 2 : 1, rows, job.spec.hidden});
   if (layer > 0) {
-    job.journal.get_floats(stream_name(layer - 1), values(hidden_));
-    if (with_full) job.journal.get_floats(full_name(layer - 1), values(full_));
+    job.journal.get_floats(stream_name(layer - 1), values());
     return;
   }
   const EmbeddingWeights weights = load_embedding(job.spec, job.source, job.backend);
   embed_windows(job.spec, weights, job.windows.statistics, job.windows.context, job.backend,
-                hidden_.mutable_data<float>());
-  if (with_full) std::ranges::copy(values(hidden_), full_.mutable_data<float>());
+                hidden());
+  if (with_full) std::copy_n(hidden(), rows * job.spec.hidden, full());
 }
 
-std::span<float> CalibrationStream::values(Tensor& hidden) const {
-  return {hidden.mutable_data<float>(), static_cast<std::size_t>(hidden.elements())};
+std::span<float> CalibrationStream::values() {
+  return {hidden(), static_cast<std::size_t>(states_.elements())};
 }
 
 LayerHessians CalibrationStream::observe(std::int64_t layer, const LayerWeights& weights,
@@ -40,17 +37,17 @@ LayerHessians CalibrationStream::observe(std::int64_t layer, const LayerWeights&
   HessianObserver observer(layer, sites, job_.backend);
   for_each_chunk(
       job_.windows.statistics, job_.windows.context, [&](std::int64_t begin, const Batch& batch) {
-        const auto copy = [&](Tensor& hidden) {
-          const float* at = hidden.data<float>() + begin * width;
+        const auto copy = [&](const float* hidden) {
+          const float* at = hidden + begin * width;
           return std::vector<float>(at, at + batch.rows() * width);
         };
         InputRecorder recorder(sites);
         if (full != nullptr) {
-          std::vector<float> states = copy(full_);
+          std::vector<float> states = copy(this->full());
           run_layer(job_.spec, layer, *full, batch, job_.backend, states.data(), &recorder);
         }
         observer.expect(full != nullptr ? &recorder : nullptr);
-        std::vector<float> states = copy(hidden_);
+        std::vector<float> states = copy(hidden());
         run_layer(job_.spec, layer, weights, batch, job_.backend, states.data(), &observer);
       });
   return observer.take();
@@ -58,19 +55,15 @@ LayerHessians CalibrationStream::observe(std::int64_t layer, const LayerWeights&
 
 void CalibrationStream::advance(std::int64_t layer, const LayerWeights& weights,
                                 const LayerWeights* full) {
-  run_windows(job_.spec, layer, weights, job_.windows.statistics, job_.windows.context,
-              job_.backend, hidden_.mutable_data<float>());
-  if (full != nullptr) {
-    run_windows(job_.spec, layer, *full, job_.windows.statistics, job_.windows.context,
-                job_.backend, full_.mutable_data<float>());
-    job_.journal.put_floats(full_name(layer), values(full_));
-  }
-  job_.journal.put_floats(stream_name(layer), values(hidden_));
+  const auto run = [&](const LayerWeights& layer_weights, float* states) {
+    run_windows(job_.spec, layer, layer_weights, job_.windows.statistics, job_.windows.context,
+                job_.backend, states);
+  };
+  run(weights, hidden());
+  if (full != nullptr) run(*full, this->full());
+  job_.journal.put_floats(stream_name(layer), values());
 }
 
-void CalibrationStream::discard(std::int64_t layer) {
-  job_.journal.remove(stream_name(layer - 1));
-  job_.journal.remove(full_name(layer - 1));
-}
+void CalibrationStream::discard(std::int64_t layer) { job_.journal.remove(stream_name(layer - 1)); }
 
 }  // namespace nibble

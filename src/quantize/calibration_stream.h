@@ -29,11 +29,12 @@ class CalibrationStream {
   void discard(std::int64_t layer);
 
  private:
-  std::span<float> values(Tensor& hidden) const;
+  float* hidden() { return states_.mutable_data<float>(); }
+  float* full() { return hidden() + states_.dim(1) * states_.dim(2); }
+  std::span<float> values();
 
   const Job& job_;
-  Tensor hidden_;  // [tokens, hidden]
-  Tensor full_;    // the same in the unquantized model, or empty
+  Tensor states_;  // [1 or 2, tokens, hidden]; the second are those in the unquantized model
 };
 
 }  // namespace nibble

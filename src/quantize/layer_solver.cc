@@ -85,8 +85,7 @@ void LayerSolver::transform(std::int64_t layer, const RecipePoint& point,
     const auto names = statistics_names(weights, sites(job_.spec, weights));
     hessians = stream_->observe(layer, weights, nullptr, site_names(names, weights.linears()));
   }
-  transform_layer(job_.spec, job_.options.recipe, point, job_.norm_type(), hessians,
-                  job_.backend.pool(), weights, statistics);
+  transform_layer(transform_context(job_), point, hessians, weights, statistics);
   prepare_layer(weights, job_.backend);
 }
 

@@ -33,6 +33,8 @@ struct Job {
   DType norm_type() const;
 };
 
+TransformContext transform_context(const Job& job);
+
 // What the unquantized model does on the calibration text.
 struct Calibration {
   std::vector<LayerStatistics> layers;

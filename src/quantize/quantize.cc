@@ -98,6 +98,10 @@ DType Job::norm_type() const {
   return DType::kF32;
 }
 
+TransformContext transform_context(const Job& job) {
+  return {job.spec, job.options.recipe, job.plan, job.norm_type(), job.backend.pool()};
+}
+
 QuantizeReport quantize(const QuantizeOptions& options, Backend& backend, QuantizeReport* report) {
   QuantizeReport own;
   QuantizeReport& result = report != nullptr ? *report : own;

@@ -126,6 +126,16 @@ void check_steps(const Recipe& recipe, const std::string& what) {
     }
     searches += algorithm.kind == StepKind::kSearch ? 1 : 0;
   }
+  for (const RecipeStep& step : recipe.steps) {
+    const bool by_output = step.algorithm->kind == StepKind::kTransform &&
+                           step.needs().calibration == CalibrationNeed::kHessian;
+    if (searches > 0 && by_output) {
+      fail(ErrorKind::kUsage,
+           "{}: '{}' chooses by the inputs of each block, which a search over "
+           "whole models does not have; leave out one of the two",
+           what, step.algorithm->name);
+    }
+  }
   if (searches > 1) fail(ErrorKind::kUsage, "{}: has {} searches; one at most", what, searches);
 }
 

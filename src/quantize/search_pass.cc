@@ -153,8 +153,7 @@ class CandidateRunner {
     for (const Choice& choice : choices) {
       LayerWeights weights = clone_layer(original);
       LayerStatistics statistics = calibration_.layers[static_cast<std::size_t>(layer)];
-      transform_layer(spec, job_.options.recipe, {space_, choice}, job_.norm_type(), {},
-                      job_.backend.pool(), weights, statistics);
+      transform_layer(transform_context(job_), {space_, choice}, {}, weights, statistics);
       round_layer(job_.options.recipe, job_.plan, spec, statistics, weights, job_.backend);
       run_windows(spec, layer, weights, ids(rows), job_.windows.context, job_.backend, hidden);
       hidden += rows * spec.hidden;

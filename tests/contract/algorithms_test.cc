@@ -13,6 +13,7 @@
 #include "model/arch.h"
 #include "quantize/algorithm.h"
 #include "quantize/block.h"
+#include "quantize/hessian_observer.h"
 #include "quantize/math/clip.h"
 #include "support/test_data.h"
 #include "support/tolerance.h"
@@ -35,7 +36,7 @@ std::vector<float> random_values(std::size_t count, unsigned seed) {
 }
 
 TEST(AlgorithmContract, ReleasedNamesStay) {
-  for (const char* name : {"rtn", "clip_search", "gptq", "smoothquant_plus"}) {
+  for (const char* name : {"rtn", "clip_search", "gptq", "smoothquant_plus", "awq"}) {
     EXPECT_NE(find_algorithm(name), nullptr) << name;
   }
   std::set<std::string> names;
@@ -157,8 +158,12 @@ TEST(AlgorithmContract, SolversAreNotWorseThanRoundToNearest) {
       const std::vector<float> moments = hessian.second_moment();
       const auto rtn = solve(*find_algorithm("rtn"), format, w, 64, moments, &hessian, pool);
       const auto found = solve(algorithm, format, w, 64, moments, &hessian, pool);
-      const double bound = output_error(hessian, w.data(), rtn.data(), 64);
-      EXPECT_LE(output_error(hessian, w.data(), found.data(), 64), bound * (1 + 1e-6));
+      const auto error_of = [&](std::vector<float> q) {
+        for (std::size_t i = 0; i < q.size(); ++i) q[i] -= w[i];
+        return output_error(hessian, q, pool);
+      };
+      const double bound = error_of(rtn);
+      EXPECT_LE(error_of(found), bound * (1 + 1e-6));
     }
   }
 }
@@ -196,6 +201,13 @@ class Block {
     StatisticsObserver observer(0, backend_->pool());
     before_ = run(weights_, &observer);
     statistics_ = observer.statistics();
+    std::set<std::string> names;
+    for (const auto& [linear, name] : statistics_names(weights_, sites(spec_, weights_))) {
+      names.insert(name);
+    }
+    HessianObserver hessians(0, names, *backend_);
+    run(weights_, &hessians);
+    hessians_ = hessians.take();
   }
 
   std::vector<SiteKind> kinds() {
@@ -218,7 +230,11 @@ class Block {
     LayerWeights weights = clone_layer(weights_);
     LayerStatistics statistics = statistics_;
     std::vector<Site> layer_sites = sites(spec_, weights);
-    TransformBlock block{spec_, layer_sites, statistics, {}, backend_->pool(), norm_type};
+    const std::function<FormatPtr(const Linear&)> format_of = [](const Linear&) {
+      return parse_weight_format("int4_g16_asym");
+    };
+    TransformBlock block{spec_,     layer_sites,      statistics, hessians_,
+                         format_of, backend_->pool(), norm_type};
     algorithm.transform(block, defaults(algorithm), space, choice);
     for (Norm* norm : {&weights.attn_norm, &weights.mlp_norm}) {
       if (norm->weight.empty()) continue;
@@ -250,6 +266,7 @@ class Block {
   Batch batch_;
   std::vector<float> hidden_, before_;
   LayerStatistics statistics_;
+  LayerHessians hessians_;
 };
 
 // Relative error that float32 rounding of dot products of some hundred terms may leave.
@@ -259,7 +276,15 @@ void expect_function_kept(const std::filesystem::path& path, DType norm_type) {
   SCOPED_TRACE(path.filename().string());
   Block block(path);
   for (const Algorithm& algorithm : algorithms()) {
-    if (algorithm.kind != StepKind::kSearch) continue;
+    if (algorithm.kind == StepKind::kSolver) continue;
+    if (algorithm.kind == StepKind::kTransform) {
+      SCOPED_TRACE(algorithm.name);
+      const Block::Change change = block.change(algorithm, {}, {}, norm_type);
+      EXPECT_GT(change.output, 0);
+      EXPECT_LE(change.output, kFloatRounding);
+      EXPECT_LE(change.statistics, 10 * kFloatRounding);
+      continue;
+    }
     const SearchSpace space = algorithm.space(defaults(algorithm), block.kinds());
     for (std::size_t i = 0; i < space.starts.size(); i += 5) {
       SCOPED_TRACE(algorithm.name + " start " + std::to_string(i));

@@ -14,6 +14,10 @@ namespace nibble {
 namespace {
 
 using test::kSmallSearch;
+
+// Both streams of the text, and passes over it for every site.
+constexpr const char* kSmallGptq = R"({"steps": [
+    {"algorithm": "gptq", "asymmetry": 1, "true_sequential": true}]})";
 using test::small_options;
 
 // Steps saved by a run that is not disturbed.
@@ -59,7 +63,8 @@ class ResumeTest : public testing::Test {
 };
 
 TEST_F(ResumeTest, KillAfterEveryStepGivesTheSameBytes) {
-  for (const std::string& recipe : {std::string("rtn"), std::string(kSmallSearch)}) {
+  for (const std::string& recipe :
+       {std::string("rtn"), std::string(kSmallSearch), std::string(kSmallGptq)}) {
     const std::vector<std::string> steps = run_recording(options("whole", recipe));
     ASSERT_GE(steps.size(), 2u);
     for (std::size_t n = 1; n <= steps.size(); ++n) {
@@ -122,11 +127,16 @@ TEST_F(ResumeTest, ResumingNothingBeginsAnew) {
 }
 
 TEST_F(ResumeTest, ThreadsDoNotChangeTheBytes) {
-  for (const int count : {1, 3}) {
-    const auto backend = test::exact_backend(count);
-    quantize(options(fmt::format("threads{}", count), kSmallSearch), *backend);
+  for (const std::string recipe : {kSmallSearch, kSmallGptq, "awq"}) {
+    SCOPED_TRACE(recipe);
+    for (const int count : {1, 3}) {
+      const auto backend = test::exact_backend(count);
+      quantize(options(fmt::format("threads{}", count), recipe), *backend);
+    }
+    test::expect_same_directories(dir_ / "threads1", dir_ / "threads3");
+    std::filesystem::remove_all(dir_ / "threads1");
+    std::filesystem::remove_all(dir_ / "threads3");
   }
-  test::expect_same_directories(dir_ / "threads1", dir_ / "threads3");
 }
 
 }  // namespace

@@ -32,6 +32,9 @@ WeightGrids choose_grids(const SolverProblem& problem, const Parameters& paramet
     measure.weight = problem.second_moment.subspan(static_cast<std::size_t>(begin),
                                                    static_cast<std::size_t>(cols));
   }
+  if (text(parameters, "clip_error") == "output" && cols == problem.cols) {
+    measure.hessian = problem.hessian;
+  }
   return clipped_grids(problem.format, w, rows, cols, measure,
                        {steps, number(parameters, "max_shrink"), false});
 }
@@ -130,6 +133,10 @@ Algorithm make_gptq() {
        .min = 0.01,
        .max = 0.99,
        .choices = {}},
+      {.name = "clip_error",
+       .value = std::string("channels"),
+       .help = "by which ranges are chosen, as in clip_search (output: under static groups alone)",
+       .choices = {"channels", "output"}},
       {.name = "true_sequential",
        .value = false,
        .help = "calibrate each site after those before it in the block were quantized",

@@ -31,21 +31,36 @@ bool Hessian::is_finite() const {
   return std::ranges::all_of(moments, finite) && std::ranges::all_of(drift, finite);
 }
 
-double output_error(const Hessian& hessian, const float* w, const float* q, std::int64_t rows) {
+double output_error(const Hessian& hessian, std::span<const float> difference, ThreadPool& pool) {
+  constexpr std::int64_t kRows = 8;  // that share a row of M while it is in cache
   const std::int64_t n = hessian.channels;
-  std::vector<double> difference(static_cast<std::size_t>(n));
-  std::vector<double> product(static_cast<std::size_t>(n));
-  double total = 0;
-  for (std::int64_t row = 0; row < rows; ++row, w += n, q += n) {
-    for (std::int64_t j = 0; j < n; ++j) {
-      difference[static_cast<std::size_t>(j)] =
-          static_cast<double>(w[j]) - static_cast<double>(q[j]);
+  const std::int64_t total = static_cast<std::int64_t>(difference.size()) / n;
+  const std::vector<float> moments(hessian.moments.begin(), hessian.moments.end());
+  std::vector<double> errors(static_cast<std::size_t>((total + kRows - 1) / kRows), 0.0);
+  const auto add_rows = [&](std::int64_t begin, double& error) {
+    const std::int64_t count = std::min(kRows, total - begin);
+    const float* d = difference.data() + begin * n;
+    std::vector<float> product(static_cast<std::size_t>(count * n), 0.0f);
+    for (std::int64_t t = 0; t < n; t += 4) {
+      for (std::int64_t row = 0; row < count; ++row) {
+        subtract_products(product.data() + row * n, n, d + row * n + t, moments.data() + t * n, n,
+                          std::min<std::int64_t>(4, n - t));
+      }
     }
-    std::ranges::fill(product, 0.0);
-    subtract_products(product.data(), n, difference.data(), hessian.moments.data(), n, n);
-    for (std::size_t j = 0; j < product.size(); ++j) total -= product[j] * difference[j];
-  }
-  return hessian.rows > 0 ? total / static_cast<double>(hessian.rows) : total;
+    for (std::int64_t i = 0; i < count * n; ++i) {
+      error -=
+          static_cast<double>(product[static_cast<std::size_t>(i)]) * static_cast<double>(d[i]);
+    }
+  };
+  pool.parallel_for(static_cast<std::int64_t>(errors.size()), 1,
+                    [&](std::int64_t first, std::int64_t last) {
+                      for (std::int64_t chunk = first; chunk < last; ++chunk) {
+                        add_rows(chunk * kRows, errors[static_cast<std::size_t>(chunk)]);
+                      }
+                    });
+  double sum = 0;
+  for (const double error : errors) sum += error;
+  return hessian.rows > 0 ? sum / static_cast<double>(hessian.rows) : sum;
 }
 
 }  // namespace nibble

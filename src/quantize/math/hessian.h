@@ -6,6 +6,8 @@
 #include <span>
 #include <vector>
 
+#include "base/thread_pool.h"
+
 namespace nibble {
 
 // Sums over the rows x of an activation [rows, channels].
@@ -25,8 +27,9 @@ struct Hessian {
   bool is_finite() const;
 };
 
-// sum over rows of (w - q) M (w - q)^T / rows: the mean squared error of the outputs x w^T of all
-// rows of w and q [rows, channels], summed over the outputs.
-double output_error(const Hessian& hessian, const float* w, const float* q, std::int64_t rows);
+// sum over rows of d M d^T / rows, d the rows of `difference` [rows, channels]: by how much,
+// squared and summed over the outputs, x w^T changes on average when w does by d. Does not depend
+// on the number of threads.
+double output_error(const Hessian& hessian, std::span<const float> difference, ThreadPool& pool);
 
 }  // namespace nibble

@@ -22,11 +22,16 @@ float round_to(DType type, float v) {
 
 std::vector<float> smoothing_scales(std::span<const float> activation,
                                     std::span<const float> weight, double alpha) {
+  return awq_scales(activation, weight, alpha, true);
+}
+
+std::vector<float> awq_scales(std::span<const float> activation, std::span<const float> weight,
+                              double alpha, bool with_weight) {
   NIBBLE_CHECK(activation.size() == weight.size() && alpha >= 0 && alpha <= 1);
   std::vector<float> s(activation.size());
   for (std::size_t j = 0; j < s.size(); ++j) {
     const double x = std::max(activation[j], kFloor);
-    const double w = std::max(weight[j], kFloor);
+    const double w = with_weight ? std::max(weight[j], kFloor) : 1.0;
     s[j] = std::max(static_cast<float>(std::pow(x, alpha) / std::pow(w, 1 - alpha)), kFloor);
   }
   if (s.empty()) return s;
@@ -34,6 +39,21 @@ std::vector<float> smoothing_scales(std::span<const float> activation,
   const float middle = std::sqrt(least) * std::sqrt(largest);
   for (float& value : s) value /= middle;
   return s;
+}
+
+void add_relative_magnitudes(const float* w, std::int64_t rows, std::int64_t cols,
+                             std::int64_t group, std::span<double> sum) {
+  for (std::int64_t row = 0; row < rows; ++row) {
+    for (std::int64_t begin = 0; begin < cols; begin += group) {
+      const float* values = w + row * cols + begin;
+      float largest = kFloor;
+      for (std::int64_t j = 0; j < group; ++j) largest = std::max(largest, std::abs(values[j]));
+      for (std::int64_t j = 0; j < group; ++j) {
+        sum[static_cast<std::size_t>(begin + j)] +=
+            static_cast<double>(std::abs(values[j]) / largest);
+      }
+    }
+  }
 }
 
 void tie_by_max(std::span<float> values, std::span<const std::int64_t> rows) {

@@ -18,6 +18,16 @@ namespace nibble {
 std::vector<float> smoothing_scales(std::span<const float> activation,
                                     std::span<const float> weight, double alpha);
 
+// AWQ's scales (arXiv 2306.00978): s_j = activation_j^alpha / weight_j^(1 - alpha), or without the
+// divisor; activation_j is the mean of |x_j|, weight_j that of |w_j| over the largest of its group.
+// Inputs and divided as above.
+std::vector<float> awq_scales(std::span<const float> activation, std::span<const float> weight,
+                              double alpha, bool with_weight);
+
+// Adds to sum[j] the values |w_j| / max |w| of the group of j, for every row of w [rows, cols].
+void add_relative_magnitudes(const float* w, std::int64_t rows, std::int64_t cols,
+                             std::int64_t group, std::span<double> sum);
+
 // Channels with the same entry of `rows` (they are made by one row of the producer) all get the
 // largest of their values.
 void tie_by_max(std::span<float> values, std::span<const std::int64_t> rows);
