@@ -31,8 +31,11 @@ LayerWalk::LayerWalk(const ModelSpec& spec, const WeightSource& source, Backend&
 }
 
 void LayerWalk::run_next(SiteObserver& observer) {
-  run_layer(spec_, layer_, load_layer(spec_, layer_, source_, backend_), batch_, backend_,
-            hidden_.mutable_data<float>(), &observer);
+  run_next(load_layer(spec_, layer_, source_, backend_), observer);
+}
+
+void LayerWalk::run_next(const LayerWeights& weights, SiteObserver& observer) {
+  run_layer(spec_, layer_, weights, batch_, backend_, hidden_.mutable_data<float>(), &observer);
   ++layer_;
 }
 

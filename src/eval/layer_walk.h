@@ -22,6 +22,12 @@ class LayerWalk {
   std::int64_t window() const { return window_; }      // rows of one
   // The next block; the first call runs block 0.
   void run_next(SiteObserver& observer);
+  // The same with other weights than those of the source.
+  void run_next(const LayerWeights& weights, SiteObserver& observer);
+  // After the last block that ran, [rows, spec.hidden].
+  std::span<const float> hidden() const {
+    return {hidden_.data<float>(), static_cast<std::size_t>(hidden_.elements())};
+  }
 
  private:
   const ModelSpec& spec_;

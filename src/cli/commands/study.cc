@@ -183,6 +183,7 @@ void add_study(CLI::App& app, Context& context) {
   command->require_subcommand(1);
   add_bits(command, context);
   add_study_scaling(command, context);
+  add_study_outliers(command, context);
 }
 
 }  // namespace nibble::cli

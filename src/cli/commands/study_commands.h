@@ -6,5 +6,6 @@
 namespace nibble::cli {
 
 void add_study_scaling(CLI::App* study, Context& context);
+void add_study_outliers(CLI::App* study, Context& context);
 
 }  // namespace nibble::cli

@@ -1,4 +1,5 @@
-"""Writes rounding.json and scaling.json: weights rounded by block, and what that does to a model.
+"""Writes rounding.json, scaling.json and outliers.json: weights rounded by block, what that does to a
+model, and the outliers of its activations.
 
     python make.py OUTPUT_DIRECTORY MODEL TEXT
 
@@ -121,10 +122,60 @@ def scaling_cases(model_path, text_path):
     return {"ids": ids, "context": 128, "cases": cases}
 
 
+SITES = {"attn_in": "self_attn.q_proj", "attn_out": "self_attn.o_proj",
+         "mlp_in": "mlp.gate_proj", "mlp_down": "mlp.down_proj"}
+
+
+def describe(x):
+    """x is [tokens, channels]."""
+    flat = x.ravel()
+    absmax = np.abs(x).max(axis=0)
+    return {"absmax": float(absmax.max()), "channel": int(absmax.argmax()),
+            "ratio": float(absmax.max() / np.sort(absmax)[absmax.size // 2]),
+            "kurtosis": float(((flat - flat.mean()) ** 4).mean() / flat.var() ** 2),
+            "outlier_channels": int((absmax >= 6).sum()),
+            "token_share": float((np.abs(x) >= 6).any(axis=1).mean())}
+
+
+def outlier_cases(model_path, windows):
+    model = AutoModelForCausalLM.from_pretrained(
+        model_path, dtype=torch.float32, attn_implementation="eager").eval()
+    seen = {}
+    keep = lambda key, x: seen.__setitem__(key, x.detach().double().numpy().reshape(-1, x.shape[-1]))
+    for i, layer in enumerate(model.model.layers):
+        for site, module in SITES.items():
+            layer.get_submodule(module).register_forward_pre_hook(
+                lambda m, args, key=(i, site): keep(key, args[0]))
+        layer.register_forward_hook(lambda m, args, out, key=(i, "hidden"): keep(
+            key, out[0] if isinstance(out, tuple) else out))
+    with torch.no_grad():
+        model(windows)
+    layers = len(model.model.layers)
+    sites = [{"layer": i, "site": site, **describe(seen[i, site])}
+             for i in range(layers) for site in sorted(SITES)]
+    hidden = [np.abs(seen[i, "hidden"]) for i in range(layers)]
+    last = hidden[-1]
+    token, channel = np.unravel_index(last.argmax(), last.shape)
+    # Feature dimensions: channels at 6 or more in what attention and MLP read.
+    at = [(np.abs(seen[i, "attn_in"]) >= 6) | (np.abs(seen[i, "mlp_in"]) >= 6)
+          for i in range(layers)]
+    layer_share = np.mean([a.any(axis=0) for a in at], axis=0)
+    token_share = np.any(at, axis=0).mean(axis=0)
+    features = {str(c): [float(layer_share[c]), float(token_share[c])]
+                for c in np.flatnonzero(layer_share)}
+    return {"sites": sites, "features": features,
+            "hidden_absmax": [float(h.max()) for h in hidden],
+            "hidden_median": [float(np.sort(h.ravel())[h.size // 2]) for h in hidden],
+            "last_token": int(token), "last_channel": int(channel)}
+
+
 def main(directory, model, text):
     out = pathlib.Path(directory)
     (out / "rounding.json").write_text(json.dumps(rounding_cases()) + "\n")
-    (out / "scaling.json").write_text(json.dumps(scaling_cases(model, text), indent=1) + "\n")
+    scaling = scaling_cases(model, text)
+    (out / "scaling.json").write_text(json.dumps(scaling, indent=1) + "\n")
+    windows = torch.tensor(scaling["ids"][: 2 * 128]).reshape(2, 128)
+    (out / "outliers.json").write_text(json.dumps(outlier_cases(model, windows), indent=1) + "\n")
 
 
 main(*sys.argv[1:])
