@@ -15,22 +15,25 @@ namespace {
 constexpr double kRowHeight = 22, kPlotWidth = 620, kMargin = 20, kTop = 76, kBottom = 52;
 
 struct Axis {
+  bool log = false;  // lo, hi and step are then powers of ten
   double lo = 0, hi = 1, step = 1, left = 0;
-  double x(double value) const { return left + (value - lo) / (hi - lo) * kPlotWidth; }
+  bool shows(double value) const { return std::isfinite(value) && (!log || value > 0); }
+  double place(double value) const { return log ? std::log10(value) : value; }
+  double x(double value) const { return left + (place(value) - lo) / (hi - lo) * kPlotWidth; }
 };
 
 Axis make_axis(const DotPlot& plot) {
-  Axis axis;
+  Axis axis{plot.log};
   double least = std::numeric_limits<double>::infinity(), most = -least;
   for (const auto& series : plot.series) {
     for (const double v : series.values) {
-      if (!std::isfinite(v)) continue;
-      least = std::min(least, v);
-      most = std::max(most, v);
+      if (!axis.shows(v)) continue;
+      least = std::min(least, axis.place(v));
+      most = std::max(most, axis.place(v));
     }
   }
   if (!(least <= most)) least = most = 0;
-  axis.step = tick_step(most > least ? most - least : 1);
+  axis.step = axis.log ? 1 : tick_step(most > least ? most - least : 1);
   axis.lo = axis.step * std::floor(least / axis.step);
   axis.hi = axis.step * std::ceil(std::max(most, least + axis.step) / axis.step);
   std::size_t longest = 0;
@@ -43,7 +46,8 @@ std::string draw_axis(const DotPlot& plot, const Axis& axis, double bottom) {
   std::string svg;
   const auto ticks = static_cast<int>(std::lround((axis.hi - axis.lo) / axis.step));
   for (int k = 0; k <= ticks; ++k) {
-    const double value = axis.lo + k * axis.step, x = axis.x(value);
+    const double place = axis.lo + k * axis.step;
+    const double value = axis.log ? std::pow(10, place) : place, x = axis.x(value);
     svg += fmt::format("<path d=\"M{:.1f} {:.1f}V{:.1f}\" stroke=\"#ddd\" stroke-width=\"1\"/>\n",
                        x, kTop, bottom);
     svg += svg_text(x, bottom + 17, "middle", fmt::format("{:.6g}", value));
@@ -78,7 +82,7 @@ std::string to_svg(const DotPlot& plot) {
                        kPlotWidth);
     for (std::size_t s = 0; s < plot.series.size(); ++s) {
       const double v = plot.series[s].values[r];
-      if (std::isfinite(v)) svg += svg_mark(s, axis.x(v), y) + "\n";
+      if (axis.shows(v)) svg += svg_mark(s, axis.x(v), y) + "\n";
     }
   }
   return svg + "</svg>\n";

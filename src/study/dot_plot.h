@@ -17,6 +17,7 @@ struct DotPlot {
   std::string x_label;  // with its unit
   std::vector<std::string> rows;
   std::vector<Series> series;  // at most kMostSeries
+  bool log = false;            // a logarithmic axis; values not above 0 have no mark
   static constexpr std::size_t kMostSeries = kSvgMarks;
 };
 

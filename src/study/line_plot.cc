@@ -49,7 +49,9 @@ std::vector<double> ticks(const Axis& axis) {
     const double lo = axis.log ? std::pow(10, axis.lo) : axis.lo;
     const double hi = axis.log ? std::pow(10, axis.hi) : axis.hi;
     const double step = tick_step(hi - lo);
-    for (double k = std::ceil(lo / step); k * step <= hi; ++k) result.push_back(k * step);
+    for (double k = std::ceil(lo / step); k * step <= hi; ++k) {
+      result.push_back(k * step + 0.0);  // -0 becomes 0
+    }
     return result;
   }
   const bool few = axis.hi - axis.lo > 3;  // powers of ten alone
@@ -87,9 +89,7 @@ std::string draw_series(const LinePlot::Series& series, std::size_t index, const
                         const Axis& y) {
   std::string marks, line;
   for (const auto& [px, py] : series.points) {
-    if (!x.shows(px) || !y.shows(py)) {
-      continue;
-    }
+    if (!x.shows(px) || !y.shows(py)) continue;
     if (series.marks) marks += svg_mark(index, x.at(px), y.at(py)) + "\n";
     line += fmt::format("{}{:.1f} {:.1f}", line.empty() ? "M" : "L", x.at(px), y.at(py));
   }
@@ -123,6 +123,7 @@ std::string to_svg(const LinePlot& plot) {
   for (const auto& series : plot.series) {
     longest = std::max(longest, series.name.size());
     for (const auto& [px, py] : series.points) {
+      if (plot.log_y && !(py > 0)) continue;
       xs.push_back(px);
       if (py <= plot.y_limit) ys.push_back(py);
       if (py > plot.y_limit) ++left_out;

@@ -30,7 +30,7 @@ const OutlierSite* find_site(const std::optional<OutlierStudy>& study, const Out
 
 std::string site_figure(const OutlierComparison& study, const std::string& title,
                         const std::string& label, const SiteValue& value) {
-  DotPlot plot{title, label, {}, {{"as it is", {}}}};
+  DotPlot plot{title, label + " (logarithmic); left is better", {}, {{"as it is", {}}}, true};
   if (study.after) plot.series.push_back({"after " + study.recipe, {}});
   for (const OutlierSite& site : study.before.sites) {
     plot.rows.push_back(site_name(site));
@@ -74,10 +74,10 @@ StudySection sites_section(const OutlierComparison& study) {
   }
   section.figures.push_back(
       site_figure(study, "How far the largest channel stands out",
-                  "largest magnitude of a channel over that of the median channel; left is better",
+                  "largest magnitude of a channel over that of the median channel",
                   [](const OutlierSite& site) { return site.row.ratio; }));
-  section.figures.push_back(site_figure(study, "Weight of the tails",
-                                        "kurtosis (a normal distribution has 3); left is better",
+  section.figures.push_back(site_figure(study, "Weight of the tails of all values",
+                                        "kurtosis; a normal distribution has 3",
                                         [](const OutlierSite& site) { return site.kurtosis; }));
   return section;
 }

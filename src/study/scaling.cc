@@ -2,14 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <numbers>
-#include <numeric>
 #include <optional>
 
 #include "base/content_hash.h"
 #include "base/error.h"
 #include "model/inventory.h"
+#include "study/pareto.h"
 #include "study/scaling_pass.h"
 
 namespace nibble {
@@ -121,21 +122,12 @@ void choose_floats(std::vector<ScalingRow>& rows) {
 }
 
 std::vector<std::size_t> lower_envelope(std::span<const ScalingRow> rows) {
-  std::vector<std::size_t> order;
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    if (rows[i].shown && !std::isnan(rows[i].perplexity)) order.push_back(i);
+  std::vector<std::pair<double, double>> points;
+  for (const ScalingRow& row : rows) {
+    points.emplace_back(row.total_bits,
+                        row.shown ? row.perplexity : std::numeric_limits<double>::quiet_NaN());
   }
-  std::ranges::stable_sort(order, [&](std::size_t a, std::size_t b) {
-    return std::pair(rows[a].total_bits, rows[a].perplexity) <
-           std::pair(rows[b].total_bits, rows[b].perplexity);
-  });
-  std::vector<std::size_t> envelope;
-  for (const std::size_t i : order) {
-    if (envelope.empty() || rows[i].perplexity < rows[envelope.back()].perplexity) {
-      envelope.push_back(i);
-    }
-  }
-  return envelope;
+  return pareto_front(points);
 }
 
 }  // namespace nibble

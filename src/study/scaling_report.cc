@@ -74,9 +74,9 @@ const std::vector<std::string> kHeader = {"weights by block", "bits/weight", "to
 // Points of one model, a series a data type, and the envelope.
 std::string model_figure(const std::string& model, std::span<const ScalingRow> rows) {
   LinePlot plot{"Distance to " + model + " against its size",
-                "total size in MB (10^6 bytes, logarithmic)",
+                "total size in MB (10^6 bytes)",
                 "mean KL in nats (logarithmic); lower is better",
-                true,
+                false,
                 true,
                 std::numeric_limits<double>::infinity(),
                 {}};

@@ -90,11 +90,14 @@ TEST_F(OutlierStudyTest, SmoothingTakesOutliersDownAndChangesNothingElse) {
         *backend_);
   };
   const OutlierStudy after = smoothed();
-  double worst_before = 0, worst_after = 0;
-  for (const OutlierSite& site : before.sites)
-    worst_before = std::max(worst_before, site.row.ratio);
-  for (const OutlierSite& site : after.sites) worst_after = std::max(worst_after, site.row.ratio);
-  EXPECT_LT(worst_after, worst_before);
+  // What norms feed is smoothed, as the recipe says.
+  double ratio_before = 0, ratio_after = 0;
+  for (std::size_t i = 0; i < before.sites.size(); ++i) {
+    if (!before.sites[i].row.site.ends_with("_in")) continue;
+    ratio_before += before.sites[i].row.ratio;
+    ratio_after += after.sites[i].row.ratio;
+  }
+  EXPECT_LT(ratio_after, 0.9 * ratio_before);
   for (std::size_t i = 0; i < before.layer_absmax.size(); ++i) {
     EXPECT_NEAR(after.layer_absmax[i] / before.layer_absmax[i], 1, 1e-3);
   }
