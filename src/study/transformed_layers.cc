@@ -18,6 +18,17 @@ QuantizeOptions without_verification(QuantizeOptions options) {
     fail(ErrorKind::kUsage, "recipe '{}' rounds weights and transforms nothing; take another one",
          options.recipe.name);
   }
+  for (const RecipeStep& step : options.recipe.steps) {
+    const Algorithm& algorithm = *step.algorithm;
+    if (algorithm.transform == nullptr ||
+        algorithm.needs.calibration != CalibrationNeed::kHessian) {
+      continue;
+    }
+    fail(ErrorKind::kUnsupported,
+         "recipe '{}': its step '{}' follows the rounding of the blocks before; without rounding "
+         "there is nothing to show",
+         options.recipe.name, algorithm.name);
+  }
   return options;
 }
 
@@ -53,7 +64,7 @@ LayerWeights TransformedLayers::load(std::int64_t layer) const {
   if (!calibration_.layers.empty()) {
     statistics = calibration_.layers[static_cast<std::size_t>(layer)];
   }
-  transform_layer(setup_->spec(), options_.recipe, point_, job_->norm_type(), weights, statistics);
+  transform_layer(transform_context(*job_), point_, {}, weights, statistics);
   prepare_layer(weights, backend_);
   return weights;
 }
