@@ -35,9 +35,15 @@ std::unique_ptr<Backend> Context::make_cpu_backend(std::string_view command) con
 }
 
 Session Context::open(const std::filesystem::path& path, Backend& backend,
-                      std::optional<KvType> kv_type) const {
-  Session session =
-      with_repack_cache(path, backend, [&] { return open_session(path, backend, kv_type); });
+                      std::optional<KvType> kv_type, const ModelFormat& rounding) const {
+  if ((repack_cache || !repack_cache_dir.empty()) &&
+      (rounding.weights != nullptr || rounding.embeddings != nullptr)) {
+    fail(ErrorKind::kUsage,
+         "the cache of repacked weights holds those of the checkpoint, not "
+         "rounded ones; leave --repack-cache away");
+  }
+  Session session = with_repack_cache(
+      path, backend, [&] { return open_session(path, backend, kv_type, rounding); });
   say_notes(*session.checkpoint);
   return session;
 }

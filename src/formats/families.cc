@@ -7,6 +7,12 @@
 
 namespace nibble {
 
+std::string element_name(const Element& element) {
+  if (element.kind == ElementKind::kInt) return fmt::format("int{}", element.bits);
+  if (element.kind == ElementKind::kCodebook) return std::string(to_string(element.codebook));
+  return fmt::format("fp{}_{}", element.bits, name_of(element.float_bits));
+}
+
 std::string granularity_suffix(const Scheme& scheme) {
   switch (scheme.granularity) {
     case Granularity::kTensor:

@@ -15,7 +15,11 @@ FormatPtr make_affine_format(const WeightDescriptor& descriptor);
 // no sense.
 FormatPtr make_table_format(const WeightDescriptor& descriptor);
 
-// What they share. "_tensor", "_channel", "_g<size>" or "_b<rows>x<columns>":
+// What they share. "int4", "fp4_e2m1", "nf4"; of no plain float:
+std::string element_name(const Element& element);
+// How many of the words of a format's name are its element, which is set; 0: none.
+std::size_t take_element(const std::vector<std::string_view>& words, Element& element);
+// "_tensor", "_channel", "_g<size>" or "_b<rows>x<columns>":
 std::string granularity_suffix(const Scheme& scheme);
 // Empty, or why a [rows, cols] matrix cannot be cut into the groups of the scheme.
 std::string why_no_groups(const Scheme& scheme, std::int64_t rows, std::int64_t cols);

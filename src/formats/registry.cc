@@ -220,7 +220,9 @@ std::optional<ParsedWeight> parse_weight(std::string_view text) {
 }
 
 ParsedWeight require_weight(std::string_view text) {
-  const auto parsed = text.size() <= kMaxText ? parse_weight(text) : std::nullopt;
+  std::string words(text.substr(0, kMaxText + 1));
+  std::ranges::replace(words, ':', '_');  // element:scheme is written too
+  const auto parsed = text.size() <= kMaxText ? parse_weight(words) : std::nullopt;
   if (!parsed) fail_no_format(text);
   return *parsed;
 }
@@ -257,9 +259,7 @@ void set_part(ModelFormat& format, std::string_view key, std::string_view value)
     format.kv = parse_kv_part(value);
     return;
   }
-  const auto type = parse_float_name(value);
-  // Activations are float32 inside; the float names all say "not quantized".
-  if (!type) fail(ErrorKind::kUnsupported, "format part 'a={}': activations stay float", value);
+  format.activations = parse_activation_format(value);
 }
 
 ModelFormat parse_parts(std::string_view text) {
@@ -314,6 +314,10 @@ ModelFormat parse_model_format(std::string_view text) {
   return format;
 }
 
+std::size_t take_element(const std::vector<std::string_view>& words, Element& element) {
+  return parse_element(words, element);
+}
+
 FormatPtr parse_weight_format(std::string_view text) {
   return make_format(require_weight(resolve_weights(text)).descriptor);
 }
@@ -357,6 +361,30 @@ FormatPtr with_scale_type(const FormatPtr& format, DType scale_type) {
   WeightDescriptor descriptor = format->descriptor();
   descriptor.scheme.scale_type = scale_type;
   return make_format(descriptor);
+}
+
+ModelFormat with_half_scales(ModelFormat format, DType half) {
+  if (!format.scale_type_from_checkpoint) return format;
+  for (FormatPtr* part : {&format.weights, &format.embeddings}) {
+    // F16 is what a name without a type of scales stands for.
+    if (*part == nullptr || (*part)->descriptor().scheme.scale_type != DType::kF16) continue;
+    *part = with_scale_type(*part, half);
+  }
+  format.scale_type_from_checkpoint = false;
+  return format;
+}
+
+FormatPtr fitting_format(const FormatPtr& wanted, std::int64_t rows, std::int64_t cols) {
+  constexpr std::int64_t kSmallestGroup = 16;
+  if (wanted->is_float() || wanted->why_not(rows, cols).empty()) return wanted;
+  WeightDescriptor descriptor = wanted->descriptor();
+  while (descriptor.scheme.granularity == Granularity::kGroup &&
+         descriptor.scheme.group / 2 >= kSmallestGroup && descriptor.scheme.group % 2 == 0) {
+    descriptor.scheme.group /= 2;
+    const FormatPtr smaller = make_format(descriptor);
+    if (smaller->why_not(rows, cols).empty()) return smaller;
+  }
+  return nullptr;
 }
 
 }  // namespace nibble

@@ -14,7 +14,9 @@
 //       [_floor|_ceil|_best|_4over6|_mean]    (default: channel, sf32; floor for se8m0; mean for
 //                                             binary and ternary)
 //
-// where the bits are those of a code, sign included. A cache format (kv=) is f32 | f16 | bf16 |
+// where the bits are those of a code, sign included. An activation format (a=) is such an element
+// with [_sym|_asym][_token|_tensor|_g<size>][_static][_o<threshold>] (formats/activation_format.h).
+// A colon is as good as an underscore: fp4_e2m1:token. A cache format (kv=) is f32 | f16 | bf16 |
 // int8_head | int4_head (formats/kv_type.h). Short names (`w4a16_g128`) are lines of registry.def.
 #pragma once
 
@@ -23,6 +25,7 @@
 #include <string_view>
 #include <vector>
 
+#include "formats/activation_format.h"
 #include "formats/format.h"
 #include "formats/kv_type.h"
 
@@ -31,9 +34,10 @@ namespace nibble {
 // The format of a whole model: what is stored for each kind of tensor. A null part is left as the
 // checkpoint has it (16-bit).
 struct ModelFormat {
-  FormatPtr weights;         // w=  linear layers of the blocks
-  FormatPtr embeddings;      // e=  input embedding and head
-  std::optional<KvType> kv;  // kv=
+  FormatPtr weights;                // w=  linear layers of the blocks
+  FormatPtr embeddings;             // e=  input embedding and head
+  std::optional<KvType> kv;         // kv=
+  ActivationFormatPtr activations;  // a=  inputs of those linear layers; null: not rounded
   // True when the name leaves the type of scales open: the 16-bit type of the checkpoint is taken.
   bool scale_type_from_checkpoint = true;
 };
@@ -44,7 +48,7 @@ struct FormatAlias {
 };
 
 // kUsage with the nearest registered names when the text is no format; kUnsupported when it is one
-// that nibble cannot compute with (activation formats for now).
+// that nibble cannot compute with.
 ModelFormat parse_model_format(std::string_view text);
 FormatPtr parse_weight_format(std::string_view text);
 
@@ -53,6 +57,13 @@ FormatPtr make_format(const WeightDescriptor& descriptor);
 
 // The same format with scales of another type; formats without scales are returned as they are.
 FormatPtr with_scale_type(const FormatPtr& format, DType scale_type);
+
+// `format` with open types of scales settled as `half`, F16 or BF16.
+ModelFormat with_half_scales(ModelFormat format, DType half);
+
+// The format, or with the largest smaller group (halved, at least 16) that a [rows, cols] matrix
+// can be cut into; null when there is none.
+FormatPtr fitting_format(const FormatPtr& wanted, std::int64_t rows, std::int64_t cols);
 
 // The registry, in the order of registry.def.
 const std::vector<FormatAlias>& format_aliases();

@@ -14,11 +14,6 @@ CodeTable make_table(const Element& element) {
                                                 : table_of(element.float_bits);
 }
 
-std::string element_name(const Element& element) {
-  if (element.kind == ElementKind::kCodebook) return std::string(to_string(element.codebook));
-  return fmt::format("fp{}_{}", element.bits, name_of(element.float_bits));
-}
-
 std::string scale_suffix(const Scheme& scheme) {
   std::string text;
   if (scheme.scale_type == DType::kF16) text = "_sf16";

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "formats/activation_format.h"
 #include "formats/format.h"
 
 namespace nibble {
@@ -33,6 +34,8 @@ class WeightSource {
   // The weight of a module: "<module>.weight" as a dense QuantTensor, or the planes that the
   // convention stores for it. Plain weights keep the layout of the file (GPT-2 stores [in, out]).
   virtual QuantTensor linear(const std::string& module) const = 0;
+  // What the inputs of a module are rounded to (complete); null for nothing.
+  virtual ActivationFormatPtr activations(const std::string& /*module*/) const { return nullptr; }
 };
 
 }  // namespace nibble

@@ -57,10 +57,12 @@ Tensor transpose(const Tensor& in) {
 // Loads parts by name, all under one prefix and for one layer.
 class Loader {
  public:
-  Loader(const ModelSpec& spec, const WeightSource& source, Backend& backend, bool as_f32 = false)
+  Loader(const ModelSpec& spec, const WeightSource& source, Backend& backend,
+         const ModelFormat& rounding, bool as_f32 = false)
       : spec_(spec),
         source_(source),
         backend_(backend),
+        rounding_(rounding),
         prefix_(find_prefix(spec, source)),
         as_f32_(as_f32) {}
 
@@ -77,16 +79,39 @@ class Loader {
     return weight;
   }
 
-  Linear linear(const std::string& module, std::int64_t rows, std::int64_t cols,
-                bool with_bias) const {
+  // The embedding, or a head of its own.
+  QuantTensor outer_matrix(const std::string& module, std::int64_t rows, std::int64_t cols) const {
+    return rounded(module, matrix(module, rows, cols), rounding_.embeddings);
+  }
+
+  // A linear layer of a block.
+  Linear block_linear(const std::string& module, std::int64_t rows, std::int64_t cols,
+                      bool with_bias) const {
+    return linear(module, rows, cols, with_bias, true);
+  }
+
+  Linear linear(const std::string& module, std::int64_t rows, std::int64_t cols, bool with_bias,
+                bool of_block = false) const {
     QuantTensor weight = source_.linear(module);
     if (spec_.transposed_linears && weight.format->is_float()) {
       check_shape(module + ".weight", {weight.rows, weight.cols}, {cols, rows});
       weight = dense(transpose(weight.planes[0]));
     }
     check_shape(module + ".weight", {weight.rows, weight.cols}, {rows, cols});
-    Linear result = wrap(module, std::move(weight));
+    Linear result =
+        of_block ? wrap_of_block(module, std::move(weight)) : wrap(module, std::move(weight));
     if (with_bias) result.bias = vector(module + ".bias", rows);
+    return result;
+  }
+
+  Linear wrap_of_block(const std::string& module, QuantTensor weight) const {
+    Linear result = wrap(module, rounded(module, std::move(weight), rounding_.weights));
+    result.activations =
+        rounding_.activations != nullptr ? rounding_.activations : source_.activations(module);
+    if (result.activations != nullptr && !result.activations->is_complete()) {
+      fail(ErrorKind::kUsage, "module '{}': {} needs a scale from calibration; use {} here", module,
+           result.activations->name(), "a dynamic format");
+    }
     return result;
   }
 
@@ -121,6 +146,20 @@ class Loader {
   const WeightSource& source() const { return source_; }
 
  private:
+  // Encoded in the format that fits, if one is asked for.
+  QuantTensor rounded(const std::string& module, QuantTensor weight,
+                      const FormatPtr& wanted) const {
+    if (wanted == nullptr || as_f32_) return weight;
+    const FormatPtr format = fitting_format(wanted, weight.rows, weight.cols);
+    if (format == nullptr) {
+      fail(ErrorKind::kUnsupported, "module '{}': {}", module,
+           wanted->why_not(weight.rows, weight.cols));
+    }
+    std::vector<float> values(static_cast<std::size_t>(weight.rows * weight.cols));
+    decode_all(weight, values.data());
+    return format->encode(values.data(), weight.rows, weight.cols);
+  }
+
   std::string first_of(const std::string& name, const std::string& old_name) const {
     return !source_.has(name) && source_.has(old_name) ? old_name : name;
   }
@@ -137,6 +176,7 @@ class Loader {
   const ModelSpec& spec_;
   const WeightSource& source_;
   Backend& backend_;
+  const ModelFormat& rounding_;
   std::string prefix_;
   bool as_f32_;
   std::int64_t layer_ = 0;
@@ -149,13 +189,14 @@ void load_attention(const ModelSpec& spec, const Loader& loader, LayerWeights& w
   const std::int64_t kv_rows = attention.kv_heads * attention.head_dim;
   const bool bias = attention.qkv_bias;
   if (attention.layout == QkvLayout::kSeparate) {
-    weights.q = loader.linear(loader.name(names.q), q_rows, spec.hidden, bias);
-    weights.k = loader.linear(loader.name(names.k), kv_rows, spec.hidden, bias);
-    weights.v = loader.linear(loader.name(names.v), kv_rows, spec.hidden, bias);
+    weights.q = loader.block_linear(loader.name(names.q), q_rows, spec.hidden, bias);
+    weights.k = loader.block_linear(loader.name(names.k), kv_rows, spec.hidden, bias);
+    weights.v = loader.block_linear(loader.name(names.v), kv_rows, spec.hidden, bias);
   } else {
-    weights.qkv = loader.linear(loader.name(names.qkv), q_rows + 2 * kv_rows, spec.hidden, bias);
+    weights.qkv =
+        loader.block_linear(loader.name(names.qkv), q_rows + 2 * kv_rows, spec.hidden, bias);
   }
-  weights.o = loader.linear(loader.name(names.o), spec.hidden, q_rows, attention.o_bias);
+  weights.o = loader.block_linear(loader.name(names.o), spec.hidden, q_rows, attention.o_bias);
   if (attention.qk_norm) {
     weights.q_norm = loader.norm(loader.name(names.q_norm), *attention.qk_norm, attention.head_dim);
     weights.k_norm = loader.norm(loader.name(names.k_norm), *attention.qk_norm, attention.head_dim);
@@ -166,7 +207,7 @@ MlpWeights load_mlp(const ModelSpec& spec, const Loader& loader, std::int64_t ex
   const NameSpec& names = spec.names;
   const MlpSpec& mlp = spec.mlp;
   const auto load = [&](const std::string& pattern, std::int64_t rows, std::int64_t cols) {
-    return loader.linear(loader.name(pattern, expert), rows, cols, mlp.bias);
+    return loader.block_linear(loader.name(pattern, expert), rows, cols, mlp.bias);
   };
   MlpWeights weights;
   if (mlp.concat_gate_up) {
@@ -187,9 +228,10 @@ MlpWeights split_expert(const ModelSpec& spec, const Loader& loader, const Tenso
   const Tensor both = gate_up.rows(expert, expert + 1).reshaped({2 * rows, spec.hidden});
   const Tensor out = down.rows(expert, expert + 1).reshaped({spec.hidden, rows});
   MlpWeights weights;
-  weights.gate = loader.wrap(loader.name(names.gate, expert), dense(both.rows(0, rows)));
-  weights.up = loader.wrap(loader.name(names.up, expert), dense(both.rows(rows, 2 * rows)));
-  weights.down = loader.wrap(loader.name(names.down, expert), dense(out));
+  weights.gate = loader.wrap_of_block(loader.name(names.gate, expert), dense(both.rows(0, rows)));
+  weights.up =
+      loader.wrap_of_block(loader.name(names.up, expert), dense(both.rows(rows, 2 * rows)));
+  weights.down = loader.wrap_of_block(loader.name(names.down, expert), dense(out));
   return weights;
 }
 
@@ -211,9 +253,9 @@ void load_experts(const ModelSpec& spec, const Loader& loader, LayerWeights& wei
 }
 
 LayerWeights load_layer_as(const ModelSpec& spec, std::int64_t layer, const WeightSource& source,
-                           Backend& backend, bool as_f32) {
+                           Backend& backend, const ModelFormat& rounding, bool as_f32) {
   NIBBLE_CHECK(layer >= 0 && layer < spec.layers);
-  Loader loader(spec, source, backend, as_f32);
+  Loader loader(spec, source, backend, rounding, as_f32);
   loader.set_layer(layer);
   const NameSpec& names = spec.names;
   LayerWeights weights;
@@ -269,15 +311,16 @@ std::string find_prefix(const ModelSpec& spec, const WeightSource& source) {
        spec.names.prefixes.front(), spec.names.embed, spec.arch);
 }
 
-EmbeddingWeights load_embedding(const ModelSpec& spec, const WeightSource& source,
-                                Backend& backend) {
-  const Loader loader(spec, source, backend);
+EmbeddingWeights load_embedding(const ModelSpec& spec, const WeightSource& source, Backend& backend,
+                                const ModelFormat& rounding) {
+  const Loader loader(spec, source, backend, rounding);
   const NameSpec& names = spec.names;
   EmbeddingWeights weights;
   const auto table = [&](const std::string& pattern, std::int64_t rows, std::int64_t cols) {
     return backend.prepare_table(loader.matrix(loader.name(pattern), rows, cols));
   };
-  weights.table = table(names.embed, spec.vocab, spec.embed_dim);
+  weights.table = backend.prepare_table(
+      loader.outer_matrix(loader.name(names.embed), spec.vocab, spec.embed_dim));
   if (spec.learned_positions > 0) {
     weights.positions = table(names.positions, spec.learned_positions, spec.hidden);
   }
@@ -295,13 +338,13 @@ EmbeddingWeights load_embedding(const ModelSpec& spec, const WeightSource& sourc
 }
 
 LayerWeights load_layer(const ModelSpec& spec, std::int64_t layer, const WeightSource& source,
-                        Backend& backend) {
-  return load_layer_as(spec, layer, source, backend, false);
+                        Backend& backend, const ModelFormat& rounding) {
+  return load_layer_as(spec, layer, source, backend, rounding, false);
 }
 
 LayerWeights load_layer_f32(const ModelSpec& spec, std::int64_t layer, const WeightSource& source,
                             Backend& backend) {
-  return load_layer_as(spec, layer, source, backend, true);
+  return load_layer_as(spec, layer, source, backend, {}, true);
 }
 
 void prepare_layer(LayerWeights& weights, Backend& backend) {
@@ -311,8 +354,8 @@ void prepare_layer(LayerWeights& weights, Backend& backend) {
 }
 
 HeadWeights load_head(const ModelSpec& spec, const EmbeddingWeights& embedding,
-                      const WeightSource& source, Backend& backend) {
-  const Loader loader(spec, source, backend);
+                      const WeightSource& source, Backend& backend, const ModelFormat& rounding) {
+  const Loader loader(spec, source, backend, rounding);
   HeadWeights weights;
   if (spec.final_norm) {
     weights.final_norm =
@@ -340,7 +383,11 @@ HeadWeights load_head(const ModelSpec& spec, const EmbeddingWeights& embedding,
   const auto table = [&] {
     return loader.matrix(loader.name(spec.names.embed), spec.vocab, spec.embed_dim);
   };
-  if (spec.tied_head && same_matrix(head, table())) head = embedding.table;
+  if (spec.tied_head && same_matrix(head, table())) {
+    head = embedding.table;
+  } else if (rounding.embeddings != nullptr) {
+    head = loader.outer_matrix(stored, spec.vocab, spec.embed_dim);
+  }
   weights.head = loader.wrap(stored, std::move(head));
   return weights;
 }

@@ -57,14 +57,15 @@ void require_room(std::size_t model_bytes, const DeviceMemory& memory) {
        model_bytes, kWorkspace, available);
 }
 
-Model::Model(ModelSpec spec, const WeightSource& source, Backend& backend)
+Model::Model(ModelSpec spec, const WeightSource& source, Backend& backend,
+             const ModelFormat& rounding)
     : spec_(std::move(spec)), backend_(backend) {
   if (!backend.memory().is_host()) require_room(source.byte_size(), backend.memory());
-  embedding_ = load_embedding(spec_, source, backend);
+  embedding_ = load_embedding(spec_, source, backend, rounding);
   for (std::int64_t layer = 0; layer < spec_.layers; ++layer) {
-    layers_.push_back(load_layer(spec_, layer, source, backend));
+    layers_.push_back(load_layer(spec_, layer, source, backend, rounding));
   }
-  head_ = load_head(spec_, embedding_, source, backend);
+  head_ = load_head(spec_, embedding_, source, backend, rounding);
 }
 
 void Model::run_blocks(const Batch& batch, float* hidden) const {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "backends/backend.h"
+#include "formats/registry.h"
 #include "formats/weight_source.h"
 #include "model/kv_cache.h"
 #include "model/spec.h"
@@ -17,11 +18,12 @@
 namespace nibble {
 
 // A linear layer: its module name in the checkpoint, weight [out, in] and bias (F32 [out], or
-// empty).
+// empty), and what its input is rounded to (null: nothing).
 struct Linear {
   std::string module;
   LinearWeight weight;
   Tensor bias;
+  ActivationFormatPtr activations = nullptr;
 
   bool exists() const { return weight.canonical.format != nullptr; }
 };
@@ -93,10 +95,15 @@ class SiteObserver {
 };
 
 // Loading: kCorrupt, naming the tensor, when it is not stored or its shape contradicts the spec.
-EmbeddingWeights load_embedding(const ModelSpec& spec, const WeightSource& source,
-                                Backend& backend);
+//
+// `rounding` says what weights are encoded in anew, whatever they are stored as (groups as
+// fitting_format() makes them; kUnsupported, naming the module, when none fits), and what the
+// inputs of the blocks' linear layers are rounded to (kUsage for static scales, which a rounding
+// cannot give). Parts that are null, and caches, are left alone.
+EmbeddingWeights load_embedding(const ModelSpec& spec, const WeightSource& source, Backend& backend,
+                                const ModelFormat& rounding = {});
 LayerWeights load_layer(const ModelSpec& spec, std::int64_t layer, const WeightSource& source,
-                        Backend& backend);
+                        Backend& backend, const ModelFormat& rounding = {});
 // The same with every linear decoded into F32 of its own (not shared, not mapped): for transforms
 // of the weights in place.
 LayerWeights load_layer_f32(const ModelSpec& spec, std::int64_t layer, const WeightSource& source,
@@ -106,7 +113,8 @@ void prepare_layer(LayerWeights& weights, Backend& backend);
 // The first of spec.names.prefixes under which the source has the embedding; kCorrupt when none.
 std::string find_prefix(const ModelSpec& spec, const WeightSource& source);
 HeadWeights load_head(const ModelSpec& spec, const EmbeddingWeights& embedding,
-                      const WeightSource& source, Backend& backend);
+                      const WeightSource& source, Backend& backend,
+                      const ModelFormat& rounding = {});
 
 // hidden is [batch.rows(), spec.hidden]; it and the logits lie in the backend's memory. Ids outside
 // the vocabulary and positions beyond spec.max_positions of a learned table are kUsage.
@@ -126,11 +134,13 @@ void require_room(std::size_t model_bytes, const DeviceMemory& memory);
 
 class Model {
  public:
-  Model(ModelSpec spec, const WeightSource& source, Backend& backend);
+  Model(ModelSpec spec, const WeightSource& source, Backend& backend,
+        const ModelFormat& rounding = {});
 
   const ModelSpec& spec() const { return spec_; }
   Backend& backend() const { return backend_; }
   const std::vector<LayerWeights>& layers() const { return layers_; }
+  const EmbeddingWeights& embedding_weights() const { return embedding_; }
   const HeadWeights& head_weights() const { return head_; }
 
   // All results lie in the host's memory.

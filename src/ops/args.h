@@ -9,6 +9,7 @@
 #include <memory>
 #include <span>
 
+#include "formats/activation_format.h"
 #include "formats/format.h"
 #include "formats/kv_type.h"
 #include "ops/activation.h"
@@ -34,6 +35,9 @@ struct LinearArgs {
   float* y = nullptr;           // [m, w->rows], rows y_stride apart
   std::int64_t y_stride = 0;
   bool accumulate = false;
+  // What x is rounded to before it is multiplied (a complete format), and then to nothing else; a
+  // row's result does not depend on m unless its rounding does. Null: x as it is.
+  const ActivationFormat* activations = nullptr;
 };
 
 // out[i] = table[ids[i]] * scale, decoded to float32

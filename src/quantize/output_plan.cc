@@ -10,8 +10,6 @@
 namespace nibble {
 namespace {
 
-constexpr std::int64_t kSmallestGroup = 16;
-
 // The formats of modules, and what had to give way.
 class FormatChooser {
  public:
@@ -41,12 +39,7 @@ class FormatChooser {
     }
     const std::string reason = wanted->why_not(module.rows, module.cols);
     if (reason.empty()) return wanted;
-    WeightDescriptor descriptor = wanted->descriptor();
-    while (descriptor.scheme.granularity == Granularity::kGroup &&
-           descriptor.scheme.group / 2 >= kSmallestGroup && descriptor.scheme.group % 2 == 0) {
-      descriptor.scheme.group /= 2;
-      const FormatPtr smaller = make_format(descriptor);
-      if (!smaller->why_not(module.rows, module.cols).empty()) continue;
+    if (const FormatPtr smaller = fitting_format(wanted, module.rows, module.cols)) {
       ++fallbacks_[fmt::format("{}: {} instead", reason, smaller->name())];
       return smaller;
     }

@@ -46,14 +46,23 @@ KvType default_kv_type(const WeightSource& source, const ModelSpec& spec) {
   return is_float_weight(dtype) ? kv_type_of(dtype) : KvType::kF32;
 }
 
-Session open_session(const fs::path& path, Backend& backend, std::optional<KvType> kv_type) {
+ModelFormat settle_scales(const ModelFormat& rounding, const WeightSource& source,
+                          const ModelSpec& spec) {
+  const bool bf16 = default_kv_type(source, spec) == KvType::kBF16;
+  return with_half_scales(rounding, bf16 ? DType::kBF16 : DType::kF16);
+}
+
+Session open_session(const fs::path& path, Backend& backend, std::optional<KvType> kv_type,
+                     const ModelFormat& rounding) {
   Session session;
   session.checkpoint = open_checkpoint(path);
   const ModelSpec spec = build_spec(session.checkpoint->config());
+  if (!kv_type) kv_type = rounding.kv;
   session.kv_type = kv_type.value_or(default_kv_type(*session.checkpoint, spec));
   session.generation_config = read_generation_config(path);
   session.tokenizer = open_tokenizer(path);
-  session.model = std::make_unique<Model>(spec, *session.checkpoint, backend);
+  session.model = std::make_unique<Model>(spec, *session.checkpoint, backend,
+                                          settle_scales(rounding, *session.checkpoint, spec));
   return session;
 }
 

@@ -29,9 +29,15 @@ struct Session {
 KvType default_kv_type(const WeightSource& source, const ModelSpec& spec);
 
 // Opens a checkpoint with everything that is needed to run it. `kv_type` overrides the
-// default. A damaged tokenizer or generation_config.json is an error; a missing one
-// is not. The backend must outlive the session.
+// default, and so does the cache format of `rounding`, which else is as Model has it. A damaged
+// tokenizer or generation_config.json is an error; a missing one is not. The backend must outlive
+// the session.
 Session open_session(const std::filesystem::path& path, Backend& backend,
-                     std::optional<KvType> kv_type = std::nullopt);
+                     std::optional<KvType> kv_type = std::nullopt,
+                     const ModelFormat& rounding = {});
+
+// `rounding` with the type of scales that it leaves open: the 16-bit type of the checkpoint.
+ModelFormat settle_scales(const ModelFormat& rounding, const WeightSource& source,
+                          const ModelSpec& spec);
 
 }  // namespace nibble

@@ -286,7 +286,31 @@ TEST_P(LinearContract, TogetherIsAsOneByOne) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Impls, LinearContract, ::testing::ValuesIn(usable_rows("linear")),
+// Those that multiply x as it is; the others are the subject of ops_rounded_linear_test.cc.
+std::vector<ImplRow> plain_rows() {
+  std::vector<ImplRow> rows = usable_rows("linear");
+  const std::vector<float> w(32 * 64, 0.5f);
+  std::erase_if(rows, [&](const ImplRow& row) {
+    const auto backend = forced_backend("linear", row.name, 1);
+    for (const char* name : {"f32", "bf16", "int4_g32_asym"}) {
+      const LinearWeight weight =
+          backend->prepare(parse_weight_format(name)->encode(w.data(), 32, 64));
+      std::vector<float> y(32);
+      LinearArgs args;
+      args.x = w.data();
+      args.x_stride = 64;
+      args.m = 1;
+      args.w = &weight;
+      args.y = y.data();
+      args.y_stride = 32;
+      if (try_run(*backend, args)) return false;
+    }
+    return true;
+  });
+  return rows;
+}
+
+INSTANTIATE_TEST_SUITE_P(Impls, LinearContract, ::testing::ValuesIn(plain_rows()),
                          [](const auto& test) { return test.param.name; });
 
 // A block that holds no number must not look like one that does.

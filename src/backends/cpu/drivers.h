@@ -23,9 +23,19 @@ void run_blocked(const KernelTable& kernels, const LinearArgs& args, ExecContext
 Support int8_fits(const Int8Kernels& kernels, const LinearArgs& args);
 void run_int8(const Int8Kernels& kernels, std::span<const LinearArgs> calls, ExecContext& context);
 
+// Linear on byte codes of rows that a format of activations makes: integers, symmetric, by token.
+// The calls have one input.
+Support token_fits(const Int8Kernels& kernels, const LinearArgs& args);
+void run_token(const Int8Kernels& kernels, std::span<const LinearArgs> calls, ExecContext& context);
+
 // Linear by products of bf16, with activations rounded to bf16. The calls have one input.
 Support bf16_fits(const Bf16Kernels& kernels, const LinearArgs& args);
 void run_bf16(const Bf16Kernels& kernels, std::span<const LinearArgs> calls, ExecContext& context);
+
+// Linear of rows that are rounded to a format of activations first: by blocks, at the best level of
+// the machine, whatever their number. The calls have one input.
+Support rounded_supports(const LinearArgs& args, const DeviceCaps& caps);
+void run_rounded(std::span<const LinearArgs> calls, ExecContext& context);
 
 Support attention_fits(const KernelTable& kernels, const AttentionArgs& args);
 void run_attention(const KernelTable& kernels, const AttentionArgs& args, ExecContext& context);

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <type_traits>
+
 #include "backends/cpu/drivers.h"
 #include "ops/reference/reference.h"
 
@@ -17,6 +19,15 @@ struct Level {
 
 inline constexpr Level kGeneric = {CpuIsa::kGeneric, generic_kernels};
 
+// What a kernel that multiplies x as it is says of arguments that ask for more.
+template <class Args>
+Support takes_input(const Args& args) {
+  if constexpr (std::is_same_v<Args, LinearArgs>) {
+    if (args.activations != nullptr) return Support::no("x is to be rounded first");
+  }
+  return Support::yes();
+}
+
 // It needs the level, and what the driver asks of the arguments.
 template <class Args, const Level& kLevel, auto kFits, auto kRun>
 constexpr Impl<Args> of_level(const char* name) {
@@ -24,8 +35,11 @@ constexpr Impl<Args> of_level(const char* name) {
       .name = name,
       .supports =
           [](const Args& args, const DeviceCaps& caps) {
-            if (kLevel.usable(caps)) return kFits(kLevel.kernels(), args);
-            return Support::no(fmt::format("needs {}", to_string(kLevel.isa)));
+            if (!kLevel.usable(caps)) {
+              return Support::no(fmt::format("needs {}", to_string(kLevel.isa)));
+            }
+            const Support input = takes_input(args);
+            return input.ok ? kFits(kLevel.kernels(), args) : input;
           },
       .run = [](const Args& args, ExecContext& context) { kRun(kLevel.kernels(), args, context); },
       .usable = [](const DeviceCaps& caps) { return kLevel.usable(caps); }};
@@ -52,7 +66,8 @@ Support unit_supports(const Args& args, const DeviceCaps& caps) {
                                    to_string(kUnit.arithmetic)));
   }
   if (caps.exact_activations) return Support::no("activations are not to be rounded");
-  return kFits(kUnit.kernels(), args);
+  const Support input = takes_input(args);
+  return input.ok ? kFits(kUnit.kernels(), args) : input;
 }
 
 template <const auto& kUnit, auto kFits, auto kRun>
@@ -67,6 +82,26 @@ constexpr Impl<LinearArgs> of_unit(const char* name) {
           .usable = [](const DeviceCaps& caps) { return kUnit.usable(caps); },
           .run_together = [](std::span<const LinearArgs> calls,
                              ExecContext& context) { kRun(kUnit.kernels(), calls, context); }};
+}
+
+// Products of the codes that a format of activations makes of x: nothing is rounded beyond it.
+template <const auto& kUnit>
+constexpr Impl<LinearArgs> of_token_unit(const char* name) {
+  return {.name = name,
+          .supports =
+              [](const LinearArgs& args, const DeviceCaps& caps) {
+                if (kUnit.usable(caps)) return token_fits(kUnit.kernels(), args);
+                return Support::no(
+                    fmt::format("needs {} with products of bytes", to_string(kUnit.isa)));
+              },
+          .run =
+              [](const LinearArgs& args, ExecContext& context) {
+                run_token(kUnit.kernels(), {&args, 1}, context);
+              },
+          .arithmetic = Arithmetic::kInt8,
+          .usable = [](const DeviceCaps& caps) { return kUnit.usable(caps); },
+          .run_together = [](std::span<const LinearArgs> calls,
+                             ExecContext& context) { run_token(kUnit.kernels(), calls, context); }};
 }
 
 // Attention by the tiles of a unit of bf16 products and the rows of it and a unit of byte products.
@@ -135,6 +170,16 @@ template <class Args>
 Support always(const Args&, const DeviceCaps&) {
   return Support::yes();
 }
+
+// Any format of activations and any weights: the first is rounded to, then multiplied in float32.
+inline constexpr Impl<LinearArgs> kRoundedLinear = {
+    .name = "rounded_first",
+    .supports = rounded_supports,
+    .run =
+        [](const LinearArgs& args, ExecContext& context) {
+          run_rounded({&args, 1}, context);
+        },
+    .run_together = run_rounded};
 
 inline constexpr Impl<LinearArgs> kReferenceLinear = {"reference", always<LinearArgs>,
                                                       reference::linear};

@@ -57,6 +57,24 @@ struct Int8Task {
   unsigned char* scratch = nullptr;  // int8_scratch_bytes(cols), aligned to 64
 };
 
+// y[i, n] = scale[i] * (q[i] . w[n]) (+ y) (+ bias[n]) for the rows of one panel, q of a format of
+// activations: whole rows of one scale, q + 128 (or q, where a level multiplies signed bytes) a
+// byte.
+struct TokenTask {
+  PanelView w;
+  std::int64_t panel = 0;
+  const unsigned char* q = nullptr;  // rows q_stride apart
+  std::int64_t q_stride = 0;
+  const float* scale = nullptr;   // [m]
+  const float* q_sums = nullptr;  // of q by group, [m, groups]: when w has zeros of bytes, or null
+  std::int64_t m = 0;
+  const float* bias = nullptr;  // [rows] or null
+  float* y = nullptr;           // y[0, 0]
+  std::int64_t y_stride = 0;
+  bool add = false;
+  unsigned char* scratch = nullptr;  // token_scratch_bytes(w), aligned to 64
+};
+
 struct Int8Kernels {
   bool bytes;                // whether panels of bytes are supported beside nibbles
   std::int64_t direct_rows;  // up to so many activation rows direct() is faster (measured)
@@ -65,6 +83,11 @@ struct Int8Kernels {
   void (*quantize)(const float* x, std::int64_t i, const Int8Rows& rows);
   void (*direct)(const Int8Task& task);   // weights straight from the panels
   void (*blocked)(const Int8Task& task);  // weights unpacked into scratch first
+  // One row of a symmetric format by token, q at most `most`: the scale is returned, NaN when the
+  // row holds a NaN or an infinity.
+  float (*token_quantize)(const float* x, std::int64_t cols, float most, unsigned char* q);
+  void (*token)(const TokenTask& task);
+  int raised;  // what the bytes of q stand above their values: 128 or 0
   // Keys and values of codes; empty where nothing beats the level's own rows.
   AttentionRows attention_rows;
   ArithmeticProbe probe;
@@ -78,6 +101,12 @@ constexpr std::int64_t int8_scratch_bytes(std::int64_t cols) {
       kPanelRows * kInt8Depth + 3 * 4 * kPanelRows * (kInt8Depth / kInt8Block);
   const std::int64_t direct = 4 * kPanelRows * (cols / kInt8Block);
   return blocked < direct ? direct : blocked;
+}
+
+// Columns of a group whose sum fits 32 bits for certain.
+inline constexpr std::int64_t kTokenGroup = 65536;
+constexpr std::int64_t token_scratch_bytes(const PanelView& w) {
+  return 4 * kPanelRows * w.groups + (w.nibbles ? kPanelRows * w.cols : 0);
 }
 
 const Int8Kernels& avx2_int8_kernels();

@@ -18,12 +18,15 @@ inline constexpr Unit<Int8Kernels> kNeonI8mm = {CpuIsa::kNeon, Arithmetic::kInt8
                                                 &DeviceCaps::neon_i8mm};
 
 inline constexpr Impl<LinearArgs> kLinearImpls[] = {
+    of_token_unit<kNeonI8mm>("neon_i8mm_token"),
+    of_token_unit<kNeonDotprod>("neon_dotprod_token"),
     of_unit<kNeonI8mm, int8_fits, run_int8>("neon_i8mm"),
     of_unit<kNeonDotprod, int8_fits, run_int8>("neon_dotprod"),
     of_level<LinearArgs, kNeon, gemv_fits, run_gemv>("neon_gemv"),
     of_level<LinearArgs, kNeon, blocked_fits, run_blocked>("neon_blocked"),
     of_level<LinearArgs, kGeneric, gemv_fits, run_gemv>("generic_gemv"),
     of_level<LinearArgs, kGeneric, blocked_fits, run_blocked>("generic_blocked"),
+    kRoundedLinear,
     kReferenceLinear,
 };
 

@@ -22,6 +22,8 @@ inline constexpr Unit<Bf16Kernels> kAvx512Bf16 = {
 inline constexpr Unit<Bf16Kernels> kAmx = {CpuIsa::kAmx, Arithmetic::kBf16, amx_kernels};
 
 inline constexpr Impl<LinearArgs> kLinearImpls[] = {
+    of_token_unit<kAvx512Vnni>("avx512_vnni_token"),
+    of_token_unit<kAvx2Int8>("avx2_int8_token"),
     of_unit<kAmx, bf16_fits, run_bf16>("amx_bf16"),
     of_unit<kAvx512Vnni, int8_fits, run_int8>("avx512_vnni"),
     of_unit<kAvx512Bf16, bf16_fits, run_bf16>("avx512_bf16"),
@@ -32,6 +34,7 @@ inline constexpr Impl<LinearArgs> kLinearImpls[] = {
     of_level<LinearArgs, kAvx2, blocked_fits, run_blocked>("avx2_blocked"),
     of_level<LinearArgs, kGeneric, gemv_fits, run_gemv>("generic_gemv"),
     of_level<LinearArgs, kGeneric, blocked_fits, run_blocked>("generic_blocked"),
+    kRoundedLinear,
     kReferenceLinear,
 };
 

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "checkpoint/checkpoint.h"
 #include "cli/command.h"
+#include "cli/rounding_options.h"
 #include "cli/terminal.h"
 #include "model/arch.h"
 #include "runtime/synthetic.h"
@@ -20,7 +21,7 @@ namespace {
 struct ModelBenchOptions {
   std::string model;
   std::string synthetic;
-  std::string format = "bf16";
+  RoundingArguments rounding;
   std::string kv_type;
   BenchOptions bench;
 };
@@ -32,12 +33,17 @@ struct LinearBenchOptions {
 
 Model load_bench_model(const ModelBenchOptions& options, Backend& backend, const Context& context) {
   if (!options.synthetic.empty()) {
-    const SyntheticSource source(options.synthetic, parse_model_format(options.format));
-    return Model(source.spec(), source, backend);
+    const ModelFormat format = rounding_of(options.rounding);
+    ModelFormat inputs;  // the weights are made in their format
+    inputs.activations = format.activations;
+    const SyntheticSource source(options.synthetic, format);
+    return Model(source.spec(), source, backend, inputs);
   }
   const auto checkpoint = open_checkpoint(options.model);
   return context.with_repack_cache(options.model, backend, [&] {
-    return Model(build_spec(checkpoint->config()), *checkpoint, backend);
+    const ModelSpec spec = build_spec(checkpoint->config());
+    return Model(spec, *checkpoint, backend,
+                 settle_scales(rounding_of(options.rounding), *checkpoint, spec));
   });
 }
 
@@ -50,7 +56,7 @@ void bench_model(const ModelBenchOptions& options, Context& context) {
   const SpeedLimits limits = measure_limits(*backend);
   bench_options.bytes_per_second = limits.bytes_per_second;
   bench_options.operations_per_second = limits.operations_per_second;
-  if (const auto kv = parse_model_format(options.format).kv) bench_options.kv_type = *kv;
+  if (const auto kv = rounding_of(options.rounding).kv) bench_options.kv_type = *kv;
   if (const auto kv = parse_kv_type(options.kv_type)) bench_options.kv_type = *kv;
   const Model model = load_bench_model(options, *backend, context);
   const BenchResult result = bench(model, bench_options, context.progress());
@@ -67,14 +73,15 @@ void bench_model(const ModelBenchOptions& options, Context& context) {
                      {"weight_bytes", result.cost.weight_bytes},
                      {"kv_bytes", result.kv_bytes},
                      {"read_bytes_per_second", bench_options.bytes_per_second},
-                     {"operations_per_second", result.operations_per_second}};
+                     {"operations_per_second", result.operations_per_second},
+                     {"execution", execution_json(model)}};
   context.emit(json,
                fmt::format("prefill {:.1f} tokens/s, {:.1f} % of the measured {:.0f} GOP/s ({})\n"
-                           "decode  {:.1f} tokens/s, {:.1f} % of the measured {:.1f} GB/s\n",
+                           "decode  {:.1f} tokens/s, {:.1f} % of the measured {:.1f} GB/s\n{}",
                            result.pp_tokens_per_second, 100 * result.arithmetic_fraction,
                            result.operations_per_second / 1e9, to_string(result.arithmetic),
                            result.tg_tokens_per_second, 100 * result.bandwidth_fraction,
-                           bench_options.bytes_per_second / 1e9));
+                           bench_options.bytes_per_second / 1e9, execution_text(model)));
 }
 
 LinearBench::Shape parse_shape(const std::string& text) {
@@ -157,8 +164,8 @@ void add_bench(CLI::App& app, Context& context) {
   auto options = add_command<ModelBenchOptions>(command, context, bench_model);
   command->add_option("model", options->model, "Checkpoint");
   command->add_option("--synthetic", options->synthetic, "Random weights of this shape instead");
-  command->add_option("--format", options->format, "Format of the synthetic weights")
-      ->capture_default_str();
+  add_rounding_options(command, options->rounding,
+                       "Format of synthetic weights (bf16 unless given), or rounded to at load");
   BenchOptions& bench = options->bench;
   command->add_option("--pp", bench.prompt, "Tokens of the prompt")->capture_default_str();
   command->add_option("--tg", bench.generated, "Tokens to generate")->capture_default_str();

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/rounding_options.h"
 #include "cli/terminal.h"
 #include "eval/logits.h"
 #include "eval/perplexity.h"
@@ -21,13 +22,17 @@ struct TextOptions {
   std::int64_t context = 1024;
   std::int64_t tokens = 0;
   std::string kv_type;
+  RoundingArguments rounding;
 };
+
+constexpr const char* kFormatHelp = "Round the model to this format at load (w=..,a=..,e=..,kv=..)";
 
 WindowOptions window_options(const TextOptions& options, const Tokenizer& tokenizer) {
   WindowOptions window{.context = options.context, .max_tokens = options.tokens};
   if (options.protocol == "llama.cpp") window.protocol = WindowProtocol::kLlamaCpp;
   if (const auto bos = tokenizer.bos()) window.bos = *bos;
   window.kv_type = parse_kv_type(options.kv_type);
+  if (!window.kv_type) window.kv_type = rounding_of(options.rounding).kv;
   return window;
 }
 
@@ -39,21 +44,25 @@ Json perplexity_json(const PerplexityResult& result) {
 
 void eval_ppl(const TextOptions& options, Context& context) {
   const auto backend = context.make_backend();
-  const Session session = context.open(options.model, *backend);
+  const Session session =
+      context.open(options.model, *backend, std::nullopt, rounding_of(options.rounding));
   const Tokenizer& tokenizer = session.require_tokenizer();
   const auto ids = read_text_ids(tokenizer, options.text);
   const PerplexityResult result =
       perplexity(*session.model, ids, window_options(options, tokenizer), context.progress());
+  Json json = perplexity_json(result);
+  json["execution"] = execution_json(*session.model);
   context.emit(
-      perplexity_json(result),
-      fmt::format("perplexity {:.4f} (nll {:.5f} ± {:.5f}) over {} predictions of {} tokens\n",
+      json,
+      fmt::format("perplexity {:.4f} (nll {:.5f} ± {:.5f}) over {} predictions of {} tokens\n{}",
                   result.perplexity, result.mean_nll, result.stderr_nll, result.predicted,
-                  result.tokens));
+                  result.tokens, execution_text(*session.model)));
 }
 
 void eval_kl(const TextOptions& options, Context& context) {
   const auto backend = context.make_backend();
-  const Session model = context.open(options.model, *backend);
+  const Session model =
+      context.open(options.model, *backend, std::nullopt, rounding_of(options.rounding));
   const Session reference = context.open(options.reference, *backend);
   const Tokenizer& tokenizer = reference.require_tokenizer();
   const auto ids = read_text_ids(tokenizer, options.text);
@@ -67,14 +76,16 @@ void eval_kl(const TextOptions& options, Context& context) {
                      {"perplexity_reference", result.reference.perplexity},
                      {"predicted", result.model.predicted},
                      {"tokens", result.model.tokens},
-                     {"nan", result.model.nan}};
+                     {"nan", result.model.nan},
+                     {"execution", execution_json(*model.model)}};
   context.emit(
       json, fmt::format("mean KL {:.6f} nats (99 % below {:.5f}, largest {:.4f})\n"
                         "top-1 agreement {:.3f} %\n"
-                        "perplexity {:.4f}, reference {:.4f} ({:+.3f} %)\n",
+                        "perplexity {:.4f}, reference {:.4f} ({:+.3f} %)\n{}",
                         result.mean_kl, result.p99_kl, result.max_kl, 100 * result.top1_agreement,
                         result.model.perplexity, result.reference.perplexity,
-                        100 * (result.model.perplexity / result.reference.perplexity - 1)));
+                        100 * (result.model.perplexity / result.reference.perplexity - 1),
+                        execution_text(*model.model)));
 }
 
 struct LogitsOptions {
@@ -98,13 +109,15 @@ struct TasksOptions {
   std::vector<std::string> tasks;
   TaskOptions task;
   bool no_special = false;
+  RoundingArguments rounding;
 };
 
 void eval_tasks(const TasksOptions& options, Context& context) {
   const auto backend = context.make_backend();
   std::vector<TaskFile> files;  // all are looked at before the model is loaded
   for (const std::string& task : options.tasks) files.push_back(open_task(task));
-  const Session session = context.open(options.model, *backend);
+  const Session session =
+      context.open(options.model, *backend, std::nullopt, rounding_of(options.rounding));
   TaskOptions task_options = options.task;
   task_options.special_tokens = !options.no_special;
   Json rows = Json::array();
@@ -122,7 +135,8 @@ void eval_tasks(const TasksOptions& options, Context& context) {
     }
     rows.push_back(std::move(row));
   }
-  context.emit({{"rows", rows}}, format_table(table));
+  context.emit({{"rows", rows}, {"execution", execution_json(*session.model)}},
+               format_table(table) + execution_text(*session.model));
 }
 
 void add_logits(CLI::App* command, Context& context) {
@@ -142,6 +156,7 @@ void add_tasks(CLI::App* command, Context& context) {
   command->add_option("--max-length", options->task.max_length, "Tokens the model reads at most")
       ->check(CLI::NonNegativeNumber);
   command->add_flag("--no-special", options->no_special, "Add no BOS");
+  add_rounding_options(command, options->rounding, kFormatHelp);
 }
 
 std::shared_ptr<TextOptions> add_text_command(CLI::App* command, Context& context,
@@ -155,6 +170,7 @@ std::shared_ptr<TextOptions> add_text_command(CLI::App* command, Context& contex
   command->add_option("--tokens", options->tokens, "Use only so many tokens of the text (0: all)")
       ->check(CLI::NonNegativeNumber);
   add_kv_option(command, options->kv_type, "no cache");
+  add_rounding_options(command, options->rounding, kFormatHelp);
   command->add_option("--protocol", options->protocol, "How windows are scored")
       ->check(CLI::IsMember({"windows", "llama.cpp"}))
       ->capture_default_str();

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "cli/command.h"
+#include "cli/rounding_options.h"
 #include "model/tokenizer/chat_template.h"
 #include "runtime/generate.h"
 
@@ -18,6 +19,7 @@ struct RunOptions {
   std::string system;
   bool chat = false;
   std::string kv_type;
+  RoundingArguments rounding;
   GenerateOptions generate;
 };
 
@@ -74,7 +76,8 @@ Json result_json(const GenerateResult& result, const std::vector<std::int32_t>& 
 
 void run(const RunOptions& options, Context& context) {
   const auto backend = context.make_backend();
-  const Session session = context.open(options.model, *backend, parse_kv_type(options.kv_type));
+  const Session session = context.open(options.model, *backend, parse_kv_type(options.kv_type),
+                                       rounding_of(options.rounding));
   const std::vector<std::int32_t> prompt = prompt_ids(options, session, context);
   GenerateOptions generate_options = options.generate;
   if (generate_options.stop_ids.empty()) generate_options.stop_ids = default_stop_ids(session);
@@ -88,7 +91,9 @@ void run(const RunOptions& options, Context& context) {
     };
   }
   const GenerateResult result = generate(session, prompt, generate_options, sink);
-  context.emit(result_json(result, prompt, *session.tokenizer), "\n");
+  Json json = result_json(result, prompt, *session.tokenizer);
+  json["execution"] = execution_json(*session.model);
+  context.emit(json, "\n");
   log(context.log(), LogLevel::kInfo,
       fmt::format("{} prompt tokens in {:.2f} s, {} generated, {:.1f} tokens/s",
                   result.prompt_tokens, result.prefill_seconds, result.ids.size(),
@@ -127,6 +132,8 @@ void add_run(CLI::App& app, Context& context) {
   command->add_flag("--chat", options->chat, "The prompt is a message: apply the chat template");
   command->add_option("--system", options->system, "System message of --chat");
   add_kv_option(command, options->kv_type, "the type of the stored embedding");
+  add_rounding_options(command, options->rounding,
+                       "Round the model to this format at load (w=..,a=..,e=..,kv=..)");
   add_sampling_options(command, options->generate.sampling);
 }
 

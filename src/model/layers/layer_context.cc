@@ -11,6 +11,7 @@ LinearArgs linear_args(const LinearTarget& target, const float* x, std::int64_t 
   args.m = rows;
   args.w = &linear.weight;
   args.bias = linear.bias.empty() ? nullptr : linear.bias.data<float>();
+  args.activations = linear.activations.get();
   args.y = target.y;
   args.y_stride = linear.weight.canonical.rows;
   return args;

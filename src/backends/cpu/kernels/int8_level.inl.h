@@ -10,6 +10,7 @@
 #include "backends/cpu/kernels/int8_direct.inl.h"
 #include "backends/cpu/kernels/ahead.inl.h"
 #include "backends/cpu/kernels/int8_blocked.inl.h"
+#include "backends/cpu/kernels/int8_token.inl.h"
 #include "backends/cpu/kernels/int8_probe.inl.h"
 // clang-format on
 
@@ -20,6 +21,9 @@ constexpr Int8Kernels int8_table(const AttentionRows& attention_rows = {}) {
       .quantize = int8_quantize,
       .direct = int8_direct,
       .blocked = int8_blocked,
+      .token_quantize = token_quantize,
+      .token = int8_token,
+      .raised = kRaised,
       .attention_rows = attention_rows,
       .probe = {2.0 * kVecBytes * kIntChains, int8_probe},
   };

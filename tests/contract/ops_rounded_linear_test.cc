@@ -1,0 +1,197 @@
+// Every implementation of linear that rounds its input to a format of activations, against sums in
+// double over what the format's own definition makes of it.
+#include <cmath>
+
+#include "contract/op_support.h"
+#include "formats/registry.h"
+#include "support/tolerance.h"
+
+namespace nibble::test {
+namespace {
+
+constexpr const char* kActivations[] = {"int8_token",  "int4_token",    "int8_token_o6",
+                                        "int8_tensor", "int8_asym_g48", "fp8_e4m3_token",
+                                        "fp4_e2m1_g32"};
+constexpr const char* kWeights[] = {
+    "int8_channel_sym", "int8_g64_asym",    "int4_g32_asym", "int4_channel_sym",
+    "int6_g32_asym",    "fp8_e4m3_channel", "bf16"};
+constexpr std::int64_t kRows = 70;
+
+// A weight and a call of it; x holds values beyond 6.
+struct Call {
+  Call(Backend& backend, const char* weight_name, const char* format_name, std::int64_t rows_of_x,
+       std::int64_t columns)
+      : format(parse_activation_format(format_name)), m(rows_of_x), cols(columns) {
+    const std::vector<float> w = random_floats(kRows * cols, 4, 0.1f);
+    weight = parse_weight_format(weight_name)->encode(w.data(), kRows, cols);
+    prepared = backend.prepare(weight);
+    x = random_floats(m * stride(), 1, 2.5f);
+    bias = random_floats(kRows, 2);
+  }
+
+  std::int64_t stride() const { return cols + 3; }
+
+  LinearArgs args(float* y, std::int64_t y_stride) const {
+    LinearArgs args;
+    args.x = x.data();
+    args.x_stride = stride();
+    args.m = m;
+    args.w = &prepared;
+    args.y = y;
+    args.y_stride = y_stride;
+    args.activations = format.get();
+    return args;
+  }
+
+  ActivationFormatPtr format;
+  std::int64_t m;
+  std::int64_t cols;
+  QuantTensor weight;
+  LinearWeight prepared;
+  std::vector<float> x;
+  std::vector<float> bias;
+};
+
+// Empty when every element is within the bound of a float32 dot product; sets `ran`.
+std::string check(Backend& backend, const Call& call, bool accumulate, bool& ran) {
+  GuardedOutput y(call.m, kRows, kRows + 5);
+  constexpr float kBefore = 3;
+  for (std::int64_t i = 0; accumulate && i < call.m * kRows; ++i) {
+    y.data()[i / kRows * (kRows + 5) + i % kRows] = kBefore;
+  }
+  LinearArgs args = call.args(y.data(), kRows + 5);
+  args.accumulate = accumulate;
+  args.bias = accumulate ? nullptr : call.bias.data();
+  ran = try_run(backend, args);
+  if (!ran) return "";
+  if (const std::string damage = y.damage(); !damage.empty()) return damage;
+  std::vector<float> x(static_cast<std::size_t>(call.m * call.cols));
+  call.format->round(call.x.data(), call.stride(), call.m, call.cols, x.data(), call.cols);
+  std::vector<float> w(static_cast<std::size_t>(kRows * call.cols));
+  decode_all(call.weight, w.data());
+  for (std::int64_t row = 0; row < call.m; ++row) {
+    for (std::int64_t n = 0; n < kRows; ++n) {
+      double sum =
+          static_cast<double>(accumulate ? kBefore : call.bias[static_cast<std::size_t>(n)]);
+      double magnitude = std::abs(sum);
+      for (std::int64_t k = 0; k < call.cols; ++k) {
+        const double product =
+            static_cast<double>(x[static_cast<std::size_t>(row * call.cols + k)]) *
+            static_cast<double>(w[static_cast<std::size_t>(n * call.cols + k)]);
+        sum += product;
+        magnitude += std::abs(product);
+      }
+      const double error = std::abs(static_cast<double>(y.at(row, n)) - sum);
+      if (!(error <= dot_error_bound(call.cols + 3, magnitude))) {
+        return fmt::format("y[{}, {}] of m {} cols {}: {} instead of {}", row, n, call.m, call.cols,
+                           y.at(row, n), sum);
+      }
+    }
+  }
+  return "";
+}
+
+std::string test_name(const ::testing::TestParamInfo<ImplRow>& test) { return test.param.name; }
+
+class RoundedLinear : public ::testing::TestWithParam<ImplRow> {
+ protected:
+  std::unique_ptr<Backend> backend_ = forced_backend("linear", GetParam().name);
+};
+
+TEST_P(RoundedLinear, EveryFormatAndShape) {
+  bool accumulate = false;
+  for (const char* activations : kActivations) {
+    for (const char* weights : kWeights) {
+      for (const std::int64_t cols : {128, 1280}) {
+        for (const std::int64_t m : {0, 1, 5, 7, 20, 64}) {
+          bool ran = false;
+          const Call call(*backend_, weights, activations, m, cols);
+          EXPECT_EQ(check(*backend_, call, accumulate, ran), "") << activations << ", " << weights;
+          if (!ran) break;
+          accumulate = !accumulate;
+        }
+      }
+    }
+  }
+}
+
+// The format is the user's choice and so is the result, whatever else is in a call.
+TEST_P(RoundedLinear, ARowHasTheSameBitsAlone) {
+  constexpr std::int64_t kM = 600;  // more than any kernel takes at once
+  for (const char* activations : {"int8_token", "fp8_e4m3_token", "int4_g32"}) {
+    for (const char* weights : {"int8_channel_sym", "int8_g64_asym", "int4_g32_asym", "bf16"}) {
+      const Call call(*backend_, weights, activations, kM, 640);
+      std::vector<float> all(kM * kRows);
+      if (!try_run(*backend_, call.args(all.data(), kRows))) continue;
+      for (const std::int64_t row : {0, 1, 5, 30, 599}) {
+        std::vector<float> alone(kRows);
+        LinearArgs args = call.args(alone.data(), kRows);
+        args.x += row * args.x_stride;
+        args.m = 1;
+        backend_->run(args);
+        const std::vector<float> of_all(all.begin() + row * kRows, all.begin() + (row + 1) * kRows);
+        EXPECT_EQ(alone, of_all) << activations << ", " << weights << ", row " << row;
+      }
+    }
+  }
+}
+
+TEST_P(RoundedLinear, TogetherIsAsOneByOne) {
+  std::vector<std::unique_ptr<Call>> made;
+  for (const char* activations : {"int8_token", "int8_token", "int4_token", "fp8_e4m3_token"}) {
+    for (const char* weights : {"int8_channel_sym", "int4_g32_asym"}) {
+      made.push_back(std::make_unique<Call>(*backend_, weights, activations, 9, 256));
+    }
+  }
+  std::vector<std::vector<float>> expected;
+  std::vector<std::vector<float>> together;
+  std::vector<LinearArgs> calls;
+  for (const auto& call : made) {
+    std::vector<float> y(9 * kRows);
+    LinearArgs args = call->args(y.data(), kRows);
+    args.x = made.front()->x.data();
+    if (!try_run(*backend_, args)) continue;
+    expected.push_back(y);
+    together.push_back(std::vector<float>(y.size(), NAN));
+    args.y = together.back().data();
+    calls.push_back(args);
+  }
+  backend_->run_together(calls);
+  EXPECT_EQ(together, expected);
+}
+
+TEST_P(RoundedLinear, NanStaysInItsRow) {
+  for (const float bad : {NAN, INFINITY}) {
+    Call call(*backend_, "int8_channel_sym", "int8_token", 3, 128);
+    call.x[static_cast<std::size_t>(call.stride() + 70)] = bad;
+    std::vector<float> y(3 * kRows);
+    if (!try_run(*backend_, call.args(y.data(), kRows))) return;
+    for (std::int64_t i = 0; i < 3 * kRows; ++i) {
+      EXPECT_EQ(std::isfinite(y[static_cast<std::size_t>(i)]), i / kRows != 1) << i;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Impls, RoundedLinear, ::testing::ValuesIn(usable_rows("linear")),
+                         test_name);
+
+TEST(RoundedLinearDispatch, AnyFormatRunsAndIntegersByTokenMultiplyCodes) {
+  BackendOptions options = BackendOptions::from_environment();
+  options.threads = 2;
+  const auto backend = make_cpu_backend(options);
+  bool ran = false;
+  for (const char* activations : kActivations) {
+    const Call call(*backend, "nf4_g64", activations, 3, 128);
+    EXPECT_EQ(check(*backend, call, false, ran), "") << activations;
+    EXPECT_TRUE(ran) << activations;
+    EXPECT_EQ(backend->arithmetic_of(call.args(nullptr, kRows)), Arithmetic::kFloat32);
+  }
+  if (!backend->caps().avx512_vnni) GTEST_SKIP() << "needs avx512_vnni";
+  for (const char* weights : {"int8_channel_sym", "int4_g32_asym"}) {
+    const Call call(*backend, weights, "int8_token", 1, 128);
+    EXPECT_EQ(backend->arithmetic_of(call.args(nullptr, kRows)), Arithmetic::kInt8);
+  }
+}
+
+}  // namespace
+}  // namespace nibble::test
