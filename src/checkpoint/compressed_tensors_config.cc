@@ -12,8 +12,8 @@ namespace nibble {
 namespace {
 
 constexpr std::size_t kMaxPatterns = 10'000;
-constexpr std::array<std::string_view, 3> kFormats = {"pack-quantized", "int-quantized",
-                                                      "naive-quantized"};
+constexpr std::array<std::string_view, 4> kFormats = {"pack-quantized", "int-quantized",
+                                                      "naive-quantized", "float-quantized"};
 
 void check_format(const std::string& format, const std::string& what) {
   if (std::ranges::find(kFormats, format) == kFormats.end()) {
@@ -25,11 +25,14 @@ CompressedArgs parse_args(const Json& weights, const std::string& what) {
   if (!weights.is_object()) fail(ErrorKind::kCorrupt, "{}: 'weights' is no object", what);
   const std::string type = text_member(weights, "type", "int", what);
   const std::int64_t bits = int_member(weights, "num_bits", 8, what);
-  if (type != "int" || bits < 2 || bits > 8) {
-    fail(ErrorKind::kUnsupported, "{}: {}-bit weights of type '{}'; 2- to 8-bit int is supported",
-         what, bits, type);
+  const bool is_float = type == "float" && bits == 8;
+  if (!is_float && (type != "int" || bits < 2 || bits > 8)) {
+    fail(ErrorKind::kUnsupported,
+         "{}: {}-bit weights of type '{}'; 2- to 8-bit int and 8-bit float are supported", what,
+         bits, type);
   }
   CompressedArgs args;
+  args.is_float = is_float;
   args.bits = static_cast<int>(bits);
   args.symmetric = bool_member(weights, "symmetric", true, what);
   const Json* group = member(weights, "group_size");
@@ -46,6 +49,42 @@ CompressedArgs parse_args(const Json& weights, const std::string& what) {
     fail(ErrorKind::kUnsupported, "{}: strategy '{}' of integer weights", what, strategy);
   }
   return args;
+}
+
+// What activations are rounded to; nothing when nibble has no such format.
+std::optional<ActivationDescriptor> parse_input(const Json& input, const std::string& what) {
+  if (!input.is_object()) fail(ErrorKind::kCorrupt, "{}: 'input_activations' is no object", what);
+  const std::string type = text_member(input, "type", "int", what);
+  const std::int64_t bits = int_member(input, "num_bits", 8, what);
+  const std::int64_t group = int_member(input, "group_size", -1, what);
+  ActivationDescriptor d;
+  if (type == "float" && bits == 8) {
+    d.element = {.kind = ElementKind::kFloatBits, .bits = 8};
+  } else if (type != "int" || bits < 2 || bits > 8) {
+    return std::nullopt;
+  }
+  d.element.bits = static_cast<int>(bits);
+  d.symmetric = type == "float" || bool_member(input, "symmetric", true, what);
+  const Json* const dynamic = member(input, "dynamic");
+  if (dynamic != nullptr && !dynamic->is_boolean()) return std::nullopt;  // "local": two levels
+  d.is_static = dynamic == nullptr || !dynamic->get<bool>();
+  const std::string strategy = text_member(input, "strategy",
+                                           group > 0     ? "group"
+                                           : d.is_static ? "tensor"
+                                                         : "token",
+                                           what);
+  if (strategy == "token") {
+    d.scope = ActivationScope::kToken;
+  } else if (strategy == "tensor") {
+    d.scope = ActivationScope::kTensor;
+  } else if (strategy == "group" && group > 0) {
+    d.scope = ActivationScope::kGroup;
+    d.group = group;
+  } else {
+    return std::nullopt;
+  }
+  if (d.is_static && d.scope != ActivationScope::kTensor) return std::nullopt;
+  return d;
 }
 
 // Packing became dense for every width in 0.17.
@@ -89,13 +128,21 @@ void CompressedConfig::add_group(const Json& group, const std::string& name) {
   if (!group.is_object()) {
     fail(ErrorKind::kUnsupported, "{}: a preset by name; write its arguments out", what);
   }
-  quantizes_activations_ |= member(group, "input_activations") != nullptr ||
-                            member(group, "output_activations") != nullptr;
+  if (member(group, "output_activations") != nullptr) ignored_ = "output_activations";
   const Json* weights = member(group, "weights");
-  if (weights == nullptr) return;  // quantizes activations only
+  if (weights == nullptr) {
+    if (member(group, "input_activations") != nullptr) {
+      ignored_ = "input_activations of unquantized weights";
+    }
+    return;
+  }
   const std::string format = text_member(group, "format", "pack-quantized", what);
   check_format(format, what);
   groups_.push_back(parse_args(*weights, what));
+  if (const Json* input = member(group, "input_activations")) {
+    groups_.back().input = parse_input(*input, what);
+    if (!groups_.back().input) ignored_ = "input_activations " + input->dump();
+  }
   const Json* targets = member(group, "targets");
   if (targets == nullptr || !targets->is_array() || targets->size() > kMaxPatterns) {
     fail(ErrorKind::kCorrupt, "{}: 'targets' is no list of at most {} names", what, kMaxPatterns);

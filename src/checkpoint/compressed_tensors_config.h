@@ -9,15 +9,18 @@
 #include "base/json.h"
 #include "checkpoint/name_pattern.h"
 #include "checkpoint/pack_quantized.h"
+#include "formats/activation_format.h"
 #include "formats/format.h"
 
 namespace nibble {
 
 struct CompressedArgs {
   int bits = 8;
+  bool is_float = false;  // FP8 E4M3 instead of integers
   Granularity granularity = Granularity::kTensor;
   std::int64_t group = 0;  // kGroup only
   bool symmetric = true;
+  std::optional<ActivationDescriptor> input;  // what activations are rounded to
 };
 
 // Immutable and thread-safe.
@@ -32,7 +35,8 @@ class CompressedConfig {
   const CompressedArgs& args(const std::string& module) const;
   // The packing that the version of the writer suggests where widths leave it open.
   Packing preferred_packing() const { return preferred_packing_; }
-  bool quantizes_activations() const { return quantizes_activations_; }
+  // What is asked for beside the weights and `input`, and is not done; empty when there is none.
+  const std::string& ignored() const { return ignored_; }
 
  private:
   void add_group(const Json& group, const std::string& name);
@@ -46,7 +50,7 @@ class CompressedConfig {
   std::optional<std::size_t> linear_;
   std::vector<NamePattern> ignore_;
   Packing preferred_packing_ = Packing::kDense;
-  bool quantizes_activations_ = false;
+  std::string ignored_;
 };
 
 }  // namespace nibble

@@ -1,4 +1,5 @@
-// Writing the compressed-tensors convention, format pack-quantized, as version 0.17 does.
+// Writing the compressed-tensors convention as version 0.17 does: format pack-quantized, and
+// int-quantized and float-quantized.
 #include <algorithm>
 #include <cstring>
 #include <map>
@@ -13,9 +14,10 @@ namespace {
 Json weight_args(const WeightDescriptor& descriptor) {
   const Scheme& scheme = descriptor.scheme;
   const bool grouped = scheme.granularity == Granularity::kGroup;
+  const bool is_int = descriptor.element.kind == ElementKind::kInt;
   Json args = {
       {"num_bits", descriptor.element.bits},
-      {"type", "int"},
+      {"type", is_int ? "int" : "float"},
       {"symmetric", scheme.symmetric},
       {"strategy", grouped                                       ? "group"
                    : scheme.granularity == Granularity::kChannel ? "channel"
@@ -34,6 +36,53 @@ Json weight_args(const WeightDescriptor& descriptor) {
   if (scheme.scale_type == DType::kF32) args["scale_dtype"] = "torch.float32";
   return args;
 }
+
+// What engines compute: one scale a token, found at run time, or one for all, given.
+std::string why_no_inputs(const ActivationFormat& format) {
+  const ActivationDescriptor& d = format.descriptor();
+  const bool plain_fp8 =
+      d.element.kind == ElementKind::kFloatBits && d.element.float_bits == FloatBits();
+  if ((d.element.kind != ElementKind::kInt || d.element.bits != 8) && !plain_fp8) {
+    return format.name() + " is neither int8 nor fp8_e4m3";
+  }
+  const bool fixed = d.is_static && d.symmetric;
+  if ((d.scope != ActivationScope::kToken && !fixed) || d.outlier_threshold > 0) {
+    return format.name() + " is neither by token alone nor static";
+  }
+  return "";
+}
+
+Json input_args(const ActivationFormat* format) {
+  if (format == nullptr) return nullptr;
+  const ActivationDescriptor& d = format->descriptor();
+  return {
+      {"num_bits", d.element.bits}, {"type", d.element.kind == ElementKind::kInt ? "int" : "float"},
+      {"symmetric", d.symmetric},   {"strategy", d.is_static ? "tensor" : "token"},
+      {"group_size", nullptr},      {"block_structure", nullptr},
+      {"dynamic", !d.is_static},    {"actorder", nullptr},
+      {"scale_dtype", nullptr},     {"zp_dtype", nullptr},
+      {"observer", nullptr},        {"observer_kwargs", Json::object()},
+  };
+}
+
+// Modules of one configuration, in the order in which they come.
+struct ConfigGroup {
+  FormatPtr format;
+  ActivationFormatPtr activations;
+  std::vector<std::string> members;
+
+  bool is_of(const QuantizedModule& m) const {
+    const bool same_input =
+        (activations == nullptr) == (m.activations == nullptr) &&
+        (activations == nullptr || activations->descriptor() == m.activations->descriptor());
+    return same_input && format->descriptor() == m.format->descriptor();
+  }
+};
+
+// `storage`: the name of the format, by the kind of elements.
+Json compressed_config(const std::vector<QuantizedModule>& modules,
+                       const std::vector<std::string>& plain,
+                       std::string_view (*storage)(const Format&));
 
 class CompressedTensorsEncoding final : public WeightEncoding {
  public:
@@ -58,6 +107,7 @@ class CompressedTensorsEncoding final : public WeightEncoding {
                          whole ? Shape{1} : Shape{words, planes[1].shape[1]}});
     }
     tensors.push_back({m.module + ".weight_shape", DType::kI64, {2}});
+    add_input_scale(m, tensors);
     return tensors;
   }
 
@@ -82,8 +132,15 @@ class CompressedTensorsEncoding final : public WeightEncoding {
     return tensors;
   }
 
+  std::string why_no_activations(const QuantizedModule& m) const override {
+    return why_no_inputs(*m.activations);
+  }
+
   Json quantization_config(const std::vector<QuantizedModule>& modules,
-                           const std::vector<std::string>& plain) const override;
+                           const std::vector<std::string>& plain) const override {
+    return compressed_config(modules, plain,
+                             [](const Format&) -> std::string_view { return "pack-quantized"; });
+  }
 
  private:
   // The zero point of a whole tensor is not packed.
@@ -95,17 +152,77 @@ class CompressedTensorsEncoding final : public WeightEncoding {
   }
 };
 
-Json CompressedTensorsEncoding::quantization_config(const std::vector<QuantizedModule>& modules,
-                                                    const std::vector<std::string>& plain) const {
-  // Groups in the order in which their formats first appear.
-  std::vector<std::pair<FormatPtr, std::vector<std::string>>> groups;
+// A value a byte: int8 as signed numbers, FP8 as it is.
+class TypedEncoding final : public WeightEncoding {
+ public:
+  std::string convention() const override { return "compressed-tensors"; }
+
+  std::string why_not(const Format& format) const override {
+    const WeightDescriptor& d = format.descriptor();
+    const bool int8 = format.is_affine() && d.element.bits == 8 && d.scheme.symmetric;
+    const bool fp8 = d.element.kind == ElementKind::kFloatBits &&
+                     d.element.float_bits == FloatBits() && is_float_weight(d.scheme.scale_type);
+    if (!int8 && !fp8) return format.name() + " is neither symmetric int8 nor fp8_e4m3";
+    return d.scheme.granularity == Granularity::kGroup ? "engines take no groups of bytes" : "";
+  }
+
+  std::string why_no_activations(const QuantizedModule& m) const override {
+    const ElementKind kind = m.activations->descriptor().element.kind;
+    if (kind != m.format->descriptor().element.kind) return "weights and inputs are of two kinds";
+    return why_no_inputs(*m.activations);
+  }
+
+  std::vector<StoredTensor> plan(const QuantizedModule& m) const override {
+    const std::vector<PlaneSpec> planes = m.format->planes(m.rows, m.cols);
+    const bool whole = m.format->descriptor().scheme.granularity == Granularity::kTensor;
+    std::vector<StoredTensor> tensors = {
+        {m.module + ".weight",
+         m.format->is_affine() ? DType::kI8 : DType::kF8E4M3,
+         {m.rows, m.cols}},
+        {m.module + ".weight_scale", planes[1].dtype, whole ? Shape{1} : planes[1].shape}};
+    add_input_scale(m, tensors);
+    return tensors;
+  }
+
+  std::vector<std::pair<std::string, Tensor>> encode(const std::string& module,
+                                                     const QuantTensor& weight) const override {
+    const bool is_int = weight.format->is_affine();
+    const bool whole = weight.format->descriptor().scheme.granularity == Granularity::kTensor;
+    Tensor values =
+        Tensor::allocate(is_int ? DType::kI8 : DType::kF8E4M3, {weight.rows, weight.cols});
+    auto* const out = static_cast<std::byte*>(values.address());
+    const std::int64_t row_bytes = 4 * weight.planes[0].dim(1);
+    // Stored codes of integers are 128 above their values.
+    const std::byte flip = is_int ? std::byte{0x80} : std::byte{0};
+    for (std::int64_t row = 0; row < weight.rows; ++row) {
+      const std::byte* const codes = weight.planes[0].bytes().data() + row * row_bytes;
+      for (std::int64_t col = 0; col < weight.cols; ++col) {
+        out[row * weight.cols + col] = codes[col] ^ flip;
+      }
+    }
+    return {{module + ".weight", std::move(values)},
+            {module + ".weight_scale", whole ? weight.planes[1].reshaped({1}) : weight.planes[1]}};
+  }
+
+  Json quantization_config(const std::vector<QuantizedModule>& modules,
+                           const std::vector<std::string>& plain) const override {
+    return compressed_config(modules, plain, [](const Format& format) -> std::string_view {
+      return format.is_affine() ? "int-quantized" : "float-quantized";
+    });
+  }
+};
+
+Json compressed_config(const std::vector<QuantizedModule>& modules,
+                       const std::vector<std::string>& plain,
+                       std::string_view (*storage)(const Format&)) {
+  std::vector<ConfigGroup> groups;
   std::map<std::string, std::size_t> modules_of_pattern;
   bool all_linear = true;
   for (const QuantizedModule& m : modules) {
     auto group = std::ranges::find_if(
-        groups, [&](const auto& g) { return g.first->descriptor() == m.format->descriptor(); });
-    if (group == groups.end()) group = groups.insert(group, {m.format, {}});
-    group->second.push_back(m.module);
+        groups, [&](const ConfigGroup& candidate) { return candidate.is_of(m); });
+    if (group == groups.end()) group = groups.insert(group, {m.format, m.activations, {}});
+    group->members.push_back(m.module);
     ++modules_of_pattern[layer_pattern(m.module)];
     all_linear = all_linear && m.linear;
   }
@@ -113,21 +230,24 @@ Json CompressedTensorsEncoding::quantization_config(const std::vector<QuantizedM
   const bool one_group = groups.size() == 1 && all_linear;
 
   Json config_groups = Json::object();
+  std::string_view format;
   for (std::size_t i = 0; i < groups.size(); ++i) {
-    const auto& [format, members] = groups[i];
+    const ConfigGroup& group = groups[i];
+    const std::string_view stored = storage(*group.format);
+    format = format.empty() || format == stored ? stored : "mixed-precision";
     config_groups[fmt::format("group_{}", i)] = {
-        {"targets",
-         one_group ? Json::array({"Linear"}) : Json(narrow_targets(members, modules_of_pattern))},
-        {"weights", weight_args(format->descriptor())},
-        {"input_activations", nullptr},
+        {"targets", one_group ? Json::array({"Linear"})
+                              : Json(narrow_targets(group.members, modules_of_pattern))},
+        {"weights", weight_args(group.format->descriptor())},
+        {"input_activations", input_args(group.activations.get())},
         {"output_activations", nullptr},
-        {"format", "pack-quantized"},
+        {"format", stored},
     };
   }
   return {
       {"quant_method", "compressed-tensors"},
       {"version", "0.17.0"},
-      {"format", "pack-quantized"},
+      {"format", format},
       {"quantization_status", "compressed"},
       {"config_groups", std::move(config_groups)},
       {"ignore", plain},
@@ -142,6 +262,11 @@ Json CompressedTensorsEncoding::quantization_config(const std::vector<QuantizedM
 
 const WeightEncoding& compressed_tensors_encoding() {
   static const CompressedTensorsEncoding encoding;
+  return encoding;
+}
+
+const WeightEncoding& compressed_tensors_typed_encoding() {
+  static const TypedEncoding encoding;
   return encoding;
 }
 

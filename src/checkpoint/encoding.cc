@@ -8,20 +8,50 @@ std::size_t StoredTensor::byte_size() const {
   return static_cast<std::size_t>(element_count(shape)) * dtype_size(dtype);
 }
 
+void add_input_scale(const QuantizedModule& module, std::vector<StoredTensor>& tensors) {
+  if (!module.has_static_input()) return;
+  tensors.push_back({module.module + ".input_scale", DType::kF32, {1}});
+}
+
 const std::vector<const WeightEncoding*>& weight_encodings() {
   static const std::vector<const WeightEncoding*> encodings = {
-      &compressed_tensors_encoding(), &nibble_encoding(), &gptq_encoding(), &gptq_v2_encoding(),
-      &awq_encoding()};
+      &compressed_tensors_encoding(),
+      &nibble_encoding(),
+      &gptq_encoding(),
+      &gptq_v2_encoding(),
+      &awq_encoding(),
+      &compressed_tensors_typed_encoding()};
   return encodings;
 }
 
+namespace {
+
+std::string why_not(const WeightEncoding& encoding, const QuantizedModule& module) {
+  const std::string reason = encoding.why_not(*module.format);
+  if (!reason.empty() || module.activations == nullptr) return reason;
+  return encoding.why_no_activations(module);
+}
+
+// Why an encoding cannot say all of the modules.
+std::string why_not(const WeightEncoding& encoding, const std::vector<QuantizedModule>& modules) {
+  for (const QuantizedModule& module : modules) {
+    if (const std::string reason = why_not(encoding, module); !reason.empty()) return reason;
+  }
+  return "";
+}
+
+}  // namespace
+
 const WeightEncoding& choose_encoding(const std::vector<QuantizedModule>& modules) {
+  const bool rounds = std::ranges::any_of(
+      modules, [](const QuantizedModule& m) { return m.activations != nullptr; });
+  const WeightEncoding& typed = compressed_tensors_typed_encoding();
+  if (rounds && why_not(typed, modules).empty()) return typed;
   std::string reasons;
   for (const WeightEncoding* encoding : weight_encodings()) {
-    const auto refused = std::ranges::find_if(
-        modules, [&](const QuantizedModule& m) { return !encoding->why_not(*m.format).empty(); });
-    if (refused == modules.end()) return *encoding;
-    reasons += fmt::format("; {}: {}", encoding->convention(), encoding->why_not(*refused->format));
+    const std::string reason = why_not(*encoding, modules);
+    if (reason.empty() && encoding != &typed) return *encoding;
+    reasons += fmt::format("; {}: {}", encoding->convention(), reason);
   }
   fail(ErrorKind::kUnsupported, "no convention can store these formats{}", reasons);
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "formats/activation_format.h"
 #include "formats/format.h"
 
 namespace nibble {
@@ -27,7 +28,17 @@ struct QuantizedModule {
   std::int64_t rows = 0;
   std::int64_t cols = 0;
   bool linear = true;  // false for what is no torch.nn.Linear (embeddings)
+  // What its input is rounded to; null: nothing. A static scale is stored as
+  // "<module>.input_scale", F32 [1].
+  ActivationFormatPtr activations = nullptr;
+
+  bool has_static_input() const {
+    return activations != nullptr && activations->descriptor().is_static;
+  }
 };
+
+// Adds the place of its scale, if a module has a static one.
+void add_input_scale(const QuantizedModule& module, std::vector<StoredTensor>& tensors);
 
 // Stateless and thread-safe.
 class WeightEncoding {
@@ -38,9 +49,14 @@ class WeightEncoding {
   virtual std::string convention() const = 0;
   // Empty when the convention can say the format, or else the reason why not.
   virtual std::string why_not(const Format& format) const = 0;
+  // The same for the rounding of a module's input, which it has.
+  virtual std::string why_no_activations(const QuantizedModule& /*module*/) const {
+    return convention() + " says nothing about activations";
+  }
   // The tensors of one module, in an order of their own.
   virtual std::vector<StoredTensor> plan(const QuantizedModule& module) const = 0;
-  // The same tensors with their bytes, in the order of plan(); planes are shared where they can be.
+  // The same tensors with their bytes, in the order of plan(), a static scale left out; planes are
+  // shared where they can be.
   virtual std::vector<std::pair<std::string, Tensor>> encode(const std::string& module,
                                                              const QuantTensor& weight) const = 0;
   // "quantization_config" of config.json. `plain` are the linear modules left unquantized (lm_head,
@@ -50,11 +66,14 @@ class WeightEncoding {
 };
 
 // All that there are, in the order in which choose_encoding() tries them: the first that can say
-// every format of a model is taken.
+// every format of a model is taken; but compressed_tensors_typed_encoding(), if it can say all, for
+// models with rounded activations, and for those alone.
 const std::vector<const WeightEncoding*>& weight_encodings();
 const WeightEncoding& choose_encoding(const std::vector<QuantizedModule>& modules);
 
 const WeightEncoding& compressed_tensors_encoding();
+// int-quantized and float-quantized: a value a byte, as engines want it with rounded activations.
+const WeightEncoding& compressed_tensors_typed_encoding();
 const WeightEncoding& nibble_encoding();
 const WeightEncoding& gptq_encoding();     // version 1: stored zero points are one less
 const WeightEncoding& gptq_v2_encoding();  // zero points as they are

@@ -56,6 +56,10 @@ class HfCheckpoint final : public Checkpoint {
     if (quantized_ != nullptr && quantized_->has(module)) return quantized_->read(module);
     return read_plain_linear(directory_->files, module);
   }
+  ActivationFormatPtr activations(const std::string& module) const override {
+    const bool quantized = quantized_ != nullptr && quantized_->has(module);
+    return quantized ? quantized_->activations(module) : nullptr;
+  }
 
   std::string convention() const override { return convention_; }
   const std::filesystem::path& path() const override { return directory_->path; }
@@ -127,6 +131,16 @@ std::vector<std::string> find_companions(const std::filesystem::path& directory)
   }
   std::ranges::sort(names);
   return names;
+}
+
+float read_single_float(const TensorFiles& files, const std::string& name) {
+  const Tensor tensor = files.tensor(name);
+  if (!is_float_weight(tensor.dtype()) || tensor.elements() != 1) {
+    fail(ErrorKind::kCorrupt, "tensor '{}': not one float", name);
+  }
+  float value = 0;
+  to_float(tensor, 0, 1, &value);
+  return value;
 }
 
 QuantTensor read_plain_linear(const TensorFiles& files, const std::string& module) {

@@ -29,12 +29,17 @@ std::vector<std::string> find_companions(const std::filesystem::path& directory)
 // "<module>.weight" as a dense QuantTensor; kCorrupt unless it is a matrix of F16, BF16 or F32.
 QuantTensor read_plain_linear(const TensorFiles& files, const std::string& module);
 
+// The value of a tensor of one float; kCorrupt when it is not that.
+float read_single_float(const TensorFiles& files, const std::string& name);
+
 // The quantized weights of a convention. Immutable and thread-safe.
 class QuantizedModules {
  public:
   virtual ~QuantizedModules() = default;
   virtual bool has(const std::string& module) const = 0;
   virtual QuantTensor read(const std::string& module) const = 0;
+  // As WeightSource::activations(), of a module that it has.
+  virtual ActivationFormatPtr activations(const std::string& /*module*/) const { return nullptr; }
   virtual std::vector<std::string> notes() const { return {}; }
 };
 

@@ -192,7 +192,9 @@ void ActivationFormat::round_span(const ActivationScale& by, const float* x, std
   const float zero = static_cast<float>(by.zero);
   const float high =
       static_cast<float>(descriptor_.symmetric ? (1 << (bits - 1)) - 1 : (1 << bits) - 1) - zero;
-  const float low = descriptor_.symmetric ? -high : -zero;
+  // A dynamic scale never leads to -high - 1; under a static one engines let values go there.
+  const float below = descriptor_.is_static ? 1.0f : 0.0f;
+  const float low = descriptor_.symmetric ? -high - below : -zero;
   for (std::int64_t i = 0; i < count; ++i) {
     const float q = std::nearbyint(x[i] * by.inverse);
     const float clamped = q < low ? low : q > high ? high : q;

@@ -112,6 +112,13 @@ class Loader {
       fail(ErrorKind::kUsage, "module '{}': {} needs a scale from calibration; use {} here", module,
            result.activations->name(), "a dynamic format");
     }
+    if (result.activations != nullptr) {
+      LinearArgs args;
+      args.m = 1;
+      args.w = &result.weight;
+      args.activations = result.activations.get();
+      backend_.arithmetic_of(args);  // fails now, with a reason, where the device cannot do it
+    }
     return result;
   }
 

@@ -174,6 +174,8 @@ class Planner {
     if (chosen != nullptr || wanted != nullptr) {
       module.format = chooser_.fit(module, chosen != nullptr ? chosen : wanted, stored);
     }
+    // Inputs are rounded for the sake of products of codes.
+    if (!module.format->is_float()) module.activations = format_.activations;
     plan_.modules.push_back(std::move(module));
   }
 
@@ -208,8 +210,8 @@ class Planner {
 
   std::vector<StoredTensor> stored_tensors(const PlannedModule& module) const {
     if (!module.format->is_float()) {
-      return plan_.encoding->plan(
-          {module.module, module.format, module.rows, module.cols, module.layer >= 0});
+      return plan_.encoding->plan({module.module, module.format, module.rows, module.cols,
+                                   module.layer >= 0, module.activations});
     }
     Shape shape = {module.rows, module.cols};
     if (spec_.transposed_linears && module.layer >= 0) std::swap(shape[0], shape[1]);
@@ -260,11 +262,17 @@ const PlannedModule& OutputPlan::find(const std::string& module) const {
   return *found;
 }
 
+bool OutputPlan::has_static_inputs() const {
+  return std::ranges::any_of(modules, [](const PlannedModule& m) {
+    return m.activations != nullptr && m.activations->descriptor().is_static;
+  });
+}
+
 std::vector<QuantizedModule> OutputPlan::quantized() const {
   std::vector<QuantizedModule> result;
   for (const PlannedModule& m : modules) {
     if (m.format->is_float()) continue;
-    result.push_back({m.module, m.format, m.rows, m.cols, m.layer >= 0});
+    result.push_back({m.module, m.format, m.rows, m.cols, m.layer >= 0, m.activations});
   }
   return result;
 }

@@ -20,6 +20,7 @@ struct PlannedModule {
   std::int64_t rows = 0, cols = 0;
   // How the weight is stored: quantized, or a float format ("<module>.weight", 16-bit or F32).
   FormatPtr format;
+  ActivationFormatPtr activations = nullptr;  // what its input is rounded to; null: nothing
 };
 
 struct OutputPlan {
@@ -34,6 +35,8 @@ struct OutputPlan {
 
   const PlannedModule& find(const std::string& module) const;
   std::vector<QuantizedModule> quantized() const;
+  // Whether a static scale of activations is to be calibrated.
+  bool has_static_inputs() const;
   // Linear modules that stay plain, among them the head and routers.
   std::vector<std::string> plain(const ModelSpec& spec, const Checkpoint& source,
                                  Backend& backend) const;

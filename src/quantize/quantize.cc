@@ -29,7 +29,9 @@ void finish_output(const Job& job, ShardedWriter& writer, const std::filesystem:
 // Calibrates, searches and writes into the staged directory.
 void run_passes(const Job& job, const std::filesystem::path& directory) {
   Calibration calibration;
-  if (job.options.recipe.needs_statistics()) calibration = run_statistics_pass(job);
+  if (job.options.recipe.needs_statistics() || job.plan.has_static_inputs()) {
+    calibration = run_statistics_pass(job);
+  }
   const RecipePoint point = run_search(job, calibration);
   calibration.reference = {};
   ShardedWriter writer(directory, job.plan.tensors, job.options.max_shard_bytes);

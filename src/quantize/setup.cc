@@ -60,6 +60,12 @@ ModelFormat resolve_format(const QuantizeOptions& options) {
     format.scale_type_from_checkpoint = options.format.scale_type_from_checkpoint;
   }
   if (options.format.embeddings != nullptr) format.embeddings = options.format.embeddings;
+  if (options.format.activations != nullptr) format.activations = options.format.activations;
+  if (format.activations != nullptr && !format.activations->is_complete() &&
+      !format.activations->descriptor().symmetric) {
+    fail(ErrorKind::kUnsupported, "activation format {}: only symmetric scales are calibrated",
+         format.activations->name());
+  }
   return format;
 }
 
@@ -102,17 +108,19 @@ Setup::Setup(const QuantizeOptions& options, Backend& backend) : options_(option
   read_texts();
 }
 
+bool Setup::needs_text() const { return options_.recipe.needs_text() || plan_.has_static_inputs(); }
+
 void Setup::load_tokenizer_if_any() {
   try {
     tokenizer_ = load_tokenizer(options_.source);
   } catch (const Error& error) {
-    const bool needed = options_.recipe.needs_text() || !options_.verify.text.empty();
+    const bool needed = needs_text() || !options_.verify.text.empty();
     if (needed || error.kind() != ErrorKind::kCorrupt) throw;
   }
 }
 
 void Setup::read_texts() {
-  const bool calibrates = options_.recipe.needs_text();
+  const bool calibrates = needs_text();
   if (!calibrates && !options_.verify.enabled) return;
   load_tokenizer_if_any();
   std::vector<std::string> texts;
@@ -160,7 +168,8 @@ std::string Setup::fingerprint() const {
                       hash_ids(windows_.statistics), hash_ids(windows_.search));
   text += fmt::format("shards {}\n", options_.max_shard_bytes);
   for (const PlannedModule& module : plan_.modules) {
-    text += fmt::format("{} {}\n", module.module, module.format->name());
+    text += fmt::format("{} {} {}\n", module.module, module.format->name(),
+                        module.activations != nullptr ? module.activations->name() : "16-bit");
   }
   return text;
 }

@@ -26,6 +26,9 @@ class Setup {
   bool verifies() const { return verifies_; }
   const std::string& verification_text() const { return verification_text_; }
 
+  // Of calibration: for the recipe, or for static scales of activations.
+  bool needs_text() const;
+
   // Says everything that the bytes of the output depend on.
   std::string fingerprint() const;
 

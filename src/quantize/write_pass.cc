@@ -23,18 +23,40 @@ class LayerWriter {
  public:
   LayerWriter(const Job& job, ShardedWriter& writer) : job_(job), writer_(writer) {}
 
-  LayerReport write(std::int64_t layer, LayerWeights& weights, std::vector<SolvedLinear> solved) {
+  LayerReport write(std::int64_t layer, LayerWeights& weights, const LayerStatistics& statistics,
+                    std::vector<SolvedLinear> solved) {
     LayerReport report{layer, {}};
     for (SolvedLinear& linear : solved) {
       write_linear(linear);
       report.modules.push_back(std::move(linear.report));
     }
+    write_input_scales(weights, statistics);
     for (const Norm* norm : weights.norms()) write_norm(*norm);
     if (weights.router.exists()) write_plain(weights.router);
     return report;
   }
 
  private:
+  // Min-max: the largest magnitude that calibration saw at the layer's input.
+  void write_input_scales(LayerWeights& weights, const LayerStatistics& statistics) {
+    if (!job_.plan.has_static_inputs()) return;
+    for (const auto& [linear, name] : statistics_names(weights, sites(job_.spec, weights))) {
+      const ActivationFormatPtr& format = job_.plan.find(linear->module).activations;
+      if (format == nullptr) continue;
+      const ChannelStatistics* seen = find_statistics(statistics, name);
+      if (seen == nullptr) {
+        fail(ErrorKind::kUsage,
+             "module '{}' saw no calibration token, so it has no static scale; give more text, or "
+             "round its input by token",
+             linear->module);
+      }
+      const float largest = *std::ranges::max_element(seen->max_abs);
+      const float scale = format->scale_over(-largest, largest).scale;
+      const float stored = scale > 0 ? scale : 1.0f;  // all zeros stay so under any
+      writer_.write(linear->module + ".input_scale", from_float(&stored, DType::kF32, {1}));
+    }
+  }
+
   void write_linear(const SolvedLinear& solved) {
     const Linear& linear = *solved.linear;
     if (!linear.bias.empty()) write_vector(linear.module + ".bias", linear.bias);
@@ -160,7 +182,7 @@ void run_write_pass(const Job& job, const Calibration& calibration, const Recipe
       statistics = calibration.layers[static_cast<std::size_t>(layer)];
     }
     std::vector<SolvedLinear> solved = solver.solve(layer, point, statistics, weights);
-    LayerReport report = layer_writer.write(layer, weights, std::move(solved));
+    LayerReport report = layer_writer.write(layer, weights, statistics, std::move(solved));
     writer.sync();
     job.journal.put(done_name(layer), serialize(report));
     solver.discard(layer);

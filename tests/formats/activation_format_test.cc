@@ -89,7 +89,7 @@ TEST(ActivationFormat, StaticScalesSaturate) {
   const std::vector<float> x = {100, -100, 0.26f, NAN};
   std::vector<float> y(4);
   format->round(x.data(), 4, 1, 4, y.data(), 4);
-  EXPECT_THAT(std::vector<float>(y.begin(), y.begin() + 3), ElementsAre(63.5f, -63.5f, 0.5f));
+  EXPECT_THAT(std::vector<float>(y.begin(), y.begin() + 3), ElementsAre(63.5f, -64, 0.5f));
   EXPECT_TRUE(std::isnan(y[3]));
   EXPECT_ERROR(open->with_scale({0, 0}), ErrorKind::kCorrupt, "scale");
   EXPECT_ERROR(open->with_scale({INFINITY, 0}), ErrorKind::kCorrupt, "scale");

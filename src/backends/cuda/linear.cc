@@ -90,6 +90,7 @@ DenseLinear dense_linear(const LinearArgs& args) {
 // ---- w4_small: few rows of x and 4-bit weights, up to three weights a launch
 
 Support w4_small_supports(const LinearArgs& args, const DeviceCaps& caps) {
+  if (const Support input = takes_input(args); !input.ok) return input;
   if (caps.exact_activations) return Support::no("it rounds activations");
   if (w4_of(*args.w) == nullptr) return Support::no("weights are not repacked 4-bit ones");
   if (args.m > kW4SmallMaxRows) return Support::no("for up to 32 rows");
@@ -144,6 +145,7 @@ void run_w4_small(const LinearArgs& args, ExecContext& context) {
 // ---- w4_large: many rows of x and 4-bit weights
 
 Support w4_large_supports(const LinearArgs& args, const DeviceCaps& caps) {
+  if (const Support input = takes_input(args); !input.ok) return input;
   if (caps.exact_activations) return Support::no("it rounds activations");
   if (caps.compute_capability != 90) return Support::no("it needs compute capability 9.0");
   if (w4_of(*args.w) == nullptr) return Support::no("weights are not repacked 4-bit ones");
@@ -193,6 +195,7 @@ void run_w4_large(const LinearArgs& args, ExecContext& context) {
 // ---- stream: few rows of x, plain weights, float32
 
 Support stream_supports(const LinearArgs& args, const DeviceCaps&) {
+  if (const Support input = takes_input(args); !input.ok) return input;
   if (!is_plain(args)) return Support::no("weights are not plain floats");
   const char* const why = stream_linear_unsupported(dense_linear(args));
   return why == nullptr ? Support::yes() : Support::no(why);
@@ -208,6 +211,7 @@ bool is_half(const LinearArgs& args) { return is_plain(args) && stored_type(args
 
 template <bool kHalf>
 Support blas_supports(const LinearArgs& args, const DeviceCaps& caps) {
+  if (const Support input = takes_input(args); !input.ok) return input;
   if (kHalf != is_half(args)) return Support::no(kHalf ? "weights are not f16" : "weights are f16");
   if (caps.exact_activations) return Support::no("it rounds activations");
   if (!caps.device_blas) return Support::no("there is no libcublasLt.so.13");
@@ -252,6 +256,7 @@ void run_blas(const LinearArgs& args, ExecContext& context) {
 // ---- tile: everything that has canonical planes, float32
 
 Support tile_supports(const LinearArgs& args, const DeviceCaps&) {
+  if (const Support input = takes_input(args); !input.ok) return input;
   return w4_of(*args.w) == nullptr ? Support::yes() : Support::no("the weight was repacked");
 }
 

@@ -1,6 +1,6 @@
 // A Hugging Face directory whose linear layers are stored as the compressed-tensors convention says
-// (quant_method "compressed-tensors", formats pack-quantized and int-quantized). Activations are
-// computed in floating point whatever the config says about them.
+// (quant_method "compressed-tensors", formats pack-quantized, int-quantized and float-quantized),
+// with the rounding of activations that its config asks for.
 #include <algorithm>
 #include <cstring>
 
@@ -59,18 +59,38 @@ class CompressedModules final : public QuantizedModules {
   }
 
   std::vector<std::string> notes() const override {
-    if (!config_.quantizes_activations()) return {};
-    return {
-        directory_->path.string() +
-        ": asks for quantized activations; they are computed in floating point here, so results "
-        "are at least as accurate but not the same"};
+    if (config_.ignored().empty()) return {};
+    return {fmt::format(
+        "{}: asks for {}, which nibble does not round to; these are computed in floating point, so "
+        "results are at least as accurate but not the same",
+        directory_->path.string(), config_.ignored())};
+  }
+
+  ActivationFormatPtr activations(const std::string& module) const override {
+    const CompressedArgs& args = config_.args(module);
+    if (!args.input) return nullptr;
+    auto format = std::make_shared<ActivationFormat>(*args.input);
+    if (!args.input->is_static) return format;
+    AffineParams params;
+    params.scale = read_single_float(files(), module + ".input_scale");
+    if (!args.input->symmetric) {
+      const std::string name = module + ".input_zero_point";
+      const Tensor zero = files().tensor(name);
+      if (zero.dtype() != DType::kI8 || zero.elements() != 1) {
+        fail(ErrorKind::kCorrupt, "tensor '{}': not one I8", name);
+      }
+      params.zero =
+          static_cast<std::int8_t>(zero.bytes()[0]) + (1 << (args.input->element.bits - 1));
+    }
+    return format->with_scale(params);
   }
 
   QuantTensor read(const std::string& module) const override {
     const CompressedArgs& args = config_.args(module);
     QuantTensor weight;
-    Tensor codes = files().has(module + ".weight_packed") ? packed_codes(module, args, weight)
-                                                          : int_codes(module, args, weight);
+    Tensor codes = args.is_float                            ? float_codes(module, weight)
+                   : files().has(module + ".weight_packed") ? packed_codes(module, args, weight)
+                                                            : int_codes(module, args, weight);
     if (args.granularity == Granularity::kGroup && weight.cols % args.group != 0) {
       fail(ErrorKind::kUnsupported, "module '{}': groups of {} do not divide {} columns", module,
            args.group, weight.cols);
@@ -79,9 +99,13 @@ class CompressedModules final : public QuantizedModules {
     Tensor scales = read_scales(module, args, weight);
     WeightDescriptor descriptor{{.kind = ElementKind::kInt, .bits = args.bits},
                                 {args.granularity, args.group, args.symmetric, scales.dtype()}};
+    if (args.is_float) {
+      descriptor.element = {.kind = ElementKind::kFloatBits, .bits = 8};
+      descriptor.scheme.symmetric = true;
+    }
     weight.format = make_format(descriptor);
     weight.planes = {std::move(codes), std::move(scales)};
-    if (!args.symmetric) {
+    if (!args.symmetric && !args.is_float) {
       weight.planes.push_back(read_zeros(module, args, weight));
     } else {
       check_no_zeros(module);
@@ -114,6 +138,27 @@ class CompressedModules final : public QuantizedModules {
     const Packing packing = detect_packing(weight.cols, args.bits, packed.dim(1),
                                            config_.preferred_packing(), "tensor '" + name + "'");
     return packing == Packing::kDense ? packed : to_dense_packing(packed, weight.cols, args.bits);
+  }
+
+  // The canonical codes plane out of FP8 values: the same bytes, rows padded to words.
+  Tensor float_codes(const std::string& module, QuantTensor& weight) const {
+    const std::string name = module + ".weight";
+    const Tensor values = files().tensor(name);
+    if (values.dtype() != DType::kF8E4M3 || values.shape().size() != 2 || values.elements() == 0) {
+      fail(ErrorKind::kUnsupported, "tensor '{}': {} {} where FP8 E4M3 values are needed", name,
+           to_string(values.dtype()), to_string(values.shape()));
+    }
+    weight.rows = values.dim(0);
+    weight.cols = values.dim(1);
+    const std::int64_t words = packed_words(weight.cols, 8, Packing::kDense);
+    Tensor codes = Tensor::allocate(DType::kI32, {weight.rows, words});
+    auto* out = reinterpret_cast<std::byte*>(codes.mutable_data<std::uint32_t>());
+    std::fill(out, out + 4 * weight.rows * words, std::byte{0});
+    for (std::int64_t r = 0; r < weight.rows; ++r) {
+      std::memcpy(out + 4 * r * words, values.bytes().data() + r * weight.cols,
+                  static_cast<std::size_t>(weight.cols));
+    }
+    return codes;
   }
 
   // The canonical codes plane out of plain I8 values.

@@ -41,6 +41,10 @@ class NibbleModules final : public QuantizedModules {
 
   bool has(const std::string& module) const override { return modules_.contains(module); }
 
+  ActivationFormatPtr activations(const std::string& module) const override {
+    return modules_.at(module).activations;
+  }
+
   QuantTensor read(const std::string& module) const override {
     const QuantizedModule& m = modules_.at(module);
     QuantTensor weight{m.format, m.rows, m.cols, {}};
@@ -74,6 +78,19 @@ class NibbleModules final : public QuantizedModules {
     }
     modules_[name] = {name, formats_[format.get<std::size_t>()], shape[0].get<std::int64_t>(),
                       shape[1].get<std::int64_t>()};
+    if (module.contains("activations")) {
+      modules_[name].activations = read_activations(module.at("activations"), name);
+    }
+  }
+
+  ActivationFormatPtr read_activations(const Json& json, const std::string& name) const {
+    const Json format = json.is_object() ? json.value("format", Json()) : Json();
+    if (!format.is_string()) {
+      fail(ErrorKind::kCorrupt, "{}: module '{}': activations need a format", what_, name);
+    }
+    const ActivationFormatPtr parsed = parse_activation_format(format.get<std::string>());
+    if (parsed == nullptr || !parsed->descriptor().is_static) return parsed;
+    return parsed->with_scale({read_single_float(directory_->files, name + ".input_scale"), 0});
   }
 
   std::shared_ptr<const HfDirectory> directory_;
@@ -90,11 +107,14 @@ class NibbleEncoding final : public WeightEncoding {
     return format.is_float() ? format.name() + " is stored plain" : "";
   }
 
+  std::string why_no_activations(const QuantizedModule& /*module*/) const override { return ""; }
+
   std::vector<StoredTensor> plan(const QuantizedModule& m) const override {
     std::vector<StoredTensor> tensors;
     for (const PlaneSpec& plane : m.format->planes(m.rows, m.cols)) {
       tensors.push_back({m.module + ".weight." + plane.name, plane.dtype, plane.shape});
     }
+    add_input_scale(m, tensors);
     return tensors;
   }
 
@@ -122,6 +142,8 @@ class NibbleEncoding final : public WeightEncoding {
         listed.push_back(to_json(m.format->descriptor()));
       }
       entries[m.module] = {{"format", found - formats.begin()}, {"shape", {m.rows, m.cols}}};
+      if (m.activations == nullptr) continue;
+      entries[m.module]["activations"] = {{"format", m.activations->name()}};
     }
     return {{"quant_method", kMethod},
             {"version", kVersion},
