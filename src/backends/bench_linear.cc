@@ -6,6 +6,7 @@
 #include <random>
 
 #include "backends/vendor_blas.h"
+#include "base/error.h"
 #include "formats/registry.h"
 
 namespace nibble {
@@ -45,8 +46,12 @@ class Bench {
 
   void run(std::vector<BenchRow>& rows) {
     for (const std::string& format : bench_.formats) {
-      const QuantTensor encoded =
-          parse_weight_format(format)->encode(w_.data<float>(), shape_.rows, shape_.cols);
+      const ModelFormat parts = parse_model_format(format);
+      if (parts.weights == nullptr) {
+        fail(ErrorKind::kUsage, "--formats '{}': leaves the weights alone", format);
+      }
+      activations_ = parts.activations;
+      const QuantTensor encoded = parts.weights->encode(w_.data<float>(), shape_.rows, shape_.cols);
       std::vector<LinearWeight> weights;
       for (std::size_t i = 0; i < copies(encoded.byte_size()); ++i) {
         weights.push_back(backend_->prepare(encoded));
@@ -86,6 +91,7 @@ class Bench {
     args.m = m;
     args.y = y_there_.mutable_data<float>();
     args.y_stride = shape_.rows;
+    args.activations = activations_.get();
     const auto round = [&] {
       backend->run_step([&] {
         for (const LinearWeight& weight : weights) {
@@ -100,8 +106,9 @@ class Bench {
     try {
       round();  // once as it comes, once to be recorded
       const double seconds = best_seconds(bench_.seconds, round);
-      rows.push_back(row(impl, weights[0].canonical.format->name(), m,
-                         seconds / static_cast<double>(weights.size()),
+      const std::string name = weights[0].canonical.format->name();
+      const std::string inputs = activations_ != nullptr ? " a=" + activations_->name() : "";
+      rows.push_back(row(impl, name + inputs, m, seconds / static_cast<double>(weights.size()),
                          weights[0].canonical.byte_size()));
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kUnsupported) throw;  // this implementation, not for this m
@@ -148,6 +155,7 @@ class Bench {
   const LinearBench& bench_;
   LinearBench::Shape shape_;
   std::unique_ptr<Backend> backend_;
+  ActivationFormatPtr activations_;  // of the format that is measured
   Tensor w_;
   Tensor x_;
   Tensor x_there_;  // in the backend's memory

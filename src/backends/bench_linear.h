@@ -20,8 +20,9 @@ struct LinearBench {
   };
   std::vector<Shape> shapes = {{4096, 4096}};
   std::vector<std::int64_t> ms = {1, 4, 16, 64, 512};
-  std::vector<std::string> formats = {"bf16", "int4_g128_asym"};  // weight formats of the grammar
-  double seconds = 0.1;                                           // spent on each row
+  // Of the grammar; w= and a= count.
+  std::vector<std::string> formats = {"bf16", "int4_g128_asym"};
+  double seconds = 0.1;  // spent on each row
 };
 
 struct BenchRow {
