@@ -163,7 +163,9 @@ class TypedEncoding final : public WeightEncoding {
     const bool fp8 = d.element.kind == ElementKind::kFloatBits &&
                      d.element.float_bits == FloatBits() && is_float_weight(d.scheme.scale_type);
     if (!int8 && !fp8) return format.name() + " is neither symmetric int8 nor fp8_e4m3";
-    return d.scheme.granularity == Granularity::kGroup ? "engines take no groups of bytes" : "";
+    const bool whole_rows = d.scheme.granularity == Granularity::kChannel ||
+                            d.scheme.granularity == Granularity::kTensor;
+    return whole_rows ? "" : "engines take no groups of bytes";
   }
 
   std::string why_no_activations(const QuantizedModule& m) const override {
