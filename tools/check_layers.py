@@ -18,6 +18,7 @@ RANK = {
     "checkpoint": 5,
     "runtime": 6,
     "eval": 7,
+    "server": 7,
     "quantize": 8,
     "study": 9,
     "cli": 10,

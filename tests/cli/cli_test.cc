@@ -52,6 +52,10 @@ TEST(CliTest, UsageErrorsAreOneLineAndExitTwo) {
         {"run", tiny(), "--threads", "0"},
         {"quantize", tiny(), "/tmp/x", "--recipe", "nonsense"},
         {"quantize", tiny(), "/tmp/x", "--format", "int_four"},
+        {"serve"},
+        {"serve", tiny(), "--port", "99999"},
+        {"bench", "serve"},
+        {"bench", "serve", "--url", "ftp://somewhere"},
         {"list", "impls", "--device", "toaster"}}) {
     const Outcome outcome = invoke(bad);
     EXPECT_EQ(outcome.status, 2) << outcome.err;

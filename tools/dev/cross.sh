@@ -5,7 +5,8 @@ CROSS_DIR=build-aarch64
 # What cmake/deps.cmake and the tests look for, as packages of that architecture.
 CROSS_LIBRARIES=(
   libfmt-dev libfmt9 nlohmann-json3-dev libcli11-dev libpcre2-dev libpcre2-8-0
-  libutf8proc-dev libutf8proc2 libsentencepiece-dev libsentencepiece0 libgtest-dev libgmock-dev
+  libutf8proc-dev libutf8proc2 libsentencepiece-dev libsentencepiece0
+  libboost1.81-dev libgtest-dev libgmock-dev
 )
 CROSS_TESTS=(ops_contract_tests backends_tests formats_tests base_tests)
 

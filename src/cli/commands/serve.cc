@@ -1,0 +1,202 @@
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <mutex>
+#include <ostream>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "cli/command.h"
+#include "model/tokenizer/chat_template.h"
+#include "runtime/engine.h"
+#include "server/api.h"
+#include "server/http_server.h"
+
+namespace nibble::cli {
+namespace {
+
+struct ServeOptions {
+  std::string model;
+  std::string host = "127.0.0.1";
+  std::uint16_t port = 8000;
+  std::string unix_path;
+  std::vector<std::string> api_keys;
+  std::string api_key_file;
+  std::vector<std::string> names;
+  std::string chat_template_file;
+  std::string generation_config = "auto";
+  std::string kv_type;
+  EngineOptions engine;
+  server::HttpOptions http;
+  double drain_seconds = 120;
+  double timeout_seconds = 60;
+  bool no_access_log = false;
+};
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = std::min(text.find('\n', at), text.size());
+    std::string line = text.substr(at, end - at);
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    if (!line.empty()) lines.push_back(std::move(line));
+    at = end + 1;
+  }
+  return lines;
+}
+
+// Of the command line, NIBBLE_API_KEY (several divided by commas) and the file, together.
+std::vector<std::string> api_keys(const ServeOptions& options) {
+  std::vector<std::string> keys = options.api_keys;
+  if (const char* from_environment = std::getenv("NIBBLE_API_KEY")) {
+    for (std::string& key : CLI::detail::split(from_environment, ',')) {
+      if (!key.empty()) keys.push_back(std::move(key));
+    }
+  }
+  if (!options.api_key_file.empty()) {
+    for (std::string& key : lines_of(read_text_file(options.api_key_file))) {
+      keys.push_back(std::move(key));
+    }
+  }
+  return keys;
+}
+
+server::ServiceOptions service_options(const ServeOptions& options, const Session& session,
+                                       const Context& context) {
+  server::ServiceOptions service;
+  service.names = options.names;
+  if (service.names.empty()) service.names = {options.model};
+  service.chat_template = options.chat_template_file.empty()
+                              ? load_chat_template(session.checkpoint->path())
+                              : read_text_file(options.chat_template_file);
+  if (!service.chat_template) {
+    log(context.log(), LogLevel::kWarning,
+        "the model has no chat template: chats become plain \"role: text\" paragraphs");
+  }
+  const bool own = options.generation_config == "auto";
+  service.defaults.sampling =
+      server::default_sampling(own ? session.generation_config : Json::object());
+  service.defaults.vocab = session.model->spec().vocab;
+  service.api_keys = api_keys(options);
+  return service;
+}
+
+server::Listener open_listener(const ServeOptions& options) {
+  if (auto inherited = server::inherited_listener()) return std::move(*inherited);
+  if (!options.unix_path.empty()) return server::listen_unix(options.unix_path);
+  return server::listen_tcp(options.host, options.port);
+}
+
+server::HttpOptions http_options(const ServeOptions& options, const Context& context) {
+  const auto milliseconds = [](double seconds) {
+    return std::chrono::milliseconds(static_cast<std::int64_t>(1e3 * seconds));
+  };
+  server::HttpOptions http = options.http;
+  http.read_timeout = milliseconds(options.timeout_seconds);
+  http.write_timeout = http.read_timeout;
+  http.drain_timeout = milliseconds(options.drain_seconds);
+  http.handle_signals = true;
+  if (!options.no_access_log && !context.quiet) {
+    http.access_log = [&context, mutex = std::make_shared<std::mutex>()](const std::string& line) {
+      const std::lock_guard lock(*mutex);
+      context.err() << line << std::endl;
+    };
+  }
+  return http;
+}
+
+void serve(const ServeOptions& options, Context& context) {
+  // A taken port and a bad key file are found before a large model is loaded.
+  server::Listener listener = open_listener(options);
+  const std::string address = listener.address();
+  const auto backend = context.make_backend();
+  const Session session = context.open(options.model, *backend, parse_kv_type(options.kv_type));
+  auto engine = make_engine(session, options.engine);
+  server::Service service(session.require_tokenizer(), *engine,
+                          service_options(options, session, context));
+  server::HttpServer server(std::move(listener), http_options(options, context),
+                            server::make_api(service));
+  context.emit(
+      {{"address", address}, {"model", service.name()}, {"max_model_len", engine->max_model_len()}},
+      fmt::format("serving {} at {}", service.name(), address));
+  context.out().flush();
+  server.run();
+  engine.reset();  // its thread must not outlive the server
+  log(context.log(), LogLevel::kInfo, "drained");
+}
+
+void add_engine_options(CLI::App* command, ServeOptions& options) {
+  EngineOptions& engine = options.engine;
+  command->add_option("--max-model-len", engine.max_model_len,
+                      "Most tokens of prompt and answer (default: the model's)");
+  command->add_option("--max-num-seqs", engine.max_num_seqs, "Requests that run at once")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command
+      ->add_option("--max-num-batched-tokens", engine.max_num_batched_tokens,
+                   "Tokens of one step, of prompts and answers together")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--max-waiting", engine.max_waiting, "Requests that may wait; more get 429")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--kv-cache-memory-bytes", engine.kv_cache_bytes,
+                      "Memory of keys and values (default: half of what is free)");
+  command->add_option("--block-size", engine.block_size, "Tokens of a block of the KV cache")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_flag("--enable-prefix-caching,!--no-enable-prefix-caching",
+                    engine.enable_prefix_caching,
+                    "Share the keys and values of common beginnings (default: on)");
+  add_kv_option(command, options.kv_type, "the type of the stored embedding");
+}
+
+void add_http_options(CLI::App* command, ServeOptions& options) {
+  command->add_option("--host", options.host, "Address to listen at")->capture_default_str();
+  command->add_option("--port", options.port, "Port; 0 takes a free one")->capture_default_str();
+  command->add_option("--uds", options.unix_path, "Listen on this Unix socket instead");
+  command->add_option("--api-key", options.api_keys,
+                      "Key that clients must send (repeatable; also NIBBLE_API_KEY)");
+  command->add_option("--api-key-file", options.api_key_file, "File with a key a line");
+  command->add_option("--http-threads", options.http.threads, "Threads for clients and tokenizing")
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str();
+  command->add_option("--max-body-bytes", options.http.max_body_bytes, "Largest request")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--max-connections", options.http.max_connections, "Open connections")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command
+      ->add_option("--timeout", options.timeout_seconds,
+                   "Seconds for a request to arrive or a write to be taken")
+      ->check(CLI::Range(0.1, 86400.0))
+      ->capture_default_str();
+  command
+      ->add_option("--drain-timeout", options.drain_seconds,
+                   "Seconds for running answers after SIGTERM")
+      ->check(CLI::Range(0.0, 86400.0))
+      ->capture_default_str();
+  command->add_flag("--no-access-log", options.no_access_log, "No line on stderr for each request");
+}
+
+}  // namespace
+
+void add_serve(CLI::App& app, Context& context) {
+  CLI::App* command = app.add_subcommand("serve", "Serve an OpenAI-compatible API");
+  auto options = add_command<ServeOptions>(command, context, serve);
+  command->add_option("model", options->model, "Checkpoint")->required();
+  command->add_option("--served-model-name", options->names,
+                      "Names that clients may use (default: the path as given)");
+  command->add_option("--chat-template", options->chat_template_file,
+                      "Jinja file instead of the checkpoint's template");
+  command
+      ->add_option("--generation-config", options->generation_config,
+                   "auto: sampling defaults of generation_config.json; none: temperature 1")
+      ->check(CLI::IsMember({"auto", "none"}))
+      ->capture_default_str();
+  add_engine_options(command, *options);
+  add_http_options(command, *options);
+}
+
+}  // namespace nibble::cli

@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""Real clients against a real server: curl, and the official `openai` package.
+
+Usage: clients.py NIBBLE MODEL      (the program, and a checkpoint directory with a tokenizer)
+Exits with 77, saying why, where the package is missing (pip install openai). Made with openai 2.x.
+"""
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+KEY = "sk-test"
+
+
+class Server:
+    """`nibble serve` on a free port, for the length of a `with` block."""
+
+    def __init__(self, program, model):
+        self.command = [program, "serve", model, "--port", "0", "--served-model-name", "tiny",
+                        "--json", "--max-model-len", "256"]
+
+    def __enter__(self):
+        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True,
+                                        env={**os.environ, "NIBBLE_API_KEY": KEY})
+        text = ""
+        while not text.rstrip().endswith("}"):
+            line = self.process.stdout.readline()
+            assert line, "the server ended"
+            text += line
+        self.address = json.loads(text)["address"]
+        return self
+
+    def __exit__(self, *_):
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(timeout=60) == 0, "SIGTERM must end it with status 0"
+
+
+def check_curl(server):
+    def curl(*arguments):
+        return subprocess.run(["curl", "-sS", *arguments], check=True, capture_output=True,
+                              text=True).stdout
+
+    auth = ["-H", f"Authorization: Bearer {KEY}", "-H", "Content-Type: application/json"]
+    assert curl("-o", "/dev/null", "-w", "%{http_code}", server.address + "/health") == "200"
+    url = server.address + "/v1/completions"
+    assert json.loads(curl(url, "-d", "{}"))["error"]["type"] == "authentication_error"
+    body = {"prompt": "It was a", "max_tokens": 8, "temperature": 0}
+    whole = json.loads(curl(url, *auth, "-d", json.dumps(body)))["choices"][0]["text"]
+    lines = curl("-N", url, *auth, "-d", json.dumps({**body, "stream": True})).split("\n\n")
+    assert lines[-2:] == ["data: [DONE]", ""], lines[-2:]
+    pieces = [json.loads(line[len("data: "):]) for line in lines[:-2]]
+    assert "".join(piece["choices"][0]["text"] for piece in pieces) == whole
+    # A body that makes curl ask first (Expect: 100-continue), and one over the limit.
+    long = json.dumps({"prompt": "x " * 1_000_000})
+    subprocess.run(["curl", "-sS", url, *auth, "-d", "@-"], input=long, text=True, check=True,
+                   capture_output=True)
+    huge = subprocess.run(["curl", "-sS", "-w", "%{http_code}", "-o", "/dev/null", url, *auth,
+                           "--data-binary", "@-"], input="x" * 50_000_000, text=True,
+                          capture_output=True)
+    assert huge.stdout == "413", huge
+
+
+def check_completions(client):
+    models = client.models.list().data
+    assert [model.id for model in models] == ["tiny"]
+    assert client.models.retrieve("tiny").id == "tiny"
+    ask = {"model": "tiny", "prompt": "It was a dark", "max_tokens": 12, "temperature": 0}
+    whole = client.completions.create(**ask, logprobs=3)
+    choice = whole.choices[0]
+    assert choice.finish_reason == "length" and whole.usage.completion_tokens == 12
+    assert len(choice.logprobs.tokens) == 12 and "".join(choice.logprobs.tokens) == choice.text
+    assert all(len(top) >= 3 for top in choice.logprobs.top_logprobs)
+    pieces = [event.choices[0].text for event in client.completions.create(**ask, stream=True)]
+    assert len(pieces) > 3 and "".join(pieces) == choice.text
+    echoed = client.completions.create(**{**ask, "max_tokens": 1}, echo=True, logprobs=1)
+    assert echoed.choices[0].text.startswith(ask["prompt"])
+    assert echoed.choices[0].logprobs.token_logprobs[0] is None
+    assert all(p <= 0 for p in echoed.choices[0].logprobs.token_logprobs[1:])
+    many = client.completions.create(**{**ask, "prompt": ["One", "Two", "Three"]})
+    assert [choice.index for choice in many.choices] == [0, 1, 2]
+    again = client.completions.create(model="tiny", prompt="Two", max_tokens=12, temperature=0)
+    assert many.choices[1].text == again.choices[0].text, "a batch must not change an answer"
+    drawn = {"model": "tiny", "prompt": "She", "max_tokens": 16, "temperature": 1.0, "n": 3}
+    first, second = (client.completions.create(**drawn, seed=5) for _ in range(2))
+    assert [c.text for c in first.choices] == [c.text for c in second.choices]
+    assert len({c.text for c in first.choices}) > 1
+    stopped = client.completions.create(**{**ask, "max_tokens": 64}, stop=[" "])
+    assert " " not in stopped.choices[0].text.strip() and stopped.choices[0].finish_reason == "stop"
+
+
+def check_chats(client):
+    ask = {"model": "tiny", "max_tokens": 10, "temperature": 0,
+           "messages": [{"role": "user", "content": "Who are you?"}]}
+    whole = client.chat.completions.create(**ask, logprobs=True, top_logprobs=2)
+    assert whole.choices[0].message.role == "assistant"
+    assert len(whole.choices[0].logprobs.content) == whole.usage.completion_tokens
+    events = list(client.chat.completions.create(**ask, stream=True,
+                                                 stream_options={"include_usage": True}))
+    text = "".join(e.choices[0].delta.content or "" for e in events if e.choices)
+    assert text == whole.choices[0].message.content
+    assert events[-1].usage.completion_tokens == whole.usage.completion_tokens
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": {
+        "type": "object", "properties": {"city": {"type": "string"}}}}}]
+    called = client.chat.completions.create(**ask, tools=tools, tool_choice="auto")
+    assert called.choices[0].finish_reason in ("length", "stop", "tool_calls")
+    extra = client.chat.completions.create(**ask, extra_body={"top_k": 1, "min_tokens": 10})
+    assert extra.usage.completion_tokens == 10
+
+
+def check_errors(openai, client, address):
+    def expect(kind, **request):
+        try:
+            client.completions.create(**{"model": "tiny", "prompt": "x", **request})
+        except kind as error:
+            return error
+        raise AssertionError(f"{request} was accepted")
+
+    assert expect(openai.NotFoundError, model="gpt-9").code == "model_not_found"
+    assert expect(openai.BadRequestError, temperature=-1).param == "temperature"
+    assert expect(openai.BadRequestError, prompt="word " * 5000).code == "context_length_exceeded"
+    try:
+        openai.OpenAI(base_url=address + "/v1", api_key="wrong").models.list()
+        raise AssertionError("a wrong key was accepted")
+    except openai.AuthenticationError as error:
+        assert error.request_id
+    try:
+        client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "x"}],
+                                       response_format={"type": "json_object"})
+        raise AssertionError("structured output was accepted")
+    except openai.BadRequestError as error:
+        assert error.param == "response_format"
+
+
+async def check_async(openai, address):
+    async with openai.AsyncOpenAI(base_url=address + "/v1", api_key=KEY) as client:
+        async def one(number):
+            stream = await client.completions.create(
+                model="tiny", prompt=f"Chapter {number}.", max_tokens=12, temperature=0, stream=True)
+            return "".join([event.choices[0].text async for event in stream])
+
+        together = await asyncio.gather(*[one(number) for number in range(16)])
+        for number in (0, 7, 15):
+            assert together[number] == await one(number), "company must not change an answer"
+        # A stream that is left in the middle must not disturb what follows.
+        stream = await client.completions.create(model="tiny", prompt="Once", max_tokens=200,
+                                                 stream=True, extra_body={"ignore_eos": True})
+        async for _ in stream:
+            break
+        await stream.close()
+        assert await one(3) == together[3]
+
+
+def main(program, model):
+    try:
+        import openai
+    except ImportError:
+        print("SKIPPED: the Python package `openai` is not installed")
+        return 77
+    with Server(program, model) as server:
+        client = openai.OpenAI(base_url=server.address + "/v1", api_key=KEY, max_retries=0)
+        check_completions(client)
+        check_chats(client)
+        check_errors(openai, client, server.address)
+        asyncio.run(check_async(openai, server.address))
+        if shutil.which("curl"):
+            check_curl(server)
+        else:
+            print("curl is not installed: not tried")
+    print(f"openai {openai.__version__}: all well")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,70 @@
+// A server of the bundled tokenizer and a scripted engine, running while the object lives.
+#pragma once
+
+#include <mutex>
+#include <thread>
+
+#include "server/api.h"
+#include "server/http_server.h"
+#include "server/raw_client.h"
+#include "server/scripted_engine.h"
+#include "support/test_data.h"
+
+namespace nibble::test {
+
+inline const Tokenizer& bundled_tokenizer() {
+  static const std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(tiny_novel());
+  return *tokenizer;
+}
+
+class RunningServer {
+ public:
+  explicit RunningServer(server::ServiceOptions service_options = {},
+                         server::HttpOptions http_options = {})
+      : engine(bundled_tokenizer()) {
+    if (service_options.names.empty()) service_options.names = {"tiny", "alias"};
+    service_options.defaults.vocab = bundled_tokenizer().vocab_size();
+    service_options.defaults.sampling.temperature = 1;
+    service.emplace(bundled_tokenizer(), engine, std::move(service_options));
+    http_options.access_log = [this](const std::string& line) {
+      const std::lock_guard lock(mutex_);
+      log_.push_back(line);
+    };
+    server::Listener listener = server::listen_tcp("127.0.0.1", 0);
+    port = listener.port();
+    http.emplace(std::move(listener), std::move(http_options), server::make_api(*service));
+    thread_ = std::thread([this] { http->run(); });
+  }
+  ~RunningServer() { stop(); }
+
+  void stop() {
+    if (!thread_.joinable()) return;
+    http->drain();
+    thread_.join();
+  }
+
+  Reply call(const std::string& method, const std::string& path, const std::string& body = "",
+             const std::string& headers = "") {
+    RawClient client(port);
+    client.send(request_text(method, path, body, headers));
+    return client.reply();
+  }
+  Reply post(const std::string& path, const Json& body) { return call("POST", path, body.dump()); }
+
+  std::vector<std::string> log() const {
+    const std::lock_guard lock(mutex_);
+    return log_;
+  }
+
+  std::optional<server::HttpServer> http;  // the first: it must outlive the engine's thread
+  ScriptedEngine engine;
+  std::optional<server::Service> service;
+  std::uint16_t port = 0;
+
+ private:
+  mutable std::mutex mutex_;
+  std::vector<std::string> log_;
+  std::thread thread_;
+};
+
+}  // namespace nibble::test
