@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "checkpoint/checkpoint.h"
 #include "cli/command.h"
+#include "cli/commands/bench_serve.h"
 #include "cli/rounding_options.h"
 #include "cli/terminal.h"
 #include "model/arch.h"
@@ -194,6 +195,8 @@ void add_bench(CLI::App& app, Context& context) {
   codecs->add_option("--cols", codec_options->cols, "Columns of the matrix")
       ->capture_default_str()
       ->check(CLI::Range(1, 1 << 20));
+
+  add_bench_serve(command, context);
 }
 
 }  // namespace nibble::cli
