@@ -14,6 +14,7 @@
 #include "backends/cuda/kernels/w4_small.h"
 #include "backends/cuda/queue.h"
 #include "backends/cuda/weight.h"
+#include "ops/linear_input.h"
 
 namespace nibble::cuda {
 namespace {
