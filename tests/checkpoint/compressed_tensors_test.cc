@@ -59,16 +59,31 @@ TEST(CompressedTensors, DenseCodesAreMappedNotCopied) {
   EXPECT_EQ(weight.format->name(), "int4_g32_asym_sbf16");
 }
 
-TEST(CompressedTensors, SaysThatActivationsStayInFloatingPoint) {
-  EXPECT_TRUE(open_checkpoint(golden("pack_quantized"))->notes().empty());
-  const TempDir dir;
+// The golden checkpoint with other input activations.
+std::unique_ptr<Checkpoint> with_input(const TempDir& dir, const Json& input) {
+  std::filesystem::remove_all(dir / "model");
   std::filesystem::copy(golden("pack_quantized"), dir / "model");
   Json config = read_json_file((dir / "model/config.json").string());
   auto& groups = config["quantization_config"]["config_groups"];
-  groups.begin().value()["input_activations"] = {{"num_bits", 8}, {"type", "int"}};
+  for (auto& group : groups) group["input_activations"] = input;
   std::ofstream(dir / "model/config.json", std::ios::trunc) << config;
-  EXPECT_THAT(open_checkpoint(dir / "model")->notes(),
-              ElementsAre(testing::HasSubstr("quantized activations")));
+  return open_checkpoint(dir / "model");
+}
+
+TEST(CompressedTensors, FollowsInputActivationsOrSaysWhichItIgnores) {
+  const TempDir dir;
+  EXPECT_TRUE(open_checkpoint(golden("pack_quantized"))->notes().empty());
+  const auto followed =
+      with_input(dir, {{"num_bits", 8}, {"type", "int"}, {"dynamic", true}, {"strategy", "token"}});
+  EXPECT_TRUE(followed->notes().empty());
+  const ActivationFormatPtr format = followed->activations("layers.4.group.asym");
+  ASSERT_NE(format, nullptr);
+  EXPECT_EQ(format->name(), "int8_token");
+  EXPECT_EQ(followed->activations("lm_head"), nullptr);
+
+  const auto ignored = with_input(dir, {{"num_bits", 8}, {"type", "int"}, {"strategy", "channel"}});
+  EXPECT_THAT(ignored->notes(), ElementsAre(testing::HasSubstr("input_activations")));
+  EXPECT_EQ(ignored->activations("layers.4.group.asym"), nullptr);
 }
 
 // What the writer stores is what the reference package stores, byte for byte.

@@ -83,8 +83,9 @@ TEST_F(CompareTest, ASecondRunComputesNothingAndSaysTheSame) {
   const bool clip_makes_nf4 = std::ranges::any_of(
       first, [](const CompareRow& row) { return row.recipe == "clip" && row.format == "nf4"; });
   EXPECT_EQ(first.size(), clip_makes_nf4 ? 5u : 4u);
-  if (!clip_makes_nf4)
+  if (!clip_makes_nf4) {
     EXPECT_THAT(warnings_, testing::Contains(HasSubstr("left out: clip in nf4")));
+  }
 }
 
 class Interrupt : public std::exception {};
