@@ -99,8 +99,9 @@ TEST(Stochastic, MatricesAreRightInTheMean) {
         worst_single = std::max(worst_single, std::abs(double{out[i]} - double{w[i]}));
       }
     }
-    // Of neighbours one is at most worst_single away, and so is the other on the other side; 6 sigma
-    // over 1,024 elements. The ends of asymmetric ranges, moved by the rounding of zero, saturate.
+    // Of neighbours one is at most worst_single away, and so is the other on the other side; 6
+    // sigma over 1,024 elements. The ends of asymmetric ranges, moved by the rounding of zero,
+    // saturate.
     const double bound = 6 * worst_single / std::sqrt(kSeeds);
     for (std::size_t i = 0; i < w.size(); ++i) {
       if (std::abs(w[i]) > 0.09f) continue;

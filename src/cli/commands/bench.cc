@@ -182,7 +182,9 @@ void add_bench(CLI::App& app, Context& context) {
       ->delimiter(',');
   linear->add_option("--m", linear_options->bench.ms, "Rows of the input, comma separated")
       ->delimiter(',');
-  linear->add_option("--formats", linear_options->bench.formats, "Formats (w= and a= count), comma separated")
+  linear
+      ->add_option("--formats", linear_options->bench.formats,
+                   "Formats (w= and a= count), comma separated")
       ->delimiter(',');
 
   CLI::App* codecs = command->add_subcommand("codecs", "Encoding and decoding of weights");
