@@ -72,8 +72,9 @@ struct HttpServer::Impl {
     signals.async_wait([this](beast::error_code error, int) {
       if (error) return;
       if (state->draining) return drain_connections(true);
+      wait_for_signal();  // before drain(), which takes the wait back where nothing is to be
+                          // drained
       drain();
-      wait_for_signal();
     });
   }
 

@@ -2,6 +2,8 @@
 #include "server/http_server.h"
 
 #include <chrono>
+#include <csignal>
+#include <optional>
 #include <thread>
 
 #include "server/running_server.h"
@@ -311,6 +313,24 @@ TEST(HttpServer, DrainsGracefully) {
   EXPECT_FALSE(idle.receive()) << "an idle connection is closed";
   EXPECT_THAT(busy.reply().body, testing::EndsWith("data: [DONE]\n\n")) << "a busy one is not";
   EXPECT_THROW(test::RawClient(server->port), std::runtime_error);
+}
+
+TEST(HttpServer, ASignalEndsItWithAndWithoutConnections) {
+  for (const bool connected : {false, true}) {
+    server::HttpOptions http;
+    http.handle_signals = true;
+    test::RunningServer server({}, http);
+    std::optional<test::RawClient> client;
+    if (connected) {
+      client.emplace(server.port);
+      client->send(test::request_text("GET", "/health", ""));
+      EXPECT_EQ(client->reply().status, 200);
+    }
+    std::raise(SIGTERM);
+    for (int i = 0; i < 500 && !server.ended; ++i) std::this_thread::sleep_for(milliseconds(10));
+    EXPECT_TRUE(server.ended) << "connected: " << connected;
+    if (!server.ended) std::raise(SIGTERM);  // a second signal ends it at once
+  }
 }
 
 TEST(HttpServer, DrainEndsWhatHangsAfterItsTime) {

@@ -1,6 +1,7 @@
 // A server of the bundled tokenizer and a scripted engine, running while the object lives.
 #pragma once
 
+#include <atomic>
 #include <mutex>
 #include <thread>
 
@@ -33,7 +34,10 @@ class RunningServer {
     server::Listener listener = server::listen_tcp("127.0.0.1", 0);
     port = listener.port();
     http.emplace(std::move(listener), std::move(http_options), server::make_api(*service));
-    thread_ = std::thread([this] { http->run(); });
+    thread_ = std::thread([this] {
+      http->run();
+      ended = true;
+    });
   }
   ~RunningServer() { stop(); }
 
@@ -60,6 +64,7 @@ class RunningServer {
   ScriptedEngine engine;
   std::optional<server::Service> service;
   std::uint16_t port = 0;
+  std::atomic<bool> ended = false;  // run() has returned
 
  private:
   mutable std::mutex mutex_;
