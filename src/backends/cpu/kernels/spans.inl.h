@@ -55,12 +55,24 @@ inline V lanes_of(decltype(V{}[0] + 0) value) {
   return V{} + value;
 }
 
+// Lane i is lane index[i] of v, modulo their number.
+template <class V>
+inline V shuffled(V v, Whole index) {
+#if defined(__clang__)  // has no shuffle by a vector
+  V to;
+  for (int i = 0; i < kLanes; ++i) to[i] = v[index[i] & (kLanes - 1)];
+  return to;
+#else
+  return __builtin_shuffle(v, index);
+#endif
+}
+
 // The lanes `by` further on, round about.
 template <class V>
 inline V rotated(V v, int by) {
   static constexpr std::int32_t kLane[] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11,
                                            12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23};
-  return __builtin_shuffle(v, load_as<Whole>(kLane + by));  // by lane modulo their number
+  return shuffled(v, load_as<Whole>(kLane + by));
 }
 
 template <class V, class Join>
@@ -240,7 +252,7 @@ void span_table_values(const TableView& table, const float* scales, const std::u
       const Floats values = load_first<Floats>(table.values, 1 << table.bits);
       for (std::int64_t g = 0; g < groups; ++g, codes += length, out += length) {
         each_lane<Bytes, Floats>(codes, length, out, [&](Bytes c) {
-          return __builtin_shuffle(values, __builtin_convertvector(c, Whole)) * scales[g];
+          return shuffled(values, __builtin_convertvector(c, Whole)) * scales[g];
         });
       }
       return;
