@@ -1,8 +1,6 @@
 #include "runtime/block_pool.h"
 
-#include <algorithm>
 #include <numeric>
-#include <ranges>
 
 #include "base/error.h"
 
@@ -34,7 +32,8 @@ BlockId BlockPool::take() {
 }
 
 void BlockPool::release(std::span<const BlockId> blocks) {
-  for (const BlockId id : blocks | std::views::reverse) {
+  for (auto it = blocks.rbegin(); it != blocks.rend(); ++it) {
+    const BlockId id = *it;
     Block& block = at(id);
     NIBBLE_CHECK(block.holds > 0);
     if (--block.holds > 0) continue;
