@@ -72,8 +72,9 @@ run_cross_tests() {
   # Speeds under emulation mean nothing, and what NEON does not touch is slow: the widest loop over
   # the implementations that other processors share is left to those.
   local shared='*EveryFormatAndShape/generic*:*EveryFormatAndShape/reference'
-  expect_kernels max neon neon_blocked neon_dotprod neon_gemv neon_i8mm || status=1
-  expect_kernels neoverse-n1 neon neon_blocked neon_dotprod neon_gemv || status=1
+  expect_kernels max neon neon_blocked neon_dotprod neon_dotprod_token neon_gemv neon_i8mm \
+    neon_i8mm_token || status=1
+  expect_kernels neoverse-n1 neon neon_blocked neon_dotprod neon_dotprod_token neon_gemv || status=1
   expect_kernels cortex-a72 neon neon_blocked neon_gemv || status=1
   for program in "${CROSS_TESTS[@]}"; do
     emulate_tests max "$program" "-Probe.*:$shared" || status=1
