@@ -30,8 +30,8 @@ Levels levels_of_table(const CodeTable& table) {
   Levels levels{{}, static_cast<double>(table.max())};
   for (const float v : table.values()) levels.values.push_back(static_cast<double>(v));
   std::ranges::sort(levels.values);
-  const auto same = std::ranges::unique(levels.values);  // -0 and 0
-  levels.values.erase(same.begin(), same.end());
+  const auto same = std::unique(levels.values.begin(), levels.values.end());  // -0 and 0
+  levels.values.erase(same, levels.values.end());
   return levels;
 }
 
