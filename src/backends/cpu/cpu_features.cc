@@ -71,8 +71,9 @@ DeviceCaps detect_caps() {
   caps.avx512_vnni = bit(extended.ecx, 11);
   caps.avx512_bf16 = bit(cpuid(7, 1).eax, 5);
   caps.fast_avx512_bf16 = caps.avx512_bf16 && !made_by_intel();
-  const bool amx = bit(extended.edx, 22) && bit(extended.edx, 24) && caps.avx512_bf16 &&
-                   (states & kTileState) == kTileState && may_use_tiles();
+  const bool amx = bit(extended.edx, 22) && bit(extended.edx, 24) && bit(extended.edx, 25) &&
+                   caps.avx512_bf16 && caps.avx512_vnni && (states & kTileState) == kTileState &&
+                   may_use_tiles();
   if (amx) caps.isa = CpuIsa::kAmx;
   return caps;
 }

@@ -25,8 +25,9 @@ void run_int8(const Int8Kernels& kernels, std::span<const LinearArgs> calls, Exe
 
 // Linear on byte codes of rows that a format of activations makes: integers, symmetric, by token.
 // The calls have one input.
-Support token_fits(const Int8Kernels& kernels, const LinearArgs& args);
-void run_token(const Int8Kernels& kernels, std::span<const LinearArgs> calls, ExecContext& context);
+Support token_fits(const TokenKernels& kernels, const LinearArgs& args);
+void run_token(const TokenKernels& kernels, std::span<const LinearArgs> calls,
+               ExecContext& context);
 
 // Linear by products of bf16, with activations rounded to bf16. The calls have one input.
 Support bf16_fits(const Bf16Kernels& kernels, const LinearArgs& args);

@@ -86,18 +86,20 @@ constexpr Impl<LinearArgs> of_token_unit(const char* name) {
   return {.name = name,
           .supports =
               [](const LinearArgs& args, const DeviceCaps& caps) {
-                if (kUnit.usable(caps)) return token_fits(kUnit.kernels(), args);
+                if (kUnit.usable(caps)) return token_fits(token_kernels(kUnit.kernels()), args);
                 return Support::no(
                     fmt::format("needs {} with products of bytes", to_string(kUnit.isa)));
               },
           .run =
               [](const LinearArgs& args, ExecContext& context) {
-                run_token(kUnit.kernels(), {&args, 1}, context);
+                run_token(token_kernels(kUnit.kernels()), {&args, 1}, context);
               },
           .arithmetic = Arithmetic::kInt8,
           .usable = [](const DeviceCaps& caps) { return kUnit.usable(caps); },
-          .run_together = [](std::span<const LinearArgs> calls,
-                             ExecContext& context) { run_token(kUnit.kernels(), calls, context); }};
+          .run_together =
+              [](std::span<const LinearArgs> calls, ExecContext& context) {
+                run_token(token_kernels(kUnit.kernels()), calls, context);
+              }};
 }
 
 // Attention by the tiles of a unit of bf16 products and the rows of it and a unit of byte products.
@@ -156,10 +158,14 @@ constexpr Probed probed_level() {
           [] { return kLevel.kernels().probe; }};
 }
 
+inline ArithmeticProbe probe_of(const Bf16Kernels& kernels) { return kernels.probe; }
+inline ArithmeticProbe probe_of(const TokenKernels& kernels) { return kernels.probe; }
+inline ArithmeticProbe probe_of(const Int8Kernels& kernels) { return kernels.token.probe; }
+
 template <const auto& kUnit>
 constexpr Probed probed_unit() {
   return {kUnit.isa, kUnit.arithmetic, [](const DeviceCaps& caps) { return kUnit.usable(caps); },
-          [] { return kUnit.kernels().probe; }};
+          [] { return probe_of(kUnit.kernels()); }};
 }
 
 template <class Args>

@@ -44,16 +44,21 @@ struct Int8Rows {
   std::int64_t blocks = 0;
 };
 
+// Where the results of all panels go.
+struct PanelOutput {
+  const float* bias = nullptr;  // [rows] or null
+  float* y = nullptr;           // y[0, 0]
+  std::int64_t y_stride = 0;
+  bool add = false;
+};
+
 // y[i, n] = x[i] . w[n] (+ y) (+ bias[n]) for the rows of one panel.
 struct Int8Task {
   PanelView w;
   std::int64_t panel = 0;
   Int8Rows x;
   std::int64_t m = 0;
-  const float* bias = nullptr;  // [rows] or null
-  float* y = nullptr;           // y[0, 0]
-  std::int64_t y_stride = 0;
-  bool add = false;
+  PanelOutput out;
   unsigned char* scratch = nullptr;  // int8_scratch_bytes(cols), aligned to 64
 };
 
@@ -63,35 +68,41 @@ struct Int8Task {
 struct TokenTask {
   PanelView w;
   std::int64_t panel = 0;
-  const unsigned char* q = nullptr;  // rows q_stride apart
+  const unsigned char* q = nullptr;  // rows q_stride apart, readable up to token_rows(m) of them
   std::int64_t q_stride = 0;
   const float* scale = nullptr;   // [m]
   const float* q_sums = nullptr;  // of q by group, [m, groups]: when w has zeros of bytes, or null
   std::int64_t m = 0;
-  const float* bias = nullptr;  // [rows] or null
-  float* y = nullptr;           // y[0, 0]
-  std::int64_t y_stride = 0;
-  bool add = false;
-  unsigned char* scratch = nullptr;  // token_scratch_bytes(w), aligned to 64
+  PanelOutput out;
+  unsigned char* scratch = nullptr;  // token_scratch_bytes(), aligned to 64
+};
+
+struct TokenKernels {
+  bool bytes;                // whether panels of bytes are supported beside nibbles
+  std::int64_t group_step;   // of what the groups of weights must be a multiple
+  int raised;                // what the bytes of q stand above their values: 128 or 0
+  std::int64_t row_scratch;  // bytes of TokenTask::scratch for every row beside the panel's
+  // One row of a symmetric format by token, q at most `most`: the scale is returned, NaN when the
+  // row holds a NaN or an infinity.
+  float (*quantize)(const float* x, std::int64_t cols, float most, unsigned char* q);
+  void (*run)(const TokenTask& task);
+  ArithmeticProbe probe;
 };
 
 struct Int8Kernels {
-  bool bytes;                // whether panels of bytes are supported beside nibbles
+  TokenKernels token;
   std::int64_t direct_rows;  // up to so many activation rows direct() is faster (measured)
   // Rounds one row of `cols` floats into row i. A block that holds a NaN or an infinity gets the
   // scale NaN.
   void (*quantize)(const float* x, std::int64_t i, const Int8Rows& rows);
   void (*direct)(const Int8Task& task);   // weights straight from the panels
   void (*blocked)(const Int8Task& task);  // weights unpacked into scratch first
-  // One row of a symmetric format by token, q at most `most`: the scale is returned, NaN when the
-  // row holds a NaN or an infinity.
-  float (*token_quantize)(const float* x, std::int64_t cols, float most, unsigned char* q);
-  void (*token)(const TokenTask& task);
-  int raised;  // what the bytes of q stand above their values: 128 or 0
   // Keys and values of codes; empty where nothing beats the level's own rows.
   AttentionRows attention_rows;
-  ArithmeticProbe probe;
 };
+
+inline const TokenKernels& token_kernels(const TokenKernels& kernels) { return kernels; }
+inline const TokenKernels& token_kernels(const Int8Kernels& kernels) { return kernels.token; }
 
 // Columns that blocked() unpacks at once. It needs scratch for the bytes of kPanelRows rows and
 // three floats a row and block of them; direct() for a float a row and block of all columns.
@@ -105,12 +116,20 @@ constexpr std::int64_t int8_scratch_bytes(std::int64_t cols) {
 
 // Columns of a group whose sum fits 32 bits for certain.
 inline constexpr std::int64_t kTokenGroup = 65536;
-constexpr std::int64_t token_scratch_bytes(const PanelView& w) {
+// What a panel is unpacked to.
+constexpr std::int64_t token_panel_bytes(const PanelView& w) {
   return 4 * kPanelRows * w.groups + (w.nibbles ? kPanelRows * w.cols : 0);
+}
+// Rows with those that only fill up a tile.
+constexpr std::int64_t token_rows(std::int64_t m) { return (m + 31) / 32 * 32; }
+constexpr std::int64_t token_scratch_bytes(const TokenKernels& kernels, const PanelView& w,
+                                           std::int64_t m) {
+  return token_panel_bytes(w) + kernels.row_scratch * token_rows(m);
 }
 
 const Int8Kernels& avx2_int8_kernels();
 const Int8Kernels& avx512_vnni_kernels();
+const TokenKernels& amx_int8_kernels();
 const Int8Kernels& neon_dotprod_kernels();
 const Int8Kernels& neon_i8mm_kernels();
 

@@ -31,18 +31,12 @@ Int8Rows allocate_rows(std::int64_t m, std::int64_t cols) {
 }  // namespace
 
 Support int8_fits(const Int8Kernels& kernels, const LinearArgs& args) {
-  const PanelWeight* weight = panels_of(args);
-  if (weight == nullptr) return Support::no("the weight is not in panels of integers");
-  if (!weight->view().nibbles && !kernels.bytes) return Support::no("products of bytes overflow");
-  return Support::yes();
+  return panels_fit(kernels.token, args);
 }
 
 void run_int8(const Int8Kernels& kernels, std::span<const LinearArgs> calls, ExecContext& context) {
   const LinearArgs& input = calls.front();  // of all calls
-  std::vector<std::int64_t> panels;
-  for (const LinearArgs& call : calls) {
-    panels.push_back(ceil_div(call.w->canonical.rows, kPanelRows));
-  }
+  const std::vector<std::int64_t> panels = panel_counts(calls);
   for (std::int64_t begin = 0; begin < input.m; begin += kMaxRows) {
     const std::int64_t m = std::min(kMaxRows, input.m - begin);
     const Int8Rows rows = allocate_rows(m, input.w->canonical.cols);
@@ -58,10 +52,7 @@ void run_int8(const Int8Kernels& kernels, std::span<const LinearArgs> calls, Exe
           Int8Task task = {.w = panels_of(call)->view(),
                            .x = rows,
                            .m = m,
-                           .bias = call.bias,
-                           .y = call.y + begin * call.y_stride,
-                           .y_stride = call.y_stride,
-                           .add = call.accumulate,
+                           .out = panel_output(call, begin),
                            .scratch = reinterpret_cast<unsigned char*>(
                                scratch.floats(int8_scratch_bytes(input.w->canonical.cols) / 4))};
           for (task.panel = first; task.panel < last; ++task.panel) run(task);

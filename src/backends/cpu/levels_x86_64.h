@@ -21,7 +21,10 @@ inline constexpr Unit<Bf16Kernels> kAvx512Bf16 = {
     CpuIsa::kAvx512, Arithmetic::kBf16, avx512_bf16_kernels, &DeviceCaps::fast_avx512_bf16};
 inline constexpr Unit<Bf16Kernels> kAmx = {CpuIsa::kAmx, Arithmetic::kBf16, amx_kernels};
 
+inline constexpr Unit<TokenKernels> kAmxInt8 = {CpuIsa::kAmx, Arithmetic::kInt8, amx_int8_kernels};
+
 inline constexpr Impl<LinearArgs> kLinearImpls[] = {
+    of_token_unit<kAmxInt8>("amx_int8_token"),
     of_token_unit<kAvx512Vnni>("avx512_vnni_token"),
     of_token_unit<kAvx2Int8>("avx2_int8_token"),
     of_unit<kAmx, bf16_fits, run_bf16>("amx_bf16"),
@@ -46,7 +49,7 @@ inline constexpr std::array kAttentionUnits = {
 inline constexpr Probed kProbed[] = {
     probed_level<kGeneric>(), probed_level<kAvx2>(),      probed_unit<kAvx2Int8>(),
     probed_level<kAvx512>(),  probed_unit<kAvx512Bf16>(), probed_unit<kAvx512Vnni>(),
-    probed_unit<kAmx>(),
+    probed_unit<kAmx>(),      probed_unit<kAmxInt8>(),
 };
 
 }  // namespace nibble::cpu

@@ -193,4 +193,24 @@ const PanelWeight* panels_of(const LinearArgs& args) {
   return dynamic_cast<const PanelWeight*>(args.w->packed.get());
 }
 
+Support panels_fit(const TokenKernels& kernels, const LinearArgs& args) {
+  const PanelWeight* const weight = panels_of(args);
+  if (weight == nullptr) return Support::no("the weight is not in panels of integers");
+  if (!weight->view().nibbles && !kernels.bytes) return Support::no("products of bytes overflow");
+  return Support::yes();
+}
+
+std::vector<std::int64_t> panel_counts(std::span<const LinearArgs> calls) {
+  std::vector<std::int64_t> counts;
+  counts.reserve(calls.size());
+  for (const LinearArgs& call : calls) {
+    counts.push_back(ceil_div(call.w->canonical.rows, kPanelRows));
+  }
+  return counts;
+}
+
+PanelOutput panel_output(const LinearArgs& call, std::int64_t begin) {
+  return {call.bias, call.y + begin * call.y_stride, call.y_stride, call.accumulate};
+}
+
 }  // namespace nibble::cpu

@@ -9,6 +9,7 @@
 #include "backends/packed_store.h"
 #include "base/thread_pool.h"
 #include "ops/args.h"
+#include "ops/op.h"
 
 namespace nibble::cpu {
 
@@ -46,5 +47,14 @@ class PanelWeight final : public PackedWeight {
 
 // Null when the weight of the call is in no panels.
 const PanelWeight* panels_of(const LinearArgs& args);
+
+// Whether it is in panels that the kernels take.
+Support panels_fit(const TokenKernels& kernels, const LinearArgs& args);
+
+// The panels of every call.
+std::vector<std::int64_t> panel_counts(std::span<const LinearArgs> calls);
+
+// Where the results of rows [begin, ...) of a call go.
+PanelOutput panel_output(const LinearArgs& call, std::int64_t begin);
 
 }  // namespace nibble::cpu

@@ -1,4 +1,6 @@
 // Linear on byte codes of rows that a format of activations makes.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -26,7 +28,7 @@ TokenRows allocate_rows(std::int64_t m, std::int64_t cols) {
   thread_local Scratch scales;
   TokenRows rows;
   rows.stride = cols + 64;  // a power of two would put rows into the same sets of the caches
-  rows.q = reinterpret_cast<unsigned char*>(bytes.floats(m * rows.stride / 4));
+  rows.q = reinterpret_cast<unsigned char*>(bytes.floats(token_rows(m) * rows.stride / 4));
   rows.scale = scales.floats(m);
   return rows;
 }
@@ -39,34 +41,44 @@ const float* without_outliers(const float* x, std::int64_t cols, float threshold
   return kept;
 }
 
-void round_row(const Int8Kernels& kernels, const ActivationFormat& format,
+void round_row(const TokenKernels& kernels, const ActivationFormat& format,
                const std::vector<std::int32_t>& outliers, const float* x, std::int64_t cols,
                unsigned char* q, float* scale) {
   const ActivationDescriptor& descriptor = format.descriptor();
   const float most = static_cast<float>((1 << (descriptor.element.bits - 1)) - 1);
   if (!outliers.empty()) x = without_outliers(x, cols, descriptor.outlier_threshold);
-  *scale = kernels.token_quantize(x, cols, most, q);
+  *scale = kernels.quantize(x, cols, most, q);
   for (const std::int32_t col : outliers) q[col] = static_cast<unsigned char>(kernels.raised);
 }
 
-// The sums of q by group of one weight, [m, groups].
-const float* group_sums(const Int8Kernels& kernels, const TokenRows& rows, std::int64_t m,
-                        const PanelView& w) {
-  if (w.nibbles || w.zeros == nullptr) return nullptr;
-  thread_local Scratch scratch;
-  float* const sums = scratch.floats(m * w.groups);
-  for (std::int64_t row = 0; row < m; ++row) {
-    for (std::int64_t g = 0; g < w.groups; ++g) {
-      const unsigned char* const q = rows.q + row * rows.stride + g * w.group;
-      std::int64_t sum = 0;
-      for (std::int64_t k = 0; k < w.group; ++k) {
-        sum += kernels.raised != 0 ? q[k] - kernels.raised : static_cast<signed char>(q[k]);
+// The sums of the rows' q by group, for weights that have zero points of bytes.
+class GroupSums {
+ public:
+  GroupSums(const TokenKernels& kernels, const PanelView& w, const TokenRows& rows, std::int64_t m,
+            ThreadPool& pool) {
+    if (w.nibbles || w.zeros == nullptr) return;
+    sums_.resize(static_cast<std::size_t>(m * w.groups));
+    pool.parallel_for(m, 16, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin * w.groups; i < end * w.groups; ++i) {
+        const unsigned char* const q = rows.q + i / w.groups * rows.stride + i % w.groups * w.group;
+        sums_[static_cast<std::size_t>(i)] = sum_of(kernels, q, w.group);
       }
-      sums[row * w.groups + g] = static_cast<float>(sum);
-    }
+    });
   }
-  return sums;
-}
+
+  const float* data() const { return sums_.empty() ? nullptr : sums_.data(); }
+
+ private:
+  static float sum_of(const TokenKernels& kernels, const unsigned char* q, std::int64_t count) {
+    std::int64_t sum = 0;
+    for (std::int64_t k = 0; k < count; ++k) {
+      sum += kernels.raised != 0 ? q[k] - kernels.raised : static_cast<signed char>(q[k]);
+    }
+    return static_cast<float>(sum);
+  }
+
+  std::vector<float> sums_;  // [m, groups]
+};
 
 // y += x[:, outliers] * w[:, outliers]^T
 void add_outliers(const LinearArgs& args, const std::vector<std::int32_t>& outliers,
@@ -91,16 +103,13 @@ void add_outliers(const LinearArgs& args, const std::vector<std::int32_t>& outli
 }
 
 // Calls with one format.
-void run_alike(const Int8Kernels& kernels, std::span<const LinearArgs> calls,
+void run_alike(const TokenKernels& kernels, std::span<const LinearArgs> calls,
                ExecContext& context) {
   const LinearArgs& input = calls.front();
   const std::int64_t cols = input.w->canonical.cols;
   const ActivationFormat& format = *input.activations;
   const ActivationCall seen = format.observe(input.x, input.x_stride, input.m, cols);
-  std::vector<std::int64_t> panels;
-  for (const LinearArgs& call : calls) {
-    panels.push_back(ceil_div(call.w->canonical.rows, kPanelRows));
-  }
+  const std::vector<std::int64_t> panels = panel_counts(calls);
   for (std::int64_t begin = 0; begin < input.m; begin += kMaxRows) {
     const std::int64_t m = std::min(kMaxRows, input.m - begin);
     const TokenRows rows = allocate_rows(m, cols);
@@ -110,47 +119,48 @@ void run_alike(const Int8Kernels& kernels, std::span<const LinearArgs> calls,
                   rows.q + i * rows.stride, rows.scale + i);
       }
     });
-    parallel_for_parts(context.pool, panels,
-                       [&](std::size_t part, std::int64_t first, std::int64_t last) {
-                         thread_local Scratch scratch;
-                         const LinearArgs& call = calls[part];
-                         const PanelView& w = panels_of(call)->view();
-                         TokenTask task = {.w = w,
-                                           .q = rows.q,
-                                           .q_stride = rows.stride,
-                                           .scale = rows.scale,
-                                           .q_sums = group_sums(kernels, rows, m, w),
-                                           .m = m,
-                                           .bias = call.bias,
-                                           .y = call.y + begin * call.y_stride,
-                                           .y_stride = call.y_stride,
-                                           .add = call.accumulate,
-                                           .scratch = reinterpret_cast<unsigned char*>(
-                                               scratch.floats(token_scratch_bytes(w) / 4))};
-                         for (task.panel = first; task.panel < last; ++task.panel)
-                           kernels.token(task);
-                       });
+    std::vector<GroupSums> sums;
+    for (const LinearArgs& call : calls) {
+      sums.emplace_back(kernels, panels_of(call)->view(), rows, m, context.pool);
+    }
+    parallel_for_parts(
+        context.pool, panels, [&](std::size_t part, std::int64_t first, std::int64_t last) {
+          thread_local Scratch scratch;
+          const PanelView& w = panels_of(calls[part])->view();
+          TokenTask task = {.w = w,
+                            .q = rows.q,
+                            .q_stride = rows.stride,
+                            .scale = rows.scale,
+                            .q_sums = sums[part].data(),
+                            .m = m,
+                            .out = panel_output(calls[part], begin),
+                            .scratch = reinterpret_cast<unsigned char*>(
+                                scratch.floats(token_scratch_bytes(kernels, w, m) / 4))};
+          for (task.panel = first; task.panel < last; ++task.panel) kernels.run(task);
+        });
   }
   for (const LinearArgs& call : calls) add_outliers(call, seen.outliers, context);
 }
 
 }  // namespace
 
-Support token_fits(const Int8Kernels& kernels, const LinearArgs& args) {
+Support token_fits(const TokenKernels& kernels, const LinearArgs& args) {
   if (args.activations == nullptr) return Support::no("x is not to be rounded");
   const ActivationDescriptor& format = args.activations->descriptor();
   if (format.element.kind != ElementKind::kInt || !format.symmetric ||
       format.scope != ActivationScope::kToken) {
     return Support::no("activations are no symmetric integers by token");
   }
-  const PanelWeight* weight = panels_of(args);
-  if (weight == nullptr) return Support::no("the weight is not in panels of integers");
-  if (!weight->view().nibbles && !kernels.bytes) return Support::no("products of bytes overflow");
-  if (weight->view().group > kTokenGroup) return Support::no("sums overflow");
+  if (const Support panels = panels_fit(kernels, args); !panels.ok) return panels;
+  const std::int64_t group = panels_of(args)->view().group;
+  if (group > kTokenGroup) return Support::no("sums overflow");
+  if (group % kernels.group_step != 0) {
+    return Support::no(fmt::format("groups are no multiple of {}", kernels.group_step));
+  }
   return Support::yes();
 }
 
-void run_token(const Int8Kernels& kernels, std::span<const LinearArgs> calls,
+void run_token(const TokenKernels& kernels, std::span<const LinearArgs> calls,
                ExecContext& context) {
   while (!calls.empty()) {
     const ActivationFormat* const format = calls.front().activations;

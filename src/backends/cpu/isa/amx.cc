@@ -17,6 +17,7 @@ namespace {
 #include "backends/cpu/kernels/bf16_unpack.inl.h"
 #include "backends/cpu/kernels/amx_tiles.inl.h"
 #include "backends/cpu/kernels/amx_gemm.inl.h"
+#define AMX_PRODUCT _tile_dpbf16ps
 #include "backends/cpu/kernels/amx_probe.inl.h"
 // clang-format on
 
@@ -34,7 +35,7 @@ const Bf16Kernels& amx_kernels() {
       .gemm = amx_gemm,
       .attention_tiles = {},
       .attention_rows = {},
-      .probe = {kAmxProbeOperations, amx_probe},
+      .probe = {amx_probe_operations(2), amx_probe},
   };
   return kTable;
 }

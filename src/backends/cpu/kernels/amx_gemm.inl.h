@@ -6,6 +6,9 @@
 // columns; then the second-level cache, from which rows and panels come, and tile products (16
 // cycles each). Included inside an anonymous namespace of an ISA unit.
 
+static_assert(kBf16TileRows == 2 * kAmxRows && kBf16PanelRows == 2 * kPairLanes);
+static_assert(2 * kBf16Step == kAmxRowBytes);
+
 // c[32, 32] (+)= a * b; kLow: only the first 16 rows are wanted.
 template <bool kLow>
 inline void amx_block(const std::uint16_t* a, std::int64_t a_stride, const std::uint32_t* b,

@@ -1,10 +1,8 @@
-// Tiles of the AMX unit: two by two sums of 16 x 16 floats, two tiles of activations, two of
+// Tiles of the AMX units: two by two sums of 16 x 16 numbers, two tiles of activations, two of
 // weights. Included inside an anonymous namespace of an ISA unit.
 
 constexpr std::int64_t kAmxRows = 16;
 constexpr std::int64_t kAmxRowBytes = 64;  // of a row
-static_assert(kBf16TileRows == 2 * kAmxRows && kBf16PanelRows == 2 * kPairLanes);
-static_assert(2 * kBf16Step == kAmxRowBytes);
 
 // The layout that LDTILECFG reads (Intel 64 manual, volume 1, 18.3).
 struct alignas(64) TileConfig {

@@ -5,6 +5,7 @@
 // clang-format off
 #include "backends/cpu/kernels/floats.inl.h"
 #include "backends/cpu/kernels/tile_output.inl.h"
+#include "backends/cpu/kernels/byte_rows.inl.h"
 #include "backends/cpu/kernels/int8_rows.inl.h"
 #include "backends/cpu/kernels/int8_panels.inl.h"
 #include "backends/cpu/kernels/int8_direct.inl.h"
@@ -16,15 +17,17 @@
 
 constexpr Int8Kernels int8_table(const AttentionRows& attention_rows = {}) {
   return {
-      .bytes = kWholeBytes,
+      .token = {.bytes = kWholeBytes,
+                .group_step = 1,
+                .raised = kRaised,
+                .row_scratch = 0,
+                .quantize = token_quantize,
+                .run = int8_token,
+                .probe = {2.0 * kVecBytes * kIntChains, int8_probe}},
       .direct_rows = kDirectRows,
       .quantize = int8_quantize,
       .direct = int8_direct,
       .blocked = int8_blocked,
-      .token_quantize = token_quantize,
-      .token = int8_token,
-      .raised = kRaised,
       .attention_rows = attention_rows,
-      .probe = {2.0 * kVecBytes * kIntChains, int8_probe},
   };
 }

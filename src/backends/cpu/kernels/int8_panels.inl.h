@@ -48,11 +48,13 @@ inline const unsigned char* vector_of_panel(const Int8Task& t, int v) {
 
 // The place of sums of rows [row, ...) and vectors [v, v + kNv). Biases and the old values of y are
 // added by the first of several calls.
-inline TileOutput output_of(const Int8Task& t, std::int64_t row, int v, bool first_call) {
+template <class Task>
+inline TileOutput output_of(const Task& t, std::int64_t row, int v, bool first_call) {
   const std::int64_t n = t.panel * kPanelRows + v * kLanes;
-  return {.c = t.y + row * t.y_stride + n,
-          .stride = t.y_stride,
+  const PanelOutput& out = t.out;
+  return {.c = out.y + row * out.y_stride + n,
+          .stride = out.y_stride,
           .n = t.w.rows - n < kNr ? t.w.rows - n : kNr,
-          .bias = first_call && t.bias != nullptr ? t.bias + n : nullptr,
-          .add = t.add || !first_call};
+          .bias = first_call && out.bias != nullptr ? out.bias + n : nullptr,
+          .add = out.add || !first_call};
 }

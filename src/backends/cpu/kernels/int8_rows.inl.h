@@ -1,14 +1,6 @@
 // Rounding activations to bytes, by block over its range.
 // Included inside an anonymous namespace of an ISA unit.
 
-// kLanes whole numbers in [0, 255] as bytes, less what the level's products want them lowered by.
-inline void store_bytes(unsigned char* p, Vec v) {
-  vstore_u8(p, v);
-  if constexpr (kByteShift != 0) {
-    for (int i = 0; i < kLanes; ++i) p[i] = static_cast<unsigned char>(p[i] - kByteShift);
-  }
-}
-
 void int8_quantize(const float* x, std::int64_t i, const Int8Rows& rows) {
   unsigned char* q = rows.q + i * rows.stride;
   std::int64_t at = i * rows.blocks;

@@ -111,12 +111,7 @@ void token_tile(const TokenTask& t, std::int64_t row, int v0, const unsigned cha
 #pragma GCC unroll 2
     for (int v = 0; v < kNv; ++v) y[i][v] = vmul(y[i][v], vset(t.scale[row + i]));
   }
-  const std::int64_t n = t.panel * kPanelRows + v0 * kLanes;
-  store_tile<M>(y, {.c = t.y + row * t.y_stride + n,
-                    .stride = t.y_stride,
-                    .n = t.w.rows - n < kNr ? t.w.rows - n : kNr,
-                    .bias = t.bias != nullptr ? t.bias + n : nullptr,
-                    .add = t.add});
+  store_tile<M>(y, output_of(t, row, v0, true));
 }
 
 template <int M = kTileRows>
@@ -126,7 +121,13 @@ inline void token_tile_rows(std::int64_t rows, const TokenTask& t, std::int64_t 
   if constexpr (M > 1) token_tile_rows<M - 1>(rows, t, row, v0, bytes, less_w);
 }
 
-void int8_token(const TokenTask& t) {
+// A panel as token_unpack() leaves it.
+struct TokenPanel {
+  const unsigned char* bytes;
+  const int* less_w;  // [groups][kPanelRows]
+};
+
+TokenPanel token_panel(const TokenTask& t) {
   int* const less_w = reinterpret_cast<int*>(t.scratch);
   unsigned char* const unpacked = t.scratch + 4 * kPanelRows * t.w.groups;
   for (int v = 0; v < kParts; ++v) {
@@ -136,12 +137,16 @@ void int8_token(const TokenTask& t) {
       token_unpack<false>(t, v, nullptr, less_w);
     }
   }
-  const unsigned char* const bytes = t.w.nibbles ? unpacked : t.w.codes + t.panel * t.w.panel_bytes;
+  return {t.w.nibbles ? unpacked : t.w.codes + t.panel * t.w.panel_bytes, less_w};
+}
+
+void int8_token(const TokenTask& t) {
+  const TokenPanel panel = token_panel(t);
   for (std::int64_t row = 0; row < t.m; row += kTileRows) {
     const std::int64_t rows = t.m - row < kTileRows ? t.m - row : kTileRows;
     for (int v = 0; v < kParts; v += kNv) {
       if (t.panel * kPanelRows + v * kLanes >= t.w.rows) break;
-      token_tile_rows(rows, t, row, v, bytes, less_w);
+      token_tile_rows(rows, t, row, v, panel.bytes, panel.less_w);
     }
   }
 }
