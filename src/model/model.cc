@@ -90,13 +90,12 @@ Tensor Model::logits(const Batch& batch) const {
   return logits;
 }
 
-Tensor Model::last_logits(const Batch& batch) const {
+void Model::run_last(const Batch& batch, float* logits, const std::function<void()>& finish) const {
   if (!spec_.decoder) fail(ErrorKind::kUsage, "an encoder has no logits");
   const std::vector<std::int32_t> last = last_rows(batch);
   const auto count = static_cast<std::int64_t>(last.size());
   Rows states(backend_, batch.rows(), spec_.hidden);
   Rows picked(backend_, count, spec_.hidden);
-  Rows logits(backend_, count, spec_.vocab);
   backend_.run_step([&] {
     run_blocks(batch, states.data());
     GatherRowsArgs gather;
@@ -105,12 +104,32 @@ Tensor Model::last_logits(const Batch& batch) const {
     gather.cols = spec_.hidden;
     gather.out = picked.data();
     backend_.run(gather);
-    run_head(spec_, head_, picked.data(), count, backend_, logits.data());
+    run_head(spec_, head_, picked.data(), count, backend_, logits);
+    finish();
   });
   advance_caches(batch);
+}
+
+Tensor Model::last_logits(const Batch& batch) const {
+  const std::int64_t count = std::ssize(batch.sequences);
+  Rows logits(backend_, count, spec_.vocab);
+  run_last(batch, logits.data(), [] {});
   Tensor result = Tensor::allocate(DType::kF32, {count, spec_.vocab});
   backend_.memory().copy_out(logits.data(), result.byte_size(), result.address());
   return result;
+}
+
+std::vector<std::int32_t> Model::likeliest_tokens(const Batch& batch) const {
+  const std::int64_t count = std::ssize(batch.sequences);
+  Rows logits(backend_, count, spec_.vocab);
+  Rows room(backend_, count, 1);
+  auto* const chosen = reinterpret_cast<std::int32_t*>(room.data());
+  run_last(batch, logits.data(), [&] {
+    backend_.run(ArgmaxArgs{logits.data(), count, spec_.vocab, chosen});
+  });
+  std::vector<std::int32_t> tokens(static_cast<std::size_t>(count));
+  backend_.memory().copy_out(chosen, tokens.size() * sizeof(std::int32_t), tokens.data());
+  return tokens;
 }
 
 void Model::head(const float* hidden, std::int64_t rows, float* logits) const {

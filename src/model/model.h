@@ -152,12 +152,17 @@ class Model {
   Tensor logits(const Batch& batch) const;
   // Logits of the last token of each sequence, F32 [sequences, vocab].
   Tensor last_logits(const Batch& batch) const;
+  // The token of the largest of them for each sequence, the lowest id among equals, chosen where
+  // the logits are; -1 where they are broken (a NaN or +infinity, or nothing but -infinity).
+  std::vector<std::int32_t> likeliest_tokens(const Batch& batch) const;
   // Logits of some rows of a hidden state: for callers that cannot hold [rows, vocab] at once. Both
   // in the host's memory.
   void head(const float* hidden, std::int64_t rows, float* logits) const;
 
  private:
   void run_blocks(const Batch& batch, float* hidden) const;
+  // As one step: logits of the last token of each sequence, [sequences, vocab], then `finish`.
+  void run_last(const Batch& batch, float* logits, const std::function<void()>& finish) const;
   ModelSpec spec_;
   Backend& backend_;
   EmbeddingWeights embedding_;

@@ -222,4 +222,13 @@ struct ScatterAddRowsArgs {
   float* y = nullptr;
 };
 
+// chosen[r] = the column of the largest number in row r of x [rows, cols], the lowest among equals;
+// -1 where a row holds a NaN or +infinity, or nothing but -infinity.
+struct ArgmaxArgs {
+  const float* x = nullptr;
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  std::int32_t* chosen = nullptr;  // [rows]
+};
+
 }  // namespace nibble

@@ -44,18 +44,28 @@ void Answer::forbid_stopping(std::span<float> logits) const {
 
 std::optional<std::int32_t> Answer::choose(std::span<float> logits,
                                            std::span<const std::int32_t> tokens) {
-  const bool must_go_on = generated_ < request_.min_tokens;
   std::vector<float> own;  // the model's distribution, if it is wanted
   if (request_.logprobs >= 0) own.assign(logits.begin(), logits.end());
-  if (must_go_on) forbid_stopping(logits);
+  if (must_go_on()) forbid_stopping(logits);
   const std::int32_t id = sampler_.sample(logits, tokens);
+  return append(own.empty() ? EngineToken{{id, 0}, {}} : logprobs_of(own, id, request_.logprobs));
+}
+
+bool Answer::takes_likeliest() const {
+  return sampler_.takes_likeliest() && request_.logprobs < 0 && !must_go_on();
+}
+
+std::optional<std::int32_t> Answer::accept(std::int32_t likeliest) {
+  return append({{require_token(likeliest), 0}, {}});
+}
+
+std::optional<std::int32_t> Answer::append(EngineToken token) {
+  const std::int32_t id = token.chosen.id;
   if (stop_ids_.contains(id)) {
     stopped_ = true;
     return std::nullopt;
   }
   ++generated_;
-  EngineToken token = {{id, 0}, {}};
-  if (!own.empty()) token = logprobs_of(own, id, request_.logprobs);
   update_.tokens.push_back(std::move(token));
   update_.text += text_.push(id, generated_ >= request_.min_tokens);
   return id;

@@ -29,6 +29,10 @@ class Answer {
   // of the prompt, as far as there is one.
   void score_prompt(std::int64_t first, std::span<const float> logits, std::int64_t vocab);
 
+  // Whether accept() can take the place of choose() for the next token.
+  bool takes_likeliest() const;
+  // Goes on with Model::likeliest_tokens()'s choice; as choose() otherwise.
+  std::optional<std::int32_t> accept(std::int32_t likeliest);
   // The token that follows `tokens` (prompt and answer so far); `logits` are changed. None when it
   // is a stop token: then the answer has ended. kCorrupt when the logits are broken. Nothing is
   // sent.
@@ -39,7 +43,10 @@ class Answer {
   void end(std::optional<Error> error);
 
  private:
+  bool must_go_on() const { return generated_ < request_.min_tokens; }
   void forbid_stopping(std::span<float> logits) const;
+  // None when it ends the answer.
+  std::optional<std::int32_t> append(EngineToken token);
 
   EngineRequest request_;
   UpdateSink sink_;

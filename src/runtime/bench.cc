@@ -49,7 +49,7 @@ void run_step(const Model& model, std::vector<KvCache>& caches, std::int64_t row
   Batch batch;
   batch.ids = random_ids(rows * static_cast<std::int64_t>(caches.size()), model.spec().vocab);
   for (KvCache& cache : caches) batch.sequences.push_back({rows, cache.size(), &cache});
-  model.last_logits(batch);
+  model.likeliest_tokens(batch);
 }
 
 std::vector<KvCache> make_caches(const Model& model, const BenchOptions& options,
@@ -138,9 +138,11 @@ double kv_bytes(const ModelSpec& spec, const BenchOptions& options) {
 // Of the linear layers: the first stands for all.
 Arithmetic prefill_arithmetic(const Model& model, const BenchOptions& options) {
   LayerWeights layer = model.layers().front();
+  const Linear& linear = *layer.linears().front();
   LinearArgs args;
   args.m = options.batch * options.prompt;
-  args.w = &layer.linears().front()->weight;
+  args.w = &linear.weight;
+  args.activations = linear.activations.get();
   return model.backend().arithmetic_of(args);
 }
 

@@ -42,8 +42,10 @@ Limits limits_of(const Session& session, const EngineOptions& options) {
   const DeviceMemory& memory = session.model->backend().memory();
   Limits limits;
   limits.model_len = model_len_of(spec, options.max_model_len);
-  // Kernels of a device read keys and values that lie one after the other: a block a sequence.
-  limits.block_rows = memory.is_host() ? options.block_size : limits.model_len;
+  // Kernels of a device take as many keys at a time, all from one block.
+  constexpr std::int64_t kStep = 32;
+  limits.block_rows =
+      memory.is_host() ? options.block_size : ceil_div(options.block_size, kStep) * kStep;
   const std::int64_t block_bytes = KvPool::block_bytes(spec, limits.block_rows, session.kv_type);
   const std::int64_t cache_bytes = cache_bytes_of(options, memory);
   const std::int64_t wanted = ceil_div(limits.model_len, limits.block_rows) * options.max_num_seqs;
@@ -218,17 +220,48 @@ class BatchingEngine : public Engine {
   void step(std::span<const ScheduledRows> plan) {
     if (plan.empty()) return;
     for (const ScheduledRows& rows : plan) answers_.at(rows.id).begin();
+    const bool likeliest = std::ranges::all_of(
+        plan, [this](const ScheduledRows& rows) { return takes_likeliest(rows); });
+    std::vector<Choice> choices = likeliest ? choose_likeliest(plan) : choose_by_logits(plan);
+    for (std::size_t i = 0; i < plan.size(); ++i) finish_step(plan[i], std::move(choices[i]));
+  }
+
+  // Whether the backend can choose what follows: then no logits leave it.
+  bool takes_likeliest(const ScheduledRows& rows) const {
+    const Answer& answer = answers_.at(rows.id);
+    return !scores_prompt(rows) && (!rows.samples || answer.takes_likeliest());
+  }
+
+  bool scores_prompt(const ScheduledRows& rows) const {
+    return answers_.at(rows.id).request().prompt_logprobs && rows.begin < prompt_of(rows.id);
+  }
+
+  std::vector<Choice> choose_likeliest(std::span<const ScheduledRows> plan) {
+    Batch batch;
+    for (const ScheduledRows& rows : plan) append(batch, rows);
+    const std::vector<std::int32_t> tokens = model_.likeliest_tokens(batch);
+    scheduler_.computed(plan);
+    std::vector<Choice> choices;
+    for (std::size_t i = 0; i < plan.size(); ++i) {
+      choices.push_back(choose(plan[i], [&](Answer& answer) { return answer.accept(tokens[i]); }));
+    }
+    return choices;
+  }
+
+  std::vector<Choice> choose_by_logits(std::span<const ScheduledRows> plan) {
     Tensor logits = forward(plan);
     scheduler_.computed(plan);
     std::vector<Choice> choices(plan.size());
-    model_.backend().pool().parallel_for(std::ssize(plan), 1,
-                                         [&](std::int64_t begin, std::int64_t end) {
-                                           for (std::int64_t i = begin; i < end; ++i) {
-                                             const auto at = static_cast<std::size_t>(i);
-                                             choices[at] = choose(plan[at], row_of(logits, i));
-                                           }
-                                         });
-    for (std::size_t i = 0; i < plan.size(); ++i) finish_step(plan[i], std::move(choices[i]));
+    model_.backend().pool().parallel_for(
+        std::ssize(plan), 1, [&](std::int64_t begin, std::int64_t end) {
+          for (std::int64_t i = begin; i < end; ++i) {
+            const ScheduledRows& rows = plan[static_cast<std::size_t>(i)];
+            choices[static_cast<std::size_t>(i)] = choose(rows, [&](Answer& answer) {
+              return answer.choose(row_of(logits, i), scheduler_.tokens(rows.id));
+            });
+          }
+        });
+    return choices;
   }
 
   std::span<float> row_of(Tensor& logits, std::int64_t row) const {
@@ -236,13 +269,13 @@ class BatchingEngine : public Engine {
     return {logits.mutable_data<float>() + row * vocab, static_cast<std::size_t>(vocab)};
   }
 
-  Choice choose(const ScheduledRows& rows, std::span<float> logits) {
+  // next: of an answer, the token or none when it has ended.
+  template <class Next>
+  Choice choose(const ScheduledRows& rows, const Next& next) {
     Choice choice = {.id = rows.id, .token = std::nullopt, .error = std::nullopt};
     try {
       require_finite(rows);
-      if (rows.samples) {
-        choice.token = answers_.at(rows.id).choose(logits, scheduler_.tokens(rows.id));
-      }
+      if (rows.samples) choice.token = next(answers_.at(rows.id));
     } catch (const Error& error) {
       choice.error = error;
     }
@@ -282,8 +315,7 @@ class BatchingEngine : public Engine {
     Tensor logits = Tensor::allocate(DType::kF32, {std::ssize(plan), model_.spec().vocab});
     for (std::size_t i = 0; i < plan.size(); ++i) {
       const auto row = static_cast<std::int64_t>(i);
-      if (answers_.at(plan[i].id).request().prompt_logprobs &&
-          plan[i].begin < prompt_of(plan[i].id)) {
+      if (scores_prompt(plan[i])) {
         forward_scored(plan[i], row_of(logits, row));
         continue;
       }

@@ -58,25 +58,43 @@ class GrowingCache {
   KvCache cache_;
 };
 
-// Runs one call over `ids` and returns the logits of the last one.
-Tensor forward(const Model& model, GrowingCache& cache, std::vector<std::int32_t> ids) {
+// What one call over some tokens gives: logits of the last one, or only the likeliest next one.
+struct NextToken {
+  std::int32_t likeliest = -1;
+  Tensor logits;
+};
+
+NextToken forward(const Model& model, GrowingCache& cache, std::vector<std::int32_t> ids,
+                  bool only_likeliest) {
   KvCache& kv = cache.reserve(static_cast<std::int64_t>(ids.size()));
   const std::int64_t begin = kv.size();
-  Batch batch = Batch::single(std::move(ids), &kv);
-  Tensor logits = model.last_logits(batch);
+  const Batch batch = Batch::single(std::move(ids), &kv);
+  NextToken next;
+  if (only_likeliest) {
+    next.likeliest = model.likeliest_tokens(batch).front();
+  } else {
+    next.logits = model.last_logits(batch);
+  }
   cache.require_finite(begin);
-  return logits;
+  return next;
 }
 
-Tensor prefill(const Model& model, GrowingCache& cache, const std::vector<std::int32_t>& prompt,
-               std::int64_t chunk) {
-  Tensor logits;
+NextToken prefill(const Model& model, GrowingCache& cache, const std::vector<std::int32_t>& prompt,
+                  std::int64_t chunk, bool only_likeliest) {
+  NextToken next;
   for (std::size_t at = 0; at < prompt.size();) {
     const std::size_t end = std::min(prompt.size(), at + static_cast<std::size_t>(chunk));
-    logits = forward(model, cache, {prompt.begin() + at, prompt.begin() + end});
+    next = forward(model, cache, {prompt.begin() + at, prompt.begin() + end}, only_likeliest);
     at = end;
   }
-  return logits;
+  return next;
+}
+
+std::int32_t choose(Sampler& sampler, const NextToken& next,
+                    const std::vector<std::int32_t>& context) {
+  if (sampler.takes_likeliest()) return require_token(next.likeliest);
+  const auto vocab = static_cast<std::size_t>(next.logits.elements());
+  return sampler.sample({next.logits.data<float>(), vocab}, context);
 }
 
 // Shows the text of an answer, and remembers it.
@@ -195,15 +213,15 @@ GenerateResult generate(const Session& session, const std::vector<std::int32_t>&
 
   GrowingCache cache(model, session.kv_type, prompt_size, limit);
   auto start = Clock::now();
-  Tensor logits = prefill(model, cache, prompt, options.prefill_chunk);
+  const bool only_likeliest = sampler.takes_likeliest();
+  NextToken next = prefill(model, cache, prompt, options.prefill_chunk, only_likeliest);
   result.prefill_seconds = seconds_since(start);
 
   std::vector<std::int32_t> context = prompt;
   std::int64_t decoded = 0;
   start = Clock::now();
   while (true) {
-    const std::int32_t id = sampler.sample(
-        {logits.data<float>(), static_cast<std::size_t>(logits.elements())}, context);
+    const std::int32_t id = choose(sampler, next, context);
     if (std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end()) {
       result.finish_reason = FinishReason::kStop;
       break;
@@ -211,7 +229,7 @@ GenerateResult generate(const Session& session, const std::vector<std::int32_t>&
     context.push_back(id);
     if (!output.push(id)) break;
     if (static_cast<std::int64_t>(context.size()) - prompt_size == most) break;
-    logits = forward(model, cache, {id});
+    next = forward(model, cache, {id}, only_likeliest);
     ++decoded;
   }
   result.decode_seconds = seconds_since(start);

@@ -173,8 +173,20 @@ std::int32_t draw(std::span<const float> logits, double u) {
   return last;
 }
 
+std::int32_t require_token(std::int32_t likeliest) {
+  if (likeliest >= 0) return likeliest;
+  fail(ErrorKind::kCorrupt,
+       "sampling: a logit of the model is NaN or infinite; its weights or its arithmetic are "
+       "broken");
+}
+
 Sampler::Sampler(const SamplingOptions& options) : options_(options), random_(options.seed) {
   validate(options);
+}
+
+bool Sampler::takes_likeliest() const {
+  return options_.temperature == 0 && options_.logit_bias.empty() &&
+         options_.repetition_penalty == 1 && !counts_tokens(options_);
 }
 
 std::int32_t Sampler::sample(std::span<const float> logits, std::span<const std::int32_t> context) {

@@ -64,11 +64,18 @@ std::int32_t argmax(std::span<const float> logits);
 // The token at which the cumulative softmax, in the order of ids, passes u in [0, 1).
 std::int32_t draw(std::span<const float> logits, double u);
 
+// The token that Model::likeliest_tokens() chose; kCorrupt when it is none.
+std::int32_t require_token(std::int32_t likeliest);
+
 // One sequence's sampler. The same seed and logits give the same tokens on every platform (the
 // generator is std::mt19937_64, whose output the standard fixes). Not thread-safe.
 class Sampler {
  public:
   explicit Sampler(const SamplingOptions& options);
+
+  // Whether the next token is that of the largest logit, whatever came before: then
+  // Model::likeliest_tokens() may choose it.
+  bool takes_likeliest() const;
 
   // The next token. `context` holds every id so far, the prompt included. kCorrupt when a logit is
   // NaN or +infinity, or when all are -infinity: the model's numbers are broken, and any choice

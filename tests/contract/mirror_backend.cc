@@ -207,6 +207,16 @@ GatherRowsArgs mapped(Mirror& mirror, GatherRowsArgs args) {
   return args;
 }
 
+void add_ranges(Mirror& mirror, const ArgmaxArgs& args) {
+  mirror.add(args.x, args.rows * args.cols * kFloat);
+  mirror.add(args.chosen, args.rows * static_cast<std::int64_t>(sizeof(std::int32_t)));
+}
+ArgmaxArgs mapped(Mirror& mirror, ArgmaxArgs args) {
+  args.x = mirror.map(args.x);
+  args.chosen = mirror.map(args.chosen);
+  return args;
+}
+
 void add_ranges(Mirror& mirror, const ScatterAddRowsArgs& args) {
   mirror.add(args.x, static_cast<std::int64_t>(args.index.size()) * args.cols * kFloat);
   mirror.add(args.y, rows_reached(args.index) * args.cols * kFloat);

@@ -376,5 +376,52 @@ TEST_P(GatherScatterContract, ScatterAddsWeightedRows) {
 INSTANTIATE_TEST_SUITE_P(Impls, GatherScatterContract,
                          ::testing::ValuesIn(usable_impls("gather_rows")), name_of);
 
+// ---- argmax
+
+class ArgmaxContract : public Impls {};
+TEST_P(ArgmaxContract, TakesTheFirstOfTheLargest) {
+  const auto backend = forced_backend("argmax", GetParam());
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  constexpr std::int64_t kCases = 9;
+  for (const std::int64_t cols : {std::int64_t{1}, std::int64_t{3}, std::int64_t{517},
+                                  std::int64_t{4100}, std::int64_t{128256}}) {
+    std::vector<float> x = random_floats(kCases * cols, 91);
+    std::vector<std::int32_t> expected;
+    const auto set = [&](std::int64_t row, std::int64_t col, float value) {
+      x[static_cast<std::size_t>(row * cols + col)] = value;
+    };
+    const auto fill = [&](std::int64_t row, float value) {
+      for (std::int64_t c = 0; c < cols; ++c) set(row, c, value);
+    };
+    set(1, cols / 2, 1e30f);
+    set(2, cols - 1, 1e30f);
+    fill(3, -7);  // equals
+    fill(4, -0.0f);
+    set(4, cols - 1, 0.0f);  // equal to what comes before
+    set(5, cols / 3, std::nanf(""));
+    set(6, cols - 1, kInfinity);
+    fill(7, -kInfinity);
+    fill(8, -kInfinity);
+    set(8, cols / 2, -3e38f);
+    for (std::int64_t r = 0; r < kCases; ++r) {
+      const auto row = x.begin() + r * cols;
+      expected.push_back(static_cast<std::int32_t>(std::max_element(row, row + cols) - row));
+    }
+    expected[5] = expected[6] = expected[7] = -1;
+    GuardedOutput chosen(kCases, 1, 1);  // of the size of a float
+    backend->run(ArgmaxArgs{.x = x.data(),
+                            .rows = kCases,
+                            .cols = cols,
+                            .chosen = reinterpret_cast<std::int32_t*>(chosen.data())});
+    EXPECT_EQ(chosen.damage(), "");
+    for (std::int64_t r = 0; r < kCases; ++r) {
+      EXPECT_EQ(std::bit_cast<std::int32_t>(chosen.at(r, 0)), expected[static_cast<std::size_t>(r)])
+          << cols << " columns, row " << r;
+    }
+  }
+}
+INSTANTIATE_TEST_SUITE_P(Impls, ArgmaxContract, ::testing::ValuesIn(usable_impls("argmax")),
+                         name_of);
+
 }  // namespace
 }  // namespace nibble::test

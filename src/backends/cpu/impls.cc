@@ -70,5 +70,6 @@ ImplList<GatherRowsArgs> gather_rows_impls() {
 ImplList<ScatterAddRowsArgs> scatter_add_rows_impls() {
   return reference_only<ScatterAddRowsArgs, reference::scatter_add_rows>();
 }
+ImplList<ArgmaxArgs> argmax_impls() { return reference_only<ArgmaxArgs, reference::argmax>(); }
 
 }  // namespace nibble::cpu

@@ -2,6 +2,7 @@
 #include "backends/cuda/kernels/row_ops.h"
 
 #include "backends/cuda/impls.h"
+#include "backends/cuda/kernels/argmax.h"
 #include "backends/cuda/kernels/decode_weight.h"
 #include "backends/cuda/queue.h"
 #include "backends/cuda/weight.h"
@@ -99,6 +100,21 @@ void scatter_add(const ScatterAddRowsArgs& args, ExecContext& context) {
   context.queue->launch("scatter_add_rows", rows, scatter_add_rows);
 }
 
+Support argmax_supports(const ArgmaxArgs& args, const DeviceCaps&) {
+  return args.rows < 65536 ? Support::yes() : Support::no("more than 65535 rows");
+}
+
+void argmax(const ArgmaxArgs& args, ExecContext& context) {
+  ArgmaxRows rows;
+  rows.x = args.x;
+  rows.chosen = args.chosen;
+  rows.rows = args.rows;
+  rows.cols = args.cols;
+  rows.best = static_cast<std::uint64_t*>(context.queue->workspace(
+      static_cast<std::size_t>(args.rows) * kArgmaxParts * sizeof(std::uint64_t)));
+  context.queue->launch("argmax", rows, argmax_rows);
+}
+
 // Which experts run is decided on the host, so the logits go there.
 void moe_route(const MoeRouteArgs& args, ExecContext& context) {
   context.queue->on_host([&] {
@@ -123,6 +139,10 @@ ImplList<AddArgs> add_impls() { return only<AddArgs, add>(); }
 ImplList<GatherRowsArgs> gather_rows_impls() { return only<GatherRowsArgs, gather>(); }
 ImplList<ScatterAddRowsArgs> scatter_add_rows_impls() {
   return only<ScatterAddRowsArgs, scatter_add>();
+}
+ImplList<ArgmaxArgs> argmax_impls() {
+  static constexpr Impl<ArgmaxArgs> kImpls[] = {{"cuda", argmax_supports, argmax}};
+  return kImpls;
 }
 ImplList<MoeRouteArgs> moe_route_impls() { return only<MoeRouteArgs, moe_route>(); }
 
