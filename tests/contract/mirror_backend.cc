@@ -148,14 +148,26 @@ void add_ranges(Mirror& mirror, const KvWriteArgs& args) {
   if (args.rope != nullptr) add_ranges(mirror, *args.rope);
 }
 
+// All blocks of a view as one range, so that they keep their distances.
+void add_blocks(Mirror& mirror, const HeadView<const void>& view, const AttentionSequence& s,
+                std::int64_t heads, std::int64_t row) {
+  const auto [first, last] = std::ranges::minmax(s.blocks);
+  const std::int64_t block = (s.block_rows - 1) * view.row_stride + (heads - 1) * view.head_stride;
+  mirror.add(static_cast<const std::byte*>(view.data) + first, last - first + block + row);
+}
+
 void add_ranges(Mirror& mirror, const AttentionArgs& args) {
   const std::int64_t row = kv_row_bytes(args.kv_type, args.head_dim);
   std::int64_t rows = 0;
   for (const AttentionSequence& s : args.sequences) {
     rows = std::max(rows, s.q_begin + s.q_rows);
-    if (!s.blocks.empty()) continue;  // nothing to copy: no kernel of a device takes them
-    add_heads(mirror, s.k, s.kv_rows, args.kv_heads, 1, row);
-    add_heads(mirror, s.v, s.kv_rows, args.kv_heads, 1, row);
+    for (const HeadView<const void>& view : {s.k, s.v}) {
+      if (s.blocks.empty()) {
+        add_heads(mirror, view, s.kv_rows, args.kv_heads, 1, row);
+      } else {
+        add_blocks(mirror, view, s, args.kv_heads, row);
+      }
+    }
   }
   add_heads(mirror, args.q, rows, args.heads, kFloat, args.head_dim * kFloat);
   mirror.add(args.out, matrix_bytes(rows, args.heads * args.head_dim, args.out_stride));

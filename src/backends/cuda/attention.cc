@@ -23,6 +23,21 @@ std::int64_t bound(std::int64_t rows) {
                   static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(rows))));
 }
 
+// Rows of a block; 0 when the rows of every sequence lie one after the other.
+std::int64_t block_rows_of(const AttentionArgs& args) {
+  for (const AttentionSequence& s : args.sequences) {
+    if (!s.blocks.empty()) return s.block_rows;
+  }
+  return 0;
+}
+
+// Whether every sequence lies in blocks of so many rows, or in one that is no longer.
+bool lie_in_blocks_of(std::int64_t block_rows, const AttentionArgs& args) {
+  return std::ranges::all_of(args.sequences, [&](const AttentionSequence& s) {
+    return s.blocks.empty() ? s.kv_rows <= block_rows : s.block_rows == block_rows;
+  });
+}
+
 AttentionLaunch shape_of(const AttentionArgs& args, const DeviceCaps& caps) {
   AttentionLaunch launch;
   launch.q = args.q.data;
@@ -33,6 +48,7 @@ AttentionLaunch shape_of(const AttentionArgs& args, const DeviceCaps& caps) {
     launch.max_q_rows = std::max(launch.max_q_rows, sequence.q_rows);
     launch.max_kv_rows = std::max(launch.max_kv_rows, bound(sequence.kv_rows));
   }
+  launch.blocks.block_rows = static_cast<std::int32_t>(block_rows_of(args));
   launch.heads = static_cast<int>(args.heads);
   launch.kv_heads = static_cast<int>(args.kv_heads);
   launch.head_dim = static_cast<int>(args.head_dim);
@@ -48,6 +64,24 @@ AttentionLaunch shape_of(const AttentionArgs& args, const DeviceCaps& caps) {
   return launch;
 }
 
+// Where the blocks of all sequences begin. The table is as wide as the bound on keys needs, so that
+// its address changes as seldom as that.
+KvBlocks put_blocks(const AttentionArgs& args, const AttentionLaunch& launch, DeviceQueue& queue) {
+  KvBlocks blocks = launch.blocks;
+  if (blocks.block_rows == 0) return blocks;
+  const std::int64_t stride = (launch.max_kv_rows + blocks.block_rows - 1) / blocks.block_rows;
+  std::vector<std::int64_t> offsets(args.sequences.size() * static_cast<std::size_t>(stride));
+  auto row = offsets.begin();
+  for (const AttentionSequence& s : args.sequences) {
+    const auto used = (s.kv_rows + blocks.block_rows - 1) / blocks.block_rows;
+    if (!s.blocks.empty()) std::copy_n(s.blocks.begin(), used, row);
+    row += stride;
+  }
+  blocks.offsets = queue.put(std::span<const std::int64_t>(offsets));
+  blocks.stride = static_cast<std::int32_t>(stride);
+  return blocks;
+}
+
 // With everything that lies in device memory.
 AttentionLaunch launch_of(const AttentionArgs& args, ExecContext& context) {
   AttentionLaunch launch = shape_of(args, context.caps);
@@ -59,6 +93,7 @@ AttentionLaunch launch_of(const AttentionArgs& args, ExecContext& context) {
                          s.v.row_stride, s.v.head_stride});
   }
   launch.sequences = context.queue->put(std::span<const DeviceSequence>(sequences));
+  launch.blocks = put_blocks(args, launch, *context.queue);
   if (!args.alibi_slopes.empty()) launch.alibi_slopes = context.queue->put(args.alibi_slopes);
   return launch;
 }
@@ -69,9 +104,10 @@ std::int64_t number_bytes(KvType type) {
 }
 
 // What a kernel cannot see before it runs.
-bool are_in_blocks(const AttentionArgs& args) {
-  return std::ranges::any_of(args.sequences,
-                             [](const AttentionSequence& s) { return !s.blocks.empty(); });
+bool are_blocks_aligned(const AttentionArgs& args, std::int64_t unit) {
+  return std::ranges::all_of(args.sequences, [&](const AttentionSequence& s) {
+    return std::ranges::all_of(s.blocks, [&](std::int64_t at) { return at % unit == 0; });
+  });
 }
 
 bool are_rows_aligned(const AttentionArgs& args, std::int64_t unit) {
@@ -85,7 +121,10 @@ bool are_rows_aligned(const AttentionArgs& args, std::int64_t unit) {
 
 template <const char* (*kWhyNot)(const AttentionLaunch&)>
 Support supports(const AttentionArgs& args, const DeviceCaps& caps) {
-  if (are_in_blocks(args)) return Support::no("keys and values lie in blocks");
+  const std::int64_t block_rows = block_rows_of(args);
+  if (block_rows > INT32_MAX || (block_rows > 0 && !lie_in_blocks_of(block_rows, args))) {
+    return Support::no("keys and values lie in unlike blocks");
+  }
   const char* const why = kWhyNot(shape_of(args, caps));
   return why == nullptr ? Support::yes() : Support::no(why);
 }
@@ -104,14 +143,16 @@ void run_exact(const AttentionArgs& args, ExecContext& context) {
 // Of the kernels that load vectors.
 Support fast_supports(const AttentionArgs& args, const DeviceCaps& caps) {
   if (caps.exact_activations) return Support::no("it rounds queries");
-  if (!are_rows_aligned(args, is_quantized(args.kv_type) ? 8 : 16)) {
+  if (!are_rows_aligned(args, is_quantized(args.kv_type) ? 8 : 16) ||
+      !are_blocks_aligned(args, 16)) {
     return Support::no("keys or values are not aligned");
   }
   return Support::yes();
 }
 
 Support exact_supports(const AttentionArgs& args, const DeviceCaps& caps) {
-  if (!are_rows_aligned(args, number_bytes(args.kv_type))) {
+  const std::int64_t unit = number_bytes(args.kv_type);
+  if (!are_rows_aligned(args, unit) || !are_blocks_aligned(args, unit)) {
     return Support::no("keys or values are not aligned to their numbers");
   }
   return supports<attention_exact_unsupported>(args, caps);

@@ -6,6 +6,7 @@
 namespace nibble::cuda {
 
 inline constexpr int kDecodeWarps = 4;
+inline constexpr int kMostDecodeKeys = 32;       // of a warp's step
 inline constexpr int kSmBytes = 228 * 1024;      // shared memory of a multiprocessor (Hopper)
 inline constexpr int kBlockOverhead = 2 * 1024;  // what a block takes besides its queues
 
@@ -19,6 +20,7 @@ struct DecodeShape {
   static constexpr int kRows = 8 * kRowTiles;
   static constexpr int kSubtiles = Traits::kCodes ? 2 : 1;  // of 16 keys
   static constexpr int kKeys = 16 * kSubtiles;
+  static_assert(kMostDecodeKeys % kKeys == 0);
 
   // A row is cut into pieces that the 4 (keys) or 8 (values) lanes of a row take in turn.
   static constexpr int kRowBytes = kDim * Traits::kBits / 8;  // without the header

@@ -13,12 +13,14 @@
 #include "backends/cuda/device/async_copy.cuh"
 #include "backends/cuda/device/attention_rows.cuh"
 #include "backends/cuda/device/decode_shape.cuh"
+#include "backends/cuda/device/kv_blocks.cuh"
 
 namespace nibble::cuda {
 
 // What a warp needs to know of its keys.
 struct DecodeKeys {
-  const std::uint8_t* k;  // row of key 0 of the KV head
+  KvPlaces places;        // a step of keys lies in one block
+  const std::uint8_t* k;  // of the KV head
   const std::uint8_t* v;
   std::int64_t k_stride;
   std::int64_t v_stride;
@@ -67,8 +69,8 @@ class DecodeWarp {
   // Lanes copy neighbouring pieces: requests of whole lines are what the L2 cache is fast at.
   __device__ void request(int step, int first) const {
     const std::uint32_t at = shared_address(queue_ + step * Shape::kStepBytes);
-    const std::uint8_t* k = keys_.k + first * keys_.k_stride;
-    const std::uint8_t* v = keys_.v + first * keys_.v_stride;
+    const std::uint8_t* k = keys_.k + keys_.places.offset(first, keys_.k_stride);
+    const std::uint8_t* v = keys_.v + keys_.places.offset(first, keys_.v_stride);
     const int rows = keys_.end - first;
     if constexpr (kCodes) {
       if (keys_.dense) return request_bytes(at, k, v, rows);

@@ -57,6 +57,7 @@ __device__ BlockWork find_work(const DecodeLaunch& launch, const DeviceSequence&
                            pair_of(launch, work.first_row + work.rows - 1).t);
   // From an even row on integer rows that lie one after the other begin on 16 bytes.
   if (Shape::Traits::kCodes) work.keys.begin &= ~1;
+  if (launch.args.blocks.block_rows != 0) work.keys.begin &= ~(Shape::kKeys - 1);
   const int count = max(0, work.keys.end - work.keys.begin);
   const int least = kDecodeWarps * Shape::kKeys;
   const int share = (count + launch.plan.parts - 1) / launch.plan.parts;

@@ -18,7 +18,7 @@ struct Bf16Rows {
 __device__ inline Bf16Rows find_rows(const AttentionLaunch& args, int index, int kv_head,
                                      int columns) {
   const DeviceSequence& sequence = args.sequences[index];
-  if (args.kv_type == KvType::kBF16) {
+  if (reads_cache(args)) {
     return {static_cast<const std::uint8_t*>(sequence.k) + kv_head * sequence.k_head_stride,
             static_cast<const std::uint8_t*>(sequence.v) + kv_head * sequence.v_head_stride,
             sequence.k_row_stride, sequence.v_row_stride, args.head_dim};

@@ -29,6 +29,14 @@ struct DeviceSequence {
   std::int64_t v_head_stride;
 };
 
+// Keys and values in blocks (AttentionSequence::blocks): row j of a sequence lies where row j %
+// block_rows would lie if k and v began offsets[sequence * stride + j / block_rows] bytes later.
+struct KvBlocks {
+  const std::int64_t* offsets = nullptr;  // [sequences, stride], device memory
+  std::int32_t stride = 0;
+  std::int32_t block_rows = 0;  // 0: all rows lie one after the other
+};
+
 // An attention call with the semantics of AttentionArgs (ops/args.h). Pointers are device memory.
 struct AttentionLaunch {
   const float* q = nullptr;  // row t, head h: q + t * q_row_stride + h * q_head_stride
@@ -36,6 +44,7 @@ struct AttentionLaunch {
   std::int64_t q_head_stride = 0;
   const DeviceSequence* sequences = nullptr;
   int sequence_count = 0;
+  KvBlocks blocks;
   std::int64_t max_q_rows = 0;   // no sequence has more
   std::int64_t max_kv_rows = 0;  // likewise
   int heads = 0;
@@ -53,5 +62,11 @@ struct AttentionLaunch {
   bool dependent_launch = false;  // start before the previous kernel of the stream has ended
   void* workspace = nullptr;      // as many bytes as the kernel's size function says, 256-aligned
 };
+
+// Whether kernels for bf16 read the cache as it is; else it is unpacked for them first
+// (kernels/kv_unpack.h).
+__host__ __device__ constexpr bool reads_cache(const AttentionLaunch& args) {
+  return args.kv_type == KvType::kBF16 && args.blocks.block_rows == 0;
+}
 
 }  // namespace nibble::cuda

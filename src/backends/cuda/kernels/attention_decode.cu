@@ -35,6 +35,7 @@ __global__ void __launch_bounds__(kThreads, DecodeShape<kType, kDim, kRowTiles>:
   const int end = min(work.keys.end, begin + work.part_keys);
   const int index = static_cast<int>(threadIdx.x) / 32;
   DecodeKeys keys{
+      KvPlaces(launch.args.blocks, static_cast<int>(blockIdx.z)),
       static_cast<const std::uint8_t*>(sequence.k) + work.kv_head * sequence.k_head_stride,
       static_cast<const std::uint8_t*>(sequence.v) + work.kv_head * sequence.v_head_stride,
       sequence.k_row_stride,
@@ -42,12 +43,12 @@ __global__ void __launch_bounds__(kThreads, DecodeShape<kType, kDim, kRowTiles>:
       end,
       launch.args.head_dim,
       false};
-  keys.dense = keys.head_dim == kDim && keys.k_stride == Shape::kPitch &&
-               keys.v_stride == Shape::kPitch &&
-               (reinterpret_cast<std::uintptr_t>(keys.k + begin * keys.k_stride) |
-                reinterpret_cast<std::uintptr_t>(keys.v + begin * keys.v_stride)) %
-                       16 ==
-                   0;
+  keys.dense =
+      keys.head_dim == kDim && keys.k_stride == Shape::kPitch && keys.v_stride == Shape::kPitch &&
+      (reinterpret_cast<std::uintptr_t>(keys.k + keys.places.offset(begin, keys.k_stride)) |
+       reinterpret_cast<std::uintptr_t>(keys.v + keys.places.offset(begin, keys.v_stride))) %
+              16 ==
+          0;
   Queries<Warp> queries;
   fetch_queries<kType, Shape>(launch, sequence, work, &queries);
   Warp warp(shared + index * Shape::kSteps * Shape::kStepBytes, keys, launch.args.softcap);
@@ -174,6 +175,7 @@ const char* attention_decode_unsupported(const AttentionLaunch& args) {
     return "queries that do not lie on 16 bytes";
   }
   if (args.sm_count < 1) return "no sm_count";
+  if (args.blocks.block_rows % kMostDecodeKeys != 0) return "blocks of rows that steps do not fill";
   const std::int64_t rows = args.max_q_rows * (args.heads / args.kv_heads);
   if (rows >= 1 << 20) return "2^20 query rows";
   const std::int64_t most_items = args.sequence_count * args.kv_heads * ((rows + 7) / 8);

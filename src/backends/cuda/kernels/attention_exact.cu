@@ -3,6 +3,7 @@
 #include <climits>
 
 #include "backends/cuda/device/attention_rows.cuh"
+#include "backends/cuda/device/kv_blocks.cuh"
 #include "backends/cuda/device/kv_dispatch.h"
 #include "backends/cuda/device/kv_rows.cuh"
 #include "backends/cuda/device/launch.cuh"
@@ -75,12 +76,13 @@ __global__ void __launch_bounds__(kThreads) attend(const AttentionLaunch args) {
   const auto* k = static_cast<const std::uint8_t*>(sequence.k) + kv_head * sequence.k_head_stride;
   const auto* v = static_cast<const std::uint8_t*>(sequence.v) + kv_head * sequence.v_head_stride;
   const KeyRange keys = visible_keys(args, sequence, static_cast<int>(t));
+  const KvPlaces places(args.blocks, static_cast<int>(blockIdx.z));
   Softmax softmax;
   for (int first = keys.begin; first < keys.end; first += kThreads) {
     const int count = min(kThreads, keys.end - first);
     for (int i = thread / 32; i < count; i += kWarps) {
-      const float s =
-          score<kType>(args, q, k + (first + i) * sequence.k_row_stride, head, first + i);
+      const std::uint8_t* const key = k + places.offset(first + i, sequence.k_row_stride);
+      const float s = score<kType>(args, q, key, head, first + i);
       if (thread % 32 == 0) scores[i] = s;
     }
     __syncthreads();
@@ -88,7 +90,8 @@ __global__ void __launch_bounds__(kThreads) attend(const AttentionLaunch args) {
     for (int d = thread; d < args.head_dim; d += kThreads) {
       float sum = sums[d] * factor;
       for (int i = 0; i < count; ++i) {
-        sum += scores[i] * KvRowReader<kType>(v + (first + i) * sequence.v_row_stride)[d];
+        const KvRowReader<kType> value(v + places.offset(first + i, sequence.v_row_stride));
+        sum += scores[i] * value[d];
       }
       sums[d] = sum;
     }

@@ -12,7 +12,7 @@ namespace nibble::cuda {
 // Null when the kernel takes the call, else why not.
 const char* attention_prefill_unsupported(const AttentionLaunch& args);
 
-// Bytes of workspace: none for a cache of bf16; else the cache is first unpacked there.
+// Bytes of workspace: none for a cache that reads_cache(); else it is first unpacked there.
 std::size_t attention_prefill_workspace(const AttentionLaunch& args);
 
 cudaError_t attention_prefill(const AttentionLaunch& args, cudaStream_t stream);

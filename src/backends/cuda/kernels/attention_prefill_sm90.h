@@ -10,7 +10,7 @@ namespace nibble::cuda {
 // Null when the kernel takes the call, else why not. The device must be of compute capability 9.0.
 const char* attention_prefill_sm90_unsupported(const AttentionLaunch& args);
 
-// Bytes of workspace: none for a cache of bf16; else the cache is first unpacked there.
+// Bytes of workspace: none for a cache that reads_cache(); else it is first unpacked there.
 std::size_t attention_prefill_sm90_workspace(const AttentionLaunch& args);
 
 cudaError_t attention_prefill_sm90(const AttentionLaunch& args, cudaStream_t stream);

@@ -1,6 +1,7 @@
 // A warp a row, four columns a lane at a time.
 #include <climits>
 
+#include "backends/cuda/device/kv_blocks.cuh"
 #include "backends/cuda/device/kv_dispatch.h"
 #include "backends/cuda/device/kv_rows.cuh"
 #include "backends/cuda/device/launch.cuh"
@@ -26,12 +27,13 @@ __global__ void __launch_bounds__(kThreads)
                      head * (values ? sequence.v_head_stride : sequence.k_head_stride);
   const std::int64_t plane = std::int64_t{blockIdx.z} * gridDim.y + blockIdx.y;
   auto* to = static_cast<std::uint16_t*>(args.workspace) + plane * args.max_kv_rows * columns;
+  const KvPlaces places(args.blocks, static_cast<int>(blockIdx.z));
   const std::int64_t first = std::int64_t{blockIdx.x} * kRowsOfBlock + threadIdx.x / 32;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const std::int64_t row = first + i * (kThreads / 32);
     if (row >= sequence.kv_rows) return;
-    const KvRowReader<kType> reader(from + row * stride);
+    const KvRowReader<kType> reader(from + places.offset(static_cast<int>(row), stride));
     for (int d = static_cast<int>(threadIdx.x) % 32 * 4; d < columns; d += 128) {
       float x[4];
 #pragma unroll
@@ -62,14 +64,14 @@ const char* prefill_sizes_unsupported(const AttentionLaunch& args, int most_dim,
 }
 
 std::size_t kv_unpack_bytes(const AttentionLaunch& args) {
-  if (args.kv_type == KvType::kBF16) return 0;
+  if (reads_cache(args)) return 0;
   return static_cast<std::size_t>(2 * args.sequence_count) *
          static_cast<std::size_t>(args.kv_heads * args.max_kv_rows) *
          static_cast<std::size_t>(kv_unpack_columns(args.head_dim)) * sizeof(std::uint16_t);
 }
 
 cudaError_t kv_unpack(const AttentionLaunch& args, cudaStream_t stream) {
-  if (args.kv_type == KvType::kBF16) return cudaSuccess;
+  if (reads_cache(args)) return cudaSuccess;
   if (args.sequence_count == 0 || args.max_kv_rows == 0) return cudaSuccess;
   LaunchShape shape;
   shape.grid =
