@@ -81,9 +81,13 @@ class Backend {
   virtual void run_together(std::span<const LinearArgs> calls) = 0;
 
   // Takes a weight for use in LinearArgs; may repack it for its kernels. A weight with a name (one
-  // that no other weight of the model has) is looked up in the packed store first.
-  virtual LinearWeight prepare(QuantTensor weight, const std::string& name) = 0;
-  LinearWeight prepare(QuantTensor weight) { return prepare(std::move(weight), ""); }
+  // that no other weight of the model has) is looked up in the packed store first. `activations` is
+  // what all calls with the weight will ask for: it may be kept for such calls alone.
+  virtual LinearWeight prepare(QuantTensor weight, const std::string& name,
+                               const ActivationFormat* activations) = 0;
+  LinearWeight prepare(QuantTensor weight, const std::string& name = "") {
+    return prepare(std::move(weight), name, nullptr);
+  }
   // Where named weights are looked up, and put when they had to be repacked; null for nowhere.
   virtual void use_packed_store(std::shared_ptr<PackedStore> store) = 0;
 

@@ -54,7 +54,7 @@ class Bench {
       const QuantTensor encoded = parts.weights->encode(w_.data<float>(), shape_.rows, shape_.cols);
       std::vector<LinearWeight> weights;
       for (std::size_t i = 0; i < copies(encoded.byte_size()); ++i) {
-        weights.push_back(backend_->prepare(encoded));
+        weights.push_back(backend_->prepare(encoded, "", activations_.get()));
       }
       for (const std::int64_t m : bench_.ms) {
         for (const ImplRow& impl : backend_->impl_rows()) {

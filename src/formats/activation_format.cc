@@ -140,12 +140,16 @@ ActivationFormatPtr ActivationFormat::with_scale(const AffineParams& params) con
   return result;
 }
 
+float ActivationFormat::largest() const {
+  return table_ ? table_->max() : static_cast<float>((1 << (descriptor_.element.bits - 1)) - 1);
+}
+
 ActivationScale ActivationFormat::scale_over(float lo, float hi) const {
   const int bits = descriptor_.element.bits;
   if (!std::isfinite(lo) || !std::isfinite(hi)) return {kNan, kNan, 0};
   ActivationScale by;
   if (descriptor_.symmetric) {
-    const float most = table_ ? table_->max() : static_cast<float>((1 << (bits - 1)) - 1);
+    const float most = largest();
     const float magnitude = std::max(-lo, hi);
     by.scale = magnitude / most;
     by.inverse = most / magnitude;

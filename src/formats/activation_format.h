@@ -81,6 +81,13 @@ class ActivationFormat {
   bool is_complete() const { return !descriptor_.is_static || fixed_.has_value(); }
   const std::optional<AffineParams>& fixed() const { return fixed_; }
 
+  // The largest magnitude of q, of symmetric elements.
+  float largest() const;
+  // Of all but integers; valid as long as the format.
+  std::optional<TableView> table() const {
+    return table_ ? std::optional(table_->view()) : std::nullopt;
+  }
+
   // What covers [lo, hi], which holds 0.
   ActivationScale scale_over(float lo, float hi) const;
 

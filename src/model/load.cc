@@ -105,9 +105,10 @@ class Loader {
   }
 
   Linear wrap_of_block(const std::string& module, QuantTensor weight) const {
-    Linear result = wrap(module, rounded(module, std::move(weight), rounding_.weights));
-    result.activations =
+    const ActivationFormatPtr activations =
         rounding_.activations != nullptr ? rounding_.activations : source_.activations(module);
+    Linear result =
+        wrap(module, rounded(module, std::move(weight), rounding_.weights), activations);
     if (result.activations != nullptr && !result.activations->is_complete()) {
       fail(ErrorKind::kUsage, "module '{}': {} needs a scale from calibration; use {} here", module,
            result.activations->name(), "a dynamic format");
@@ -122,13 +123,15 @@ class Loader {
     return result;
   }
 
-  Linear wrap(const std::string& module, QuantTensor weight) const {
+  Linear wrap(const std::string& module, QuantTensor weight,
+              const ActivationFormatPtr& activations = nullptr) const {
     if (as_f32_) {
       Tensor decoded = Tensor::allocate(DType::kF32, {weight.rows, weight.cols});
       decode_all(weight, decoded.mutable_data<float>(), backend_.codec());
       weight = dense(std::move(decoded));
     }
-    return {module, backend_.prepare(std::move(weight), module), {}};
+    return {
+        module, backend_.prepare(std::move(weight), module, activations.get()), {}, activations};
   }
 
   Norm norm(const std::string& module, const NormSpec& spec, std::int64_t cols) const {
@@ -357,7 +360,9 @@ LayerWeights load_layer_f32(const ModelSpec& spec, std::int64_t layer, const Wei
 void prepare_layer(LayerWeights& weights, Backend& backend) {
   std::vector<Linear*> all = weights.linears();
   if (weights.router.exists()) all.push_back(&weights.router);
-  for (Linear* linear : all) linear->weight = backend.prepare(linear->weight.canonical);
+  for (Linear* linear : all) {
+    linear->weight = backend.prepare(linear->weight.canonical, "", linear->activations.get());
+  }
 }
 
 HeadWeights load_head(const ModelSpec& spec, const EmbeddingWeights& embedding,

@@ -35,8 +35,9 @@ struct LinearArgs {
   float* y = nullptr;           // [m, w->rows], rows y_stride apart
   std::int64_t y_stride = 0;
   bool accumulate = false;
-  // What x is rounded to before it is multiplied (a complete format), and then to nothing else; a
-  // row's result does not depend on m unless its rounding does. Null: x as it is.
+  // What x is rounded to before it is multiplied (a complete format). Null: x as it is.
+  // Implementations of float32 or integer arithmetic round to nothing else, and a row's result has
+  // the same bits for every m, unless its rounding depends on other rows.
   const ActivationFormat* activations = nullptr;
 };
 

@@ -28,6 +28,8 @@ std::string_view to_string(Arithmetic arithmetic) {
       return "bf16";
     case Arithmetic::kF16:
       return "f16";
+    case Arithmetic::kFp8:
+      return "fp8";
     case Arithmetic::kInt8:
       return "int8";
   }

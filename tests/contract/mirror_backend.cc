@@ -270,8 +270,9 @@ class MirrorBackend final : public Backend {
   }
 
   using Backend::prepare;
-  LinearWeight prepare(QuantTensor weight, const std::string& name) override {
-    return device_->prepare(std::move(weight), name);
+  LinearWeight prepare(QuantTensor weight, const std::string& name,
+                       const ActivationFormat* activations) override {
+    return device_->prepare(std::move(weight), name, activations);
   }
   void use_packed_store(std::shared_ptr<PackedStore> store) override {
     device_->use_packed_store(std::move(store));

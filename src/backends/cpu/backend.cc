@@ -59,7 +59,8 @@ class CpuBackend final : public Backend {
   }
 
   using Backend::prepare;
-  LinearWeight prepare(QuantTensor weight, const std::string& name) override {
+  LinearWeight prepare(QuantTensor weight, const std::string& name,
+                       const ActivationFormat* /*activations*/) override {
     std::shared_ptr<const cpu::PanelWeight> panels;
     const bool bytes = caps_.avx512_vnni || caps_.isa == CpuIsa::kAvx2 || caps_.neon_dotprod;
     if (bytes && !caps_.exact_activations) {

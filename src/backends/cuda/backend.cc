@@ -82,12 +82,16 @@ class CudaBackend final : public Backend {
   void run_step(const std::function<void()>& step) override { queue_.run(step, /*record=*/true); }
 
   using Backend::prepare;
-  LinearWeight prepare(QuantTensor weight, const std::string&) override {
+  LinearWeight prepare(QuantTensor weight, const std::string&,
+                       const ActivationFormat* activations) override {
     auto packed = std::make_shared<cuda::DeviceWeight>();
     if (repacks() && weight.planes[0].place() == Place::kHost) {
-      packed->w4 = cuda::upload_w4(weight, pool_, memory_);
+      if (activations != nullptr && multiplies_bytes()) {
+        packed->bytes = cuda::upload_bytes(weight, *activations, pool_, memory_);
+      }
+      if (!packed->bytes) packed->w4 = cuda::upload_w4(weight, pool_, memory_);
     }
-    if (packed->w4) {
+    if (packed->w4 || packed->bytes) {
       weight.planes.clear();
     } else {
       weight = prepare_table(std::move(weight));
@@ -119,6 +123,9 @@ class CudaBackend final : public Backend {
   bool repacks() const {
     return !caps_.exact_activations && (caps_.compute_capability == 90 || caps_.device_blas);
   }
+
+  // Whether the vendor's library multiplies bytes of either type here.
+  bool multiplies_bytes() const { return caps_.device_blas && caps_.compute_capability >= 89; }
 
   DeviceCaps caps_;
   ThreadPool pool_;

@@ -40,7 +40,7 @@ struct Functions {
 };
 
 // What decides which algorithm is best.
-using Shape = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int32_t>;
+using Shape = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, BlasType>;
 
 // A product of one shape: descriptions and the chosen algorithm. The library is column-major: it
 // sees w as [cols, rows], x as [cols, m] and y as [rows, m].
@@ -49,6 +49,24 @@ struct Plan {
   cublasLtMatrixLayout_t w = nullptr, x = nullptr, y = nullptr;
   cublasLtMatmulAlgo_t algorithm{};
 };
+
+struct Types {
+  cudaDataType_t element, sum;
+  cublasComputeType_t compute;
+};
+Types types_of(BlasType type) {
+  switch (type) {
+    case BlasType::kF16:
+      return {CUDA_R_16F, CUDA_R_32F, CUBLAS_COMPUTE_32F};
+    case BlasType::kBf16:
+      return {CUDA_R_16BF, CUDA_R_32F, CUBLAS_COMPUTE_32F};
+    case BlasType::kInt8:
+      return {CUDA_R_8I, CUDA_R_32I, CUBLAS_COMPUTE_32I};
+    case BlasType::kFp8:
+      break;
+  }
+  return {CUDA_R_8F_E4M3, CUDA_R_32F, CUBLAS_COMPUTE_32F};
+}
 
 }  // namespace
 
@@ -86,7 +104,7 @@ struct Blas::State {
   }
 
   bool make(const BlasProduct& args, Plan& plan) {
-    const cudaDataType_t type = args.bf16 ? CUDA_R_16BF : CUDA_R_16F;
+    const Types types = types_of(args.type);
     const cublasOperation_t transpose = CUBLAS_OP_T;
     const auto layout = [&](cublasLtMatrixLayout_t& to, cudaDataType_t of, std::int64_t rows,
                             std::int64_t cols, std::int64_t stride) {
@@ -94,17 +112,17 @@ struct Blas::State {
                                           static_cast<std::uint64_t>(cols),
                                           stride) == CUBLAS_STATUS_SUCCESS;
     };
-    return f.cublasLtMatmulDescCreate(&plan.product, CUBLAS_COMPUTE_32F, CUDA_R_32F) ==
+    return f.cublasLtMatmulDescCreate(&plan.product, types.compute, types.sum) ==
                CUBLAS_STATUS_SUCCESS &&
            f.cublasLtMatmulDescSetAttribute(plan.product, CUBLASLT_MATMUL_DESC_TRANSA, &transpose,
                                             sizeof(transpose)) == CUBLAS_STATUS_SUCCESS &&
-           layout(plan.w, type, args.cols, args.rows, args.cols) &&
-           layout(plan.x, type, args.cols, args.m, args.cols) &&
-           layout(plan.y, CUDA_R_32F, args.rows, args.m, args.y_stride) && choose(args, plan);
+           layout(plan.w, types.element, args.cols, args.rows, args.cols) &&
+           layout(plan.x, types.element, args.cols, args.m, args.cols) &&
+           layout(plan.y, types.sum, args.rows, args.m, args.y_stride) && choose(args, plan);
   }
 
   const Plan* plan_of(const BlasProduct& args) {
-    const Shape shape{args.m, args.rows, args.cols, args.y_stride, args.bf16};
+    const Shape shape{args.m, args.rows, args.cols, args.y_stride, args.type};
     const auto known = plans.find(shape);
     if (known != plans.end()) return &known->second;
     Plan plan;
@@ -139,10 +157,15 @@ cudaError_t multiply(const BlasProduct& args, cudaStream_t stream) {
   Blas::State& state = *args.blas->state_;
   const Plan* const plan = state.plan_of(args);
   if (plan == nullptr) return cudaErrorNotSupported;
-  const float alpha = 1;
-  const float beta = args.accumulate ? 1 : 0;
+  // Of the type of the sums.
+  const float float_factors[] = {1, args.accumulate ? 1.0f : 0.0f};
+  const std::int32_t integer_factors[] = {1, 0};
+  const bool integers = args.type == BlasType::kInt8;
+  const void* const alpha = integers ? static_cast<const void*>(integer_factors) : float_factors;
+  const void* const beta =
+      integers ? static_cast<const void*>(integer_factors + 1) : float_factors + 1;
   const cublasStatus_t status = state.f.cublasLtMatmul(
-      state.handle, plan->product, &alpha, args.w, plan->w, args.x, plan->x, &beta, args.y, plan->y,
+      state.handle, plan->product, alpha, args.w, plan->w, args.x, plan->x, beta, args.y, plan->y,
       args.y, plan->y, &plan->algorithm, args.workspace, args.workspace_bytes, stream);
   return status == CUBLAS_STATUS_SUCCESS ? cudaSuccess : cudaErrorLaunchFailure;
 }

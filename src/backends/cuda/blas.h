@@ -12,20 +12,23 @@ namespace nibble::cuda {
 
 class Blas;
 
-// y[m, rows] (+)= x[m, cols] * w[rows, cols]^T; x and w of one 16-bit type and contiguous, sums and
-// y float32.
+// Elements of x and w; sums and y are int32 for kInt8, else float32.
+enum class BlasType : std::int32_t { kF16, kBf16, kInt8, kFp8 };
+
+// y[m, rows] (+)= x[m, cols] * w[rows, cols]^T; x and w of one type and contiguous. Bytes are never
+// accumulated, and want columns and rows that are multiples of 16.
 struct BlasProduct {
   Blas* blas = nullptr;
   const void* w = nullptr;
   const void* x = nullptr;
-  float* y = nullptr;
+  void* y = nullptr;
   std::int64_t m = 0;
   std::int64_t rows = 0;
   std::int64_t cols = 0;
   std::int64_t y_stride = 0;
   void* workspace = nullptr;
   std::size_t workspace_bytes = 0;
-  std::int32_t bf16 = 1;  // else f16
+  BlasType type = BlasType::kBf16;
   std::int32_t accumulate = 0;
 };
 

@@ -12,27 +12,14 @@
 #include "backends/cuda/kernels/row_ops.h"
 #include "backends/cuda/kernels/w4_large.h"
 #include "backends/cuda/kernels/w4_small.h"
+#include "backends/cuda/linear_workspace.h"
 #include "backends/cuda/queue.h"
+#include "backends/cuda/rounded_linear.h"
 #include "backends/cuda/weight.h"
 #include "ops/linear_input.h"
 
 namespace nibble::cuda {
 namespace {
-
-constexpr std::size_t kBlasWorkspace = std::size_t{32} << 20;
-
-std::size_t aligned(std::size_t bytes) { return (bytes + 255) / 256 * 256; }
-
-// Parts of one op's workspace.
-class Workspace {
- public:
-  Workspace(DeviceQueue& queue, std::size_t bytes)
-      : next_(static_cast<std::byte*>(queue.workspace(bytes))) {}
-  void* take(std::size_t bytes) { return std::exchange(next_, next_ + aligned(bytes)); }
-
- private:
-  std::byte* next_;
-};
 
 bool is_plain(const LinearArgs& args) {
   return w4_of(*args.w) == nullptr && args.w->canonical.format->is_float();
@@ -213,6 +200,7 @@ bool is_half(const LinearArgs& args) { return is_plain(args) && stored_type(args
 template <bool kHalf>
 Support blas_supports(const LinearArgs& args, const DeviceCaps& caps) {
   if (const Support input = takes_input(args); !input.ok) return input;
+  if (bytes_of(*args.w) != nullptr) return Support::no("the weight is kept as bytes");
   if (kHalf != is_half(args)) return Support::no(kHalf ? "weights are not f16" : "weights are f16");
   if (caps.exact_activations) return Support::no("it rounds activations");
   if (!caps.device_blas) return Support::no("there is no libcublasLt.so.13");
@@ -249,16 +237,23 @@ void run_blas(const LinearArgs& args, ExecContext& context) {
   product.rows = w.rows;
   product.cols = w.cols;
   product.y_stride = args.y_stride;
-  product.bf16 = !half;
+  product.type = half ? BlasType::kF16 : BlasType::kBf16;
   product.accumulate = args.accumulate || args.bias != nullptr;
   queue.launch("linear", product, multiply);
+}
+
+// ---- bytes of activations and weights
+
+template <ByteType kType>
+Support bytes_supports(const LinearArgs& args, const DeviceCaps& caps) {
+  return bytes_support(kType, args, caps);
 }
 
 // ---- tile: everything that has canonical planes, float32
 
 Support tile_supports(const LinearArgs& args, const DeviceCaps&) {
   if (const Support input = takes_input(args); !input.ok) return input;
-  return w4_of(*args.w) == nullptr ? Support::yes() : Support::no("the weight was repacked");
+  return args.w->canonical.planes.empty() ? Support::no("the weight was repacked") : Support::yes();
 }
 
 void run_tile(const LinearArgs& args, ExecContext& context) {
@@ -285,6 +280,12 @@ ImplList<LinearArgs> linear_impls() {
       {"blas_f16", blas_supports<true>, run_blas, Arithmetic::kF16, rounds},
       {"blas_bf16", blas_supports<false>, run_blas, Arithmetic::kBf16, rounds},
       {"tile", tile_supports, run_tile},
+      {"blas_int8", bytes_supports<ByteType::kInt8>, run_bytes, Arithmetic::kInt8, rounds,
+       run_bytes_together},
+      {"blas_fp8", bytes_supports<ByteType::kFp8>, run_bytes, Arithmetic::kFp8, rounds,
+       run_bytes_together},
+      {"rounded_first", rounded_support, run_rounded, Arithmetic::kBf16,
+       [](const DeviceCaps&) { return true; }, run_rounded_together},
   };
   return kImpls;
 }

@@ -48,7 +48,7 @@ class DeviceQueue {
   void* workspace(std::size_t bytes);
   // Memory of a family of kernels alone, which starts as zeros: they clear again what must be zero
   // when they meet it. Aligned to 256 bytes.
-  enum class Family { kLinear, kAttention };
+  enum class Family { kRounded, kAttention };
   void* own_workspace(Family family, std::size_t bytes);
 
   // Launches by `kernel(params, stream)`. Params say all that distinguishes one launch from

@@ -37,6 +37,11 @@ const W4Weight* w4_of(const LinearWeight& weight) {
   return packed != nullptr && packed->w4 ? &*packed->w4 : nullptr;
 }
 
+const ByteWeight* bytes_of(const LinearWeight& weight) {
+  const auto* packed = dynamic_cast<const DeviceWeight*>(weight.packed.get());
+  return packed != nullptr && packed->bytes ? &*packed->bytes : nullptr;
+}
+
 W4Matrix matrix_of(const W4Weight& weight) {
   W4Matrix matrix;
   matrix.codes = weight.codes.address();
@@ -92,6 +97,15 @@ std::optional<W4Weight> upload_w4(const QuantTensor& weight, ThreadPool& pool,
   for (Tensor* plane : {&packed.codes, &packed.scales, &packed.zeros}) {
     *plane = memory.upload(*plane);
   }
+  return packed;
+}
+
+std::optional<ByteWeight> upload_bytes(const QuantTensor& weight, const ActivationFormat& format,
+                                       ThreadPool& pool, DeviceMemory& memory) {
+  const std::optional<ByteType> type = byte_type(format);
+  if (!type || !bytes_why_not(weight, *type).empty()) return std::nullopt;
+  ByteWeight packed = pack_bytes(weight, *type, pool);
+  for (Tensor* plane : {&packed.codes, &packed.scales}) *plane = memory.upload(*plane);
   return packed;
 }
 

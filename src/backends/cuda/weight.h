@@ -3,6 +3,7 @@
 
 #include <optional>
 
+#include "backends/cuda/byte_weight.h"
 #include "backends/cuda/kernels/w4_matrix.h"
 #include "backends/cuda/kernels/weight_planes.h"
 #include "backends/cuda/w4_weight.h"
@@ -15,10 +16,14 @@ namespace nibble::cuda {
 // unless the weight was repacked: then there are none.
 struct DeviceWeight final : PackedWeight {
   std::optional<W4Weight> w4;
+  std::optional<ByteWeight> bytes;
 };
 
 // Null when the weight was not repacked to 4 bits.
 const W4Weight* w4_of(const LinearWeight& weight);
+
+// Null when the weight is not kept as bytes.
+const ByteWeight* bytes_of(const LinearWeight& weight);
 
 // As the kernels are told of it.
 W4Matrix matrix_of(const W4Weight& weight);
@@ -33,5 +38,9 @@ QuantTensor upload_planes(QuantTensor weight, DeviceMemory& memory);
 // Repacks a weight to 4 bits and uploads that, if it can be.
 std::optional<W4Weight> upload_w4(const QuantTensor& weight, ThreadPool& pool,
                                   DeviceMemory& memory);
+
+// Uploads a weight as bytes, if it can be, for calls with activations of this format.
+std::optional<ByteWeight> upload_bytes(const QuantTensor& weight, const ActivationFormat& format,
+                                       ThreadPool& pool, DeviceMemory& memory);
 
 }  // namespace nibble::cuda

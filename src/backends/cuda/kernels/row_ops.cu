@@ -1,6 +1,6 @@
+#include "backends/cuda/device/block_reduce.cuh"
 #include "backends/cuda/device/dependent_launch.cuh"
 #include "backends/cuda/device/launch.cuh"
-#include "backends/cuda/device/warp_reduce.cuh"
 #include "backends/cuda/kernels/grid.h"
 #include "backends/cuda/kernels/row_ops.h"
 #include "ops/activation.h"
@@ -12,41 +12,13 @@ namespace {
 
 constexpr int kNormThreads = 512;
 
-// Sum over the block of one value a thread, to all threads.
-template <int kThreads>
-__device__ float block_sum(float value) {
-  __shared__ float partial[kThreads / 32];
-  value = warp_sum(value);
-  __syncthreads();  // an earlier sum has been read
-  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = value;
-  __syncthreads();
-  value = threadIdx.x % 32 < kThreads / 32 ? partial[threadIdx.x % 32] : 0;
-  return warp_sum(value);
-}
-
-// The threads that share a row: a warp where rows are as short as a head, or else a block.
-template <bool kWarp>
-struct Team {
-  static __device__ std::int64_t row() {
-    return kWarp ? blockIdx.x * std::int64_t{kNormThreads / 32} + threadIdx.x / 32 : blockIdx.x;
-  }
-  static __device__ int lane() { return kWarp ? threadIdx.x % 32 : threadIdx.x; }
-  static constexpr int kLanes = kWarp ? 32 : kNormThreads;
-  static __device__ float sum(float value) {
-    if constexpr (kWarp) {
-      return warp_sum(value);
-    } else {
-      return block_sum<kNormThreads>(value);
-    }
-  }
-};
-
-template <bool kWarp>
+// kLanes share a row: a warp where rows are as short as a head, or else a block.
+template <int kLanes>
 __global__ void __launch_bounds__(kNormThreads) norm(NormRows args) {
-  using Row = Team<kWarp>;
+  using Row = Team<kLanes, kNormThreads>;
   wait_for_kernel_ahead();
   let_next_kernel_start();
-  const std::int64_t row = Row::row();
+  const std::int64_t row = Row::index();
   if (row >= args.rows) return;  // a warp, or a block, as a whole
   const float* const x = args.x + row * args.x_stride;
   float* const y = args.y + row * args.y_stride;
@@ -55,16 +27,16 @@ __global__ void __launch_bounds__(kNormThreads) norm(NormRows args) {
   float mean = 0;
   if (args.centred) {
     float sum = 0;
-    for (int i = Row::lane(); i < cols; i += Row::kLanes) sum += x[i];
+    for (int i = Row::lane(); i < cols; i += kLanes) sum += x[i];
     mean = Row::sum(sum) / count;
   }
   float square = 0;
-  for (int i = Row::lane(); i < cols; i += Row::kLanes) {
+  for (int i = Row::lane(); i < cols; i += kLanes) {
     const float v = x[i] - mean;
     square += v * v;
   }
   const float inverse = 1 / sqrtf(Row::sum(square) / count + args.eps);
-  for (int i = Row::lane(); i < cols; i += Row::kLanes) {
+  for (int i = Row::lane(); i < cols; i += kLanes) {
     const float w = args.weight == nullptr ? 1.0f : args.weight_offset + args.weight[i];
     const float b = args.centred && args.bias != nullptr ? args.bias[i] : 0.0f;
     y[i] = (x[i] - mean) * inverse * w + b;
@@ -187,12 +159,10 @@ cudaError_t norm_rows(const NormRows& args, cudaStream_t stream) {
   if (args.rows == 0 || args.cols == 0) return cudaSuccess;
   constexpr std::int64_t kWarpCols = 512;
   if (args.cols <= kWarpCols) {
-    const std::int64_t blocks = (args.rows + kNormThreads / 32 - 1) / (kNormThreads / 32);
-    return launch(norm<true>, {dim3(static_cast<unsigned>(blocks)), dim3(kNormThreads), 0, true},
-                  stream, args);
+    return launch(norm<32>, team_shape<32>(args.rows, kNormThreads), stream, args);
   }
-  return launch(norm<false>, {dim3(static_cast<unsigned>(args.rows)), dim3(kNormThreads), 0, true},
-                stream, args);
+  return launch(norm<kNormThreads>, team_shape<kNormThreads>(args.rows, kNormThreads), stream,
+                args);
 }
 
 cudaError_t rope_rows(const RopeRows& args, cudaStream_t stream) {

@@ -1,0 +1,84 @@
+#include <cuda_fp8.h>
+
+#include "backends/cuda/device/block_reduce.cuh"
+#include "backends/cuda/device/launch.cuh"
+#include "backends/cuda/kernels/grid.h"
+#include "backends/cuda/kernels/token_codes.h"
+
+namespace nibble::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+template <ByteType kType>
+__device__ unsigned code_of(float x, float scale, float inverse) {
+  if constexpr (kType == ByteType::kFp8) {
+    return __nv_cvt_float_to_fp8(__fdiv_rn(x, scale), __NV_SATFINITE, __NV_E4M3);
+  } else {
+    return static_cast<unsigned>(__float2int_rn(__fmul_rn(x, inverse))) & 0xffu;
+  }
+}
+
+// A block a row.
+template <ByteType kType>
+__global__ void __launch_bounds__(kThreads) round_to_codes(TokenCodes args) {
+  using Row = Team<kThreads, kThreads>;
+  wait_for_kernel_ahead();
+  let_next_kernel_start();
+  const std::int64_t row = Row::index();
+  const float* const x = args.x + row * args.x_stride;
+  const auto cols = static_cast<int>(args.cols);
+  float largest = 0;
+  for (int i = Row::lane(); i < cols; i += kThreads) {
+    largest = isfinite(x[i]) ? fmaxf(largest, fabsf(x[i])) : INFINITY;
+  }
+  largest = Row::largest(largest);
+  const float inverse = __fdiv_rn(args.most, largest);
+  const bool zero = !isfinite(inverse);
+  const float scale = __fdiv_rn(largest, args.most);
+  auto* const codes = static_cast<unsigned*>(args.codes) + row * (cols / 4);
+  for (int i = Row::lane(); i < cols / 4; i += kThreads) {
+    unsigned word = 0;
+    for (int j = 0; !zero && j < 4; ++j) {
+      word |= code_of<kType>(x[4 * i + j], scale, inverse) << 8 * j;
+    }
+    codes[i] = word;
+  }
+  if (Row::lane() == 0) args.scales[row] = isinf(largest) ? NAN : zero ? 0 : scale;
+}
+
+template <class T>
+__global__ void __launch_bounds__(kRowThreads) scale(ScaleProducts args) {
+  wait_for_kernel_ahead();
+  let_next_kernel_start();
+  for (std::int64_t r = blockIdx.y; r < args.rows; r += gridDim.y) {
+    const float of_row = args.x_scales[r];
+    for (std::int64_t c = blockIdx.x * blockDim.x + threadIdx.x; c < args.cols;
+         c += gridDim.x * blockDim.x) {
+      const auto product =
+          static_cast<float>(static_cast<const T*>(args.product)[r * args.cols + c]);
+      float value = of_row * (args.w_scales[c] * product);
+      if (args.bias != nullptr) value += args.bias[c];
+      float* const y = args.y + r * args.y_stride + c;
+      *y = args.accumulate ? *y + value : value;
+    }
+  }
+}
+
+}  // namespace
+
+cudaError_t token_codes(const TokenCodes& args, cudaStream_t stream) {
+  if (args.rows == 0 || args.cols == 0) return cudaSuccess;
+  const LaunchShape shape = team_shape<kThreads>(args.rows, kThreads);
+  return args.type == ByteType::kFp8 ? launch(round_to_codes<ByteType::kFp8>, shape, stream, args)
+                                     : launch(round_to_codes<ByteType::kInt8>, shape, stream, args);
+}
+
+cudaError_t scale_products(const ScaleProducts& args, cudaStream_t stream) {
+  if (args.rows == 0 || args.cols == 0) return cudaSuccess;
+  const LaunchShape shape{row_grid(args.rows, args.cols), dim3(kRowThreads), 0, true};
+  return args.type == ByteType::kFp8 ? launch(scale<float>, shape, stream, args)
+                                     : launch(scale<std::int32_t>, shape, stream, args);
+}
+
+}  // namespace nibble::cuda

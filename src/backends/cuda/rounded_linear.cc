@@ -1,0 +1,220 @@
+#include "backends/cuda/rounded_linear.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "backends/cuda/blas.h"
+#include "backends/cuda/impls.h"
+#include "backends/cuda/kernels/round_activations.h"
+#include "backends/cuda/kernels/token_codes.h"
+#include "backends/cuda/linear_workspace.h"
+#include "backends/cuda/status.h"
+#include "backends/cuda/weight.h"
+#include "base/error.h"
+
+namespace nibble::cuda {
+namespace {
+
+// ---- products of bytes
+
+// x of a call as bytes, and what is left of the workspace.
+struct ByteRows {
+  void* codes = nullptr;
+  float* scales = nullptr;
+  void* product = nullptr;  // [m, rows] of 4 bytes; of the largest call
+  void* blas = nullptr;
+};
+
+ByteRows round_to_bytes(const LinearArgs& args, std::int64_t most_rows, ExecContext& context) {
+  const std::int64_t cols = args.w->canonical.cols;
+  const auto code_bytes = static_cast<std::size_t>(args.m * cols);
+  const auto scale_bytes = static_cast<std::size_t>(args.m) * sizeof(float);
+  const auto product_bytes = static_cast<std::size_t>(args.m * most_rows) * sizeof(float);
+  Workspace workspace(*context.queue, aligned(code_bytes) + aligned(scale_bytes) +
+                                          aligned(product_bytes) + kBlasWorkspace);
+  ByteRows rows;
+  rows.codes = workspace.take(code_bytes);
+  rows.scales = static_cast<float*>(workspace.take(scale_bytes));
+  rows.product = workspace.take(product_bytes);
+  rows.blas = workspace.take(kBlasWorkspace);
+  TokenCodes codes;
+  codes.x = args.x;
+  codes.codes = rows.codes;
+  codes.scales = rows.scales;
+  codes.x_stride = args.x_stride;
+  codes.rows = args.m;
+  codes.cols = cols;
+  codes.type = bytes_of(*args.w)->type;
+  codes.most = args.activations->largest();
+  context.queue->launch("round activations", codes, token_codes);
+  return rows;
+}
+
+void multiply_bytes(const LinearArgs& args, const ByteRows& rows, ExecContext& context) {
+  const ByteWeight& weight = *bytes_of(*args.w);
+  DeviceQueue& queue = *context.queue;
+  BlasProduct product;
+  product.blas = Blas::get();
+  product.type = weight.type == ByteType::kFp8 ? BlasType::kFp8 : BlasType::kInt8;
+  product.w = weight.codes.address();
+  product.x = rows.codes;
+  product.m = args.m;
+  product.rows = args.w->canonical.rows;
+  product.cols = args.w->canonical.cols;
+  product.workspace = rows.blas;
+  product.workspace_bytes = kBlasWorkspace;
+  product.y = rows.product;
+  product.y_stride = product.rows;
+  queue.launch("linear", product, multiply);
+  ScaleProducts scaled;
+  scaled.product = rows.product;
+  scaled.x_scales = rows.scales;
+  scaled.w_scales = weight.scales.data<float>();
+  scaled.bias = args.bias;
+  scaled.y = args.y;
+  scaled.y_stride = args.y_stride;
+  scaled.rows = args.m;
+  scaled.cols = product.rows;
+  scaled.type = weight.type;
+  scaled.accumulate = args.accumulate;
+  queue.launch("scale", scaled, scale_products);
+}
+
+// ---- rounded first
+
+// Whether a kernel rounds to it: what asks for the values of other rows is rounded on the host.
+bool rounds_on_device(const ActivationDescriptor& d) {
+  return d.outlier_threshold == 0 && (d.scope != ActivationScope::kTensor || d.is_static);
+}
+
+void set_elements(const ActivationFormat& format, DeviceQueue& queue, RoundActivations& args) {
+  const ActivationDescriptor& d = format.descriptor();
+  if (const std::optional<TableView> table = format.table()) {
+    std::vector<float> values;
+    for (int rank = 0; rank < table->ranks; ++rank) {
+      values.push_back(table->values[table->codes[rank]]);
+    }
+    args.bounds = queue.put(std::span(table->bounds, static_cast<std::size_t>(table->leaves)));
+    args.values = queue.put(std::span<const float>(values));
+    args.leaves = table->leaves;
+    args.most = format.largest();
+    return;
+  }
+  args.symmetric = d.symmetric ? 1 : 0;
+  args.most = d.symmetric ? format.largest() : static_cast<float>((1 << d.element.bits) - 1);
+  args.least_of_static = -args.most - 1;
+}
+
+void round_on_device(const LinearArgs& args, float* y, DeviceQueue& queue) {
+  const ActivationFormat& format = *args.activations;
+  const ActivationDescriptor& d = format.descriptor();
+  RoundActivations rows;
+  rows.x = args.x;
+  rows.y = y;
+  rows.x_stride = args.x_stride;
+  rows.rows = args.m;
+  rows.cols = args.w->canonical.cols;
+  rows.group = d.scope == ActivationScope::kGroup ? d.group : rows.cols;
+  set_elements(format, queue, rows);
+  if (const std::optional<AffineParams>& fixed = format.fixed()) {
+    rows.fixed_scale = fixed->scale;
+    rows.fixed_zero = static_cast<float>(fixed->zero);
+  }
+  queue.launch("round activations", rows, round_activations);
+}
+
+void round_on_host(const LinearArgs& args, float* y, DeviceQueue& queue) {
+  queue.on_host([&] {
+    const std::int64_t cols = args.w->canonical.cols;
+    const auto row_bytes = static_cast<std::size_t>(cols) * sizeof(float);
+    std::vector<float> x(static_cast<std::size_t>(args.m * cols));
+    check(cudaMemcpy2DAsync(
+              x.data(), row_bytes, args.x, static_cast<std::size_t>(args.x_stride) * sizeof(float),
+              row_bytes, static_cast<std::size_t>(args.m), cudaMemcpyDeviceToHost, queue.stream()),
+          "copy from the card");
+    check(cudaStreamSynchronize(queue.stream()), "device");
+    args.activations->round(x.data(), cols, args.m, cols, x.data(), cols);
+    check(cudaMemcpyAsync(y, x.data(), x.size() * sizeof(float), cudaMemcpyHostToDevice,
+                          queue.stream()),
+          "copy to the card");
+    check(cudaStreamSynchronize(queue.stream()), "device");
+  });
+}
+
+// The implementation that multiplies x as it is; null when none does.
+const Impl<LinearArgs>* plain_impl(LinearArgs args, const DeviceCaps& caps) {
+  args.activations = nullptr;
+  for (const Impl<LinearArgs>& impl : linear_impls()) {
+    if (impl.usable(caps) && impl.supports(args, caps).ok) return &impl;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+Support bytes_support(ByteType type, const LinearArgs& args, const DeviceCaps& caps) {
+  if (args.activations == nullptr) return Support::no("x is not to be rounded");
+  if (!caps.device_blas) return Support::no("there is no libcublasLt.so.13");
+  const ByteWeight* const weight = bytes_of(*args.w);
+  if (weight == nullptr || weight->type != type) {
+    return Support::no("the weight is not kept as such bytes");
+  }
+  if (byte_type(*args.activations) != type) {
+    return Support::no("activations are no bytes of the weight's type, one scale a token");
+  }
+  return Support::yes();
+}
+
+void run_bytes_together(std::span<const LinearArgs> calls, ExecContext& context) {
+  if (calls.front().m == 0) return;
+  std::int64_t most_rows = 0;
+  for (const LinearArgs& call : calls) most_rows = std::max(most_rows, call.w->canonical.rows);
+  const ActivationFormat* format = nullptr;
+  ByteRows rows;
+  for (const LinearArgs& call : calls) {
+    if (call.activations != format) rows = round_to_bytes(call, most_rows, context);
+    format = call.activations;
+    multiply_bytes(call, rows, context);
+  }
+}
+
+void run_bytes(const LinearArgs& args, ExecContext& context) {
+  run_bytes_together({&args, 1}, context);
+}
+
+Support rounded_support(const LinearArgs& args, const DeviceCaps& caps) {
+  if (args.activations == nullptr) return Support::no("x is not to be rounded");
+  if (plain_impl(args, caps) == nullptr) return Support::no("nothing multiplies by this weight");
+  return Support::yes();
+}
+
+void run_rounded_together(std::span<const LinearArgs> calls, ExecContext& context) {
+  if (calls.front().m == 0) return;
+  DeviceQueue& queue = *context.queue;
+  const ActivationFormat* format = nullptr;
+  for (const LinearArgs& call : calls) {
+    const std::int64_t cols = call.w->canonical.cols;
+    auto* const rounded = static_cast<float*>(queue.own_workspace(
+        DeviceQueue::Family::kRounded, static_cast<std::size_t>(call.m * cols) * sizeof(float)));
+    if (call.activations != format) {
+      if (rounds_on_device(call.activations->descriptor())) {
+        round_on_device(call, rounded, queue);
+      } else {
+        round_on_host(call, rounded, queue);
+      }
+    }
+    format = call.activations;
+    LinearArgs plain = call;
+    plain.activations = nullptr;
+    plain.x = rounded;
+    plain.x_stride = cols;
+    plain_impl(plain, context.caps)->run(plain, context);
+  }
+}
+
+void run_rounded(const LinearArgs& args, ExecContext& context) {
+  run_rounded_together({&args, 1}, context);
+}
+
+}  // namespace nibble::cuda
