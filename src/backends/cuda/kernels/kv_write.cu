@@ -191,8 +191,7 @@ __device__ void take_head(const StoreLaunch& launch, int job, std::int64_t row, 
 template <KvType kType, int kSlots>
 __global__ void __launch_bounds__(kThreads) store(const __grid_constant__ StoreLaunch launch) {
   __shared__ float table[kMaxHeadDim];
-  wait_for_kernel_ahead();
-  let_next_kernel_start();
+  // Positions and places come from the host: no kernel ahead writes them.
   const std::int64_t row = blockIdx.x;
   const RopeLaunch& rope = launch.rope;
   const bool rotate = rope.positions != nullptr;
@@ -209,6 +208,8 @@ __global__ void __launch_bounds__(kThreads) store(const __grid_constant__ StoreL
     __syncthreads();
   }
   const Place place = find_place(launch.kv, row);
+  wait_for_kernel_ahead();
+  let_next_kernel_start();
   const int jobs = rope.heads + 2 * launch.kv.kv_heads;
   const auto warp = static_cast<int>(blockIdx.y * kWarps + threadIdx.x / 32);
   for (int job = warp; job < jobs; job += static_cast<int>(gridDim.y) * kWarps) {

@@ -1,6 +1,7 @@
 #include "backends/cuda/device/block_reduce.cuh"
 #include "backends/cuda/device/dependent_launch.cuh"
 #include "backends/cuda/device/launch.cuh"
+#include "backends/cuda/kernels/alignment.h"
 #include "backends/cuda/kernels/grid.h"
 #include "backends/cuda/kernels/row_ops.h"
 #include "ops/activation.h"
@@ -11,6 +12,63 @@ namespace {
 // ---- norm
 
 constexpr int kNormThreads = 512;
+
+// Rows of up to kVectors times four numbers a thread: they are read once, and the weights before
+// the kernel ahead has ended.
+template <int kVectors>
+__global__ void __launch_bounds__(kNormThreads) norm_in_registers(NormRows args) {
+  using Row = Team<kNormThreads, kNormThreads>;
+  const std::int64_t row = Row::index();
+  const auto vectors = static_cast<int>(args.cols) / 4;
+  const auto at = [&](int v) { return v * kNormThreads + Row::lane(); };
+  const auto load = [&](const float* from, int v, float other) {
+    if (from == nullptr || at(v) >= vectors) return make_float4(other, other, other, other);
+    return reinterpret_cast<const float4*>(from)[at(v)];
+  };
+  float4 weight[kVectors];
+  float4 bias[kVectors];
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    weight[v] = load(args.weight, v, 1 - args.weight_offset);
+    bias[v] = load(args.centred ? args.bias : nullptr, v, 0);
+  }
+  wait_for_kernel_ahead();
+  let_next_kernel_start();
+  float4 x[kVectors];
+  float sum = 0;
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    x[v] = load(args.x + row * args.x_stride, v, 0);
+    sum += x[v].x + x[v].y + x[v].z + x[v].w;
+  }
+  const auto count = static_cast<float>(args.cols);
+  const float mean = args.centred ? Row::sum(sum) / count : 0;
+  float square = 0;
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    if (at(v) >= vectors) continue;
+    x[v] = make_float4(x[v].x - mean, x[v].y - mean, x[v].z - mean, x[v].w - mean);
+    square += x[v].x * x[v].x + x[v].y * x[v].y + x[v].z * x[v].z + x[v].w * x[v].w;
+  }
+  const float inverse = 1 / sqrtf(Row::sum(square) / count + args.eps);
+  const float offset = args.weight_offset;
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    if (at(v) >= vectors) continue;
+    const float4& w = weight[v];
+    const float4& b = bias[v];
+    reinterpret_cast<float4*>(args.y + row * args.y_stride)[at(v)] = make_float4(
+        x[v].x * inverse * (offset + w.x) + b.x, x[v].y * inverse * (offset + w.y) + b.y,
+        x[v].z * inverse * (offset + w.z) + b.z, x[v].w * inverse * (offset + w.w) + b.w);
+  }
+}
+
+bool fits_registers(const NormRows& args) {
+  constexpr std::int64_t kMostCols = 4 * 4 * kNormThreads;
+  return args.cols % 4 == 0 && args.cols <= kMostCols && args.x_stride % 4 == 0 &&
+         args.y_stride % 4 == 0 && on_16_bytes(args.x) && on_16_bytes(args.y) &&
+         on_16_bytes(args.weight) && on_16_bytes(args.bias);
+}
 
 // kLanes share a row: a warp where rows are as short as a head, or else a block.
 template <int kLanes>
@@ -161,8 +219,14 @@ cudaError_t norm_rows(const NormRows& args, cudaStream_t stream) {
   if (args.cols <= kWarpCols) {
     return launch(norm<32>, team_shape<32>(args.rows, kNormThreads), stream, args);
   }
-  return launch(norm<kNormThreads>, team_shape<kNormThreads>(args.rows, kNormThreads), stream,
-                args);
+  const LaunchShape shape = team_shape<kNormThreads>(args.rows, kNormThreads);
+  if (fits_registers(args)) {
+    const std::int64_t vectors = (args.cols / 4 + kNormThreads - 1) / kNormThreads;
+    if (vectors == 1) return launch(norm_in_registers<1>, shape, stream, args);
+    if (vectors == 2) return launch(norm_in_registers<2>, shape, stream, args);
+    return launch(norm_in_registers<4>, shape, stream, args);
+  }
+  return launch(norm<kNormThreads>, shape, stream, args);
 }
 
 cudaError_t rope_rows(const RopeRows& args, cudaStream_t stream) {
