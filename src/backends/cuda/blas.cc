@@ -40,7 +40,7 @@ struct Functions {
 };
 
 // What decides which algorithm is best.
-using Shape = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, BlasType>;
+using Shape = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, BlasType, bool>;
 
 // A product of one shape: descriptions and the chosen algorithm. The library is column-major: it
 // sees w as [cols, rows], x as [cols, m] and y as [rows, m].
@@ -116,21 +116,41 @@ struct Blas::State {
                CUBLAS_STATUS_SUCCESS &&
            f.cublasLtMatmulDescSetAttribute(plan.product, CUBLASLT_MATMUL_DESC_TRANSA, &transpose,
                                             sizeof(transpose)) == CUBLAS_STATUS_SUCCESS &&
+           set_scales(args, plan) &&
            layout(plan.w, types.element, args.cols, args.rows, args.cols) &&
            layout(plan.x, types.element, args.cols, args.m, args.cols) &&
            layout(plan.y, types.sum, args.rows, args.m, args.y_stride) && choose(args, plan);
   }
 
+  template <class T>
+  bool set(const Plan& plan, cublasLtMatmulDescAttributes_t attribute, const T& value) {
+    return f.cublasLtMatmulDescSetAttribute(plan.product, attribute, &value, sizeof(value)) ==
+           CUBLAS_STATUS_SUCCESS;
+  }
+
+  // One scale a row of w and of x.
+  bool set_scales(const BlasProduct& args, const Plan& plan) {
+    if (args.w_scales == nullptr) return true;
+    const std::int32_t by_row = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+    return set(plan, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, by_row) &&
+           set(plan, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, by_row) &&
+           set(plan, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, args.w_scales) &&
+           set(plan, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, args.x_scales);
+  }
+
+  // Null when the library has no algorithm for the shape.
   const Plan* plan_of(const BlasProduct& args) {
-    const Shape shape{args.m, args.rows, args.cols, args.y_stride, args.type};
+    const Shape shape{args.m,        args.rows, args.cols,
+                      args.y_stride, args.type, args.w_scales != nullptr};
     const auto known = plans.find(shape);
-    if (known != plans.end()) return &known->second;
+    if (known != plans.end()) return known->second.product != nullptr ? &known->second : nullptr;
     Plan plan;
     if (!make(args, plan)) {
       release(plan);
-      return nullptr;
+      plan = {};
     }
-    return &plans.emplace(shape, plan).first->second;
+    const Plan& made = plans.emplace(shape, plan).first->second;
+    return made.product != nullptr ? &made : nullptr;
   }
 };
 
@@ -150,13 +170,15 @@ Blas* Blas::get() {
   return blas.get();
 }
 
+bool Blas::scales(const BlasProduct& args) { return state_->plan_of(args) != nullptr; }
+
 bool Blas::takes(std::int64_t cols) { return cols % 8 == 0; }
 
 cudaError_t multiply(const BlasProduct& args, cudaStream_t stream) {
   if (args.m == 0 || args.rows == 0) return cudaSuccess;
   Blas::State& state = *args.blas->state_;
   const Plan* const plan = state.plan_of(args);
-  if (plan == nullptr) return cudaErrorNotSupported;
+  if (plan == nullptr || !state.set_scales(args, *plan)) return cudaErrorNotSupported;
   // Of the type of the sums.
   const float float_factors[] = {1, args.accumulate ? 1.0f : 0.0f};
   const std::int32_t integer_factors[] = {1, 0};

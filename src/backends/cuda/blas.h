@@ -26,6 +26,9 @@ struct BlasProduct {
   std::int64_t rows = 0;
   std::int64_t cols = 0;
   std::int64_t y_stride = 0;
+  // Of kFp8: y[m, r] = x_scales[m] * w_scales[r] * (x * w^T)[m, r], if Blas::scales() can; or null.
+  const float* w_scales = nullptr;
+  const float* x_scales = nullptr;
   void* workspace = nullptr;
   std::size_t workspace_bytes = 0;
   BlasType type = BlasType::kBf16;
@@ -43,6 +46,8 @@ class Blas {
 
   // Whether it takes the shape: columns and strides that are a multiple of 8.
   static bool takes(std::int64_t cols);
+  // Whether a product with scales can be run.
+  bool scales(const BlasProduct& args);
 
  private:
   struct State;

@@ -12,7 +12,7 @@
 #include "backends/cuda/kernels/row_ops.h"
 #include "backends/cuda/kernels/w4_large.h"
 #include "backends/cuda/kernels/w4_small.h"
-#include "backends/cuda/linear_workspace.h"
+#include "backends/cuda/linear_parts.h"
 #include "backends/cuda/queue.h"
 #include "backends/cuda/rounded_linear.h"
 #include "backends/cuda/weight.h"
@@ -227,9 +227,7 @@ void run_blas(const LinearArgs& args, ExecContext& context) {
   if (!as_stored) decode(args, FloatType::kBF16, decoded, queue);
   round_x(args, half, x, queue);
   if (args.bias != nullptr) {
-    queue.launch("bias",
-                 BiasRows{args.bias, args.y, args.y_stride, args.m, w.rows, args.accumulate},
-                 bias_rows);
+    put_bias(args, queue);
   }
   product.blas = Blas::get();
   product.y = args.y;

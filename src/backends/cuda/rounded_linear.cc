@@ -7,8 +7,9 @@
 #include "backends/cuda/blas.h"
 #include "backends/cuda/impls.h"
 #include "backends/cuda/kernels/round_activations.h"
+#include "backends/cuda/kernels/row_ops.h"
 #include "backends/cuda/kernels/token_codes.h"
-#include "backends/cuda/linear_workspace.h"
+#include "backends/cuda/linear_parts.h"
 #include "backends/cuda/status.h"
 #include "backends/cuda/weight.h"
 #include "base/error.h"
@@ -51,6 +52,21 @@ ByteRows round_to_bytes(const LinearArgs& args, std::int64_t most_rows, ExecCont
   return rows;
 }
 
+// Straight into y, if the library applies the scales itself.
+bool multiply_scaled(const LinearArgs& args, BlasProduct product, const ByteRows& rows,
+                     DeviceQueue& queue) {
+  if (product.type != BlasType::kFp8) return false;
+  product.w_scales = bytes_of(*args.w)->scales.data<float>();
+  product.x_scales = rows.scales;
+  product.y = args.y;
+  product.y_stride = args.y_stride;
+  product.accumulate = args.accumulate || args.bias != nullptr;
+  if (!product.blas->scales(product)) return false;
+  if (args.bias != nullptr) put_bias(args, queue);
+  queue.launch("linear", product, multiply);
+  return true;
+}
+
 void multiply_bytes(const LinearArgs& args, const ByteRows& rows, ExecContext& context) {
   const ByteWeight& weight = *bytes_of(*args.w);
   DeviceQueue& queue = *context.queue;
@@ -64,6 +80,7 @@ void multiply_bytes(const LinearArgs& args, const ByteRows& rows, ExecContext& c
   product.cols = args.w->canonical.cols;
   product.workspace = rows.blas;
   product.workspace_bytes = kBlasWorkspace;
+  if (multiply_scaled(args, product, rows, queue)) return;
   product.y = rows.product;
   product.y_stride = product.rows;
   queue.launch("linear", product, multiply);

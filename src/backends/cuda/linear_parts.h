@@ -1,10 +1,12 @@
-// Parts of one op's workspace.
+// What implementations of linear share: parts of one op's workspace, and biases.
 #pragma once
 
 #include <cstddef>
 #include <utility>
 
+#include "backends/cuda/kernels/row_ops.h"
 #include "backends/cuda/queue.h"
+#include "ops/args.h"
 
 namespace nibble::cuda {
 
@@ -21,5 +23,13 @@ class Workspace {
  private:
   std::byte* next_;
 };
+
+// y = bias, or y += bias where the call accumulates: for products that are added to it.
+inline void put_bias(const LinearArgs& args, DeviceQueue& queue) {
+  queue.launch("bias",
+               BiasRows{args.bias, args.y, args.y_stride, args.m, args.w->canonical.rows,
+                        args.accumulate ? 1 : 0},
+               bias_rows);
+}
 
 }  // namespace nibble::cuda
