@@ -38,6 +38,7 @@ function(nibble_library name)
   list(FILTER sources EXCLUDE REGEX "(^|/)((isa|cuda|main)/|no_cuda.cc$)")
   add_library(nibble_${name} STATIC ${sources})
   target_link_libraries(nibble_${name} PUBLIC nibble_flags ${ARG_DEPS})
+  nibble_precompile(nibble_${name} nibble_base)
 endfunction()
 
 # nibble_test(folder DEPS ...): every tests/<folder>/*_test.cc becomes one program, <folder>_tests.
@@ -49,6 +50,9 @@ function(nibble_test name)
   endif()
   add_executable(${name}_tests ${sources})
   target_link_libraries(${name}_tests PRIVATE nibble_test_support ${ARG_DEPS} GTest::gmock GTest::gtest_main)
+  # Tests run once: to compile them is what takes time.
+  target_compile_options(${name}_tests PRIVATE -O1)
+  nibble_precompile(${name}_tests base_tests <gmock/gmock.h> <gtest/gtest.h>)
   add_test(NAME ${name}
     COMMAND ${name}_tests --gtest_output=json:${CMAKE_BINARY_DIR}/test-results/${name}.json)
   set_tests_properties(${name} PROPERTIES TIMEOUT 900)
