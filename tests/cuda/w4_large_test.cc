@@ -150,9 +150,10 @@ bool has_hopper() {
   NIBBLE_NEEDS_CUDA();        \
   if (!has_hopper()) GTEST_SKIP() << "no device of compute capability 9.0"
 
-constexpr W4LargeTile kTiles[] = {
-    {128, 256, 1, 1}, {128, 256, 2, 1}, {128, 256, 1, 2}, {128, 256, 2, 2}, {128, 128, 1, 1},
-    {128, 128, 1, 2}, {128, 64, 1, 1},  {128, 64, 1, 2},  {256, 64, 2, 1},  {256, 64, 1, 2}};
+constexpr W4LargeTile kTiles[] = {{128, 256, 1, 1}, {128, 256, 2, 1}, {128, 256, 1, 2},
+                                  {128, 256, 2, 2}, {128, 128, 1, 1}, {128, 128, 1, 2},
+                                  {128, 64, 1, 1},  {128, 64, 1, 2},  {256, 64, 2, 1},
+                                  {256, 64, 1, 2},  {128, 64, 1, 4},  {256, 64, 1, 4}};
 
 TEST(W4Large, MatchesFloat64InEveryTileAndGroup) {
   NIBBLE_NEEDS_HOPPER();
@@ -183,7 +184,7 @@ TEST(W4Large, GivesTheSameBitsEveryTime) {
 TEST(W4Large, ChoosesTilesThatItAccepts) {
   NIBBLE_NEEDS_HOPPER();
   for (const std::int64_t m : {1, 64, 129, 700}) {
-    for (const std::int64_t n : {64, 1024}) {
+    for (const std::int64_t n : {64, 1024, 4096}) {
       const W4LargeTile tile = cuda::choose_w4_large_tile(m, n, 128, 132);
       expect_right({m, n, 128, 64}, tile);
     }

@@ -22,10 +22,11 @@ namespace nibble::cuda {
 
 inline constexpr int kLargeSharedBytes = 227 * 1024;
 inline constexpr int kLargeBarrierBytes = 1024;
-inline constexpr int kOutTokens = 32;  // that leave through shared memory at a time
-inline constexpr int kOutPieceBytes = 64 * kOutTokens * 4;
-inline constexpr int kOutPieces = 2;                           // buffers of a warpgroup
-inline constexpr int kOutBytes = kOutPieces * kOutPieceBytes;  // of a warpgroup
+// Of a tile of so many tokens, those that leave through shared memory at a time: four blocks may
+// share out a tile of 64.
+__host__ __device__ constexpr int out_tokens(int tokens) { return tokens == 64 ? 16 : 32; }
+inline constexpr int kOutPieces = 2;                        // buffers of a warpgroup
+inline constexpr int kOutBytes = kOutPieces * 64 * 32 * 4;  // of a warpgroup
 inline constexpr int kOutMeeting = 1;  // barriers of the warpgroups on their way out: 1, 2, ...
 inline constexpr int kTokenTilesOfGroup = 8;  // neighbours in time, that reuse x and W in the L2
 
@@ -38,7 +39,7 @@ struct LargeGrid {
 };
 
 struct LargeOut {
-  CUtensorMap y;  // boxes of 32 rows of W by kOutTokens, swizzled
+  CUtensorMap y;  // boxes of 32 rows of W by out_tokens(), swizzled
   const float* bias;
   bool accumulate;
 };
@@ -170,9 +171,10 @@ __device__ __forceinline__ void sync_split(const LargeGrid& grid) {
 // Where output (row, token) of a piece of 64 x kOutTokens goes in shared memory: two boxes of 32
 // rows, a token's 128 bytes swizzled as the copy engine expects. Conflict-free: lanes of a fragment
 // differ in two 16-byte chunks and four even tokens.
+template <int kOutTokens>
 __device__ __forceinline__ std::uint32_t out_at(int row, int token) {
   const int chunk = (row % 32 / 4) ^ (token % 8);
-  return static_cast<std::uint32_t>(row / 32 * (kOutPieceBytes / 2) + token * 128 + chunk * 16 +
+  return static_cast<std::uint32_t>(row / 32 * (32 * kOutTokens * 4) + token * 128 + chunk * 16 +
                                     row % 4 * 4);
 }
 
@@ -180,6 +182,9 @@ __device__ __forceinline__ std::uint32_t out_at(int row, int token) {
 // the copies to global memory run on while the next tile is multiplied.
 template <int kTokens>
 struct Storer {
+  static constexpr int kOutTokens = out_tokens(kTokens);
+  static constexpr int kPieceBytes = 64 * kOutTokens * 4;
+
   const LargeOut& out;
   const Lane& me;
   std::uint32_t buffers;
@@ -187,14 +192,15 @@ struct Storer {
 
   __device__ __forceinline__ void store_piece(const float* d, const float (&bias)[2], int row,
                                               int token) {
-    const std::uint32_t buffer = buffers + piece % kOutPieces * kOutPieceBytes;
+    const std::uint32_t buffer = buffers + piece % kOutPieces * kPieceBytes;
     const int in_block = 16 * me.warp + me.g();
 #pragma unroll
     for (int j = 0; j < kOutTokens / 8; ++j) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        store_shared(buffer + out_at(in_block + 8 * (i / 2), 8 * j + 2 * me.c() + i % 2),
-                     d[4 * j + i] + bias[i / 2]);
+        store_shared(
+            buffer + out_at<kOutTokens>(in_block + 8 * (i / 2), 8 * j + 2 * me.c() + i % 2),
+            d[4 * j + i] + bias[i / 2]);
       }
     }
     publish_to_copies();
@@ -203,7 +209,7 @@ struct Storer {
     sync_threads_of(kOutMeeting + me.group, 128);
     if (me.leads()) {
       for (int half = 0; half < 2; ++half) {
-        const std::uint32_t from = buffer + half * (kOutPieceBytes / 2);
+        const std::uint32_t from = buffer + half * (kPieceBytes / 2);
         out.accumulate ? add_box(&out.y, from, row + 32 * half, token, 0)
                        : store_box(&out.y, from, row + 32 * half, token, 0);
       }

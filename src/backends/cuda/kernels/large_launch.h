@@ -31,11 +31,11 @@ inline LargeGrid make_large_grid(std::int64_t m, std::int64_t n, std::int64_t k_
           cut.split};
 }
 
-// Of y [m, n], y_stride floats from row to row.
+// Of y [m, n], y_stride floats from row to row, for tiles of so many tokens.
 inline cudaError_t make_out_map(float* y, std::int64_t m, std::int64_t n, std::int64_t y_stride,
-                                CUtensorMap* map) {
+                                int tokens, CUtensorMap* map) {
   return make_tensor_map(
-      {y, 4, {n, m, 1}, {y_stride * 4, m * y_stride * 4}, {32, kOutTokens, 1}, true}, map);
+      {y, 4, {n, m, 1}, {y_stride * 4, m * y_stride * 4}, {32, out_tokens(tokens), 1}, true}, map);
 }
 
 struct LargeLaunch {

@@ -312,7 +312,8 @@ cudaError_t make_maps(const W4Large& args, const W4LargeTile& tile, Params* p) {
   if (const cudaError_t error = make_tensor_map(x, &p->x)) return error;
   if (const cudaError_t error = make_tensor_map(codes, &p->codes)) return error;
   if (const cudaError_t error = make_tensor_map(scales, &p->scales)) return error;
-  if (const cudaError_t error = make_out_map(args.y, args.m, w.rows, args.y_stride, &p->out.y)) {
+  if (const cudaError_t error =
+          make_out_map(args.y, args.m, w.rows, args.y_stride, C::kTokens, &p->out.y)) {
     return error;
   }
   return w.zeros == nullptr ? cudaSuccess : make_tensor_map(zeros, &p->zeros);
@@ -361,8 +362,8 @@ bool valid(const W4Large& args, const W4LargeTile& tile) {
     return false;
   }
   const std::int64_t group = w.cols / w.groups;
-  const bool cut = (tile.share == 1 || tile.share == 2) && (tile.split == 1 || tile.split == 2) &&
-                   w.cols / kBlockK >= tile.split;
+  const bool split = tile.split == 1 || tile.split == 2 || (tile.split == 4 && tile.tokens == 64);
+  const bool cut = (tile.share == 1 || tile.share == 2) && split && w.cols / kBlockK >= tile.split;
   return cut && (group == 32 || group == 64 || group == 128 || w.groups == 1);
 }
 

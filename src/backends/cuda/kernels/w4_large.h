@@ -25,7 +25,8 @@ struct W4LargeTile {
   int rows = 0;    // 128, or 256 with 64 tokens
   int tokens = 0;  // 64, 128 or 256
   int share = 1;   // 1, or 2 blocks of a cluster with the same tokens that share their loads
-  int split = 1;   // 1, or 2 blocks of a cluster with the same tile that share out k
+  int split =
+      1;  // blocks of a cluster with the same tile that share out k: 1, 2, or 4 with 64 tokens
 };
 
 // The tile expected to be fastest for W [n, k] on a device of so many multiprocessors

@@ -1,5 +1,6 @@
 // How products of many rows are cut, by what the tiles cost on an H200. Plain C++.
 #include <algorithm>
+#include <cmath>
 
 #include "backends/cuda/kernels/w4_large.h"
 
@@ -15,10 +16,10 @@ struct TileCost {
 
 constexpr double kStart = 3000;  // launch and first stages
 
-constexpr TileCost kCosts[] = {{128, 256, 2, 1, 630, 1000}, {128, 256, 1, 2, 630, 10000},
-                               {128, 128, 1, 1, 420, 500},  {128, 128, 1, 2, 420, 4000},
-                               {128, 64, 1, 1, 330, 300},   {128, 64, 1, 2, 330, 3000},
-                               {256, 64, 1, 1, 490, 500},   {256, 64, 1, 2, 490, 5000}};
+constexpr TileCost kCosts[] = {
+    {128, 256, 2, 1, 630, 1000}, {128, 256, 1, 2, 630, 10000}, {128, 128, 1, 1, 420, 500},
+    {128, 128, 1, 2, 420, 4000}, {128, 64, 1, 1, 330, 300},    {128, 64, 1, 2, 330, 3000},
+    {128, 64, 1, 4, 330, 3500},  {256, 64, 1, 1, 490, 500},    {256, 64, 1, 2, 490, 5000}};
 
 std::int64_t tiles_of(std::int64_t size, std::int64_t tile_size) {
   return (size + tile_size - 1) / tile_size;
@@ -35,6 +36,7 @@ std::int64_t clusters_at_once(const TileCost& tile, int multiprocessors) {
 }
 
 double expected_time(const TileCost& tile, const Product& product) {
+  if (tile.split > product.stages) return HUGE_VAL;
   const std::int64_t clusters =
       tiles_of(product.n, std::int64_t{tile.rows} * tile.share) * tiles_of(product.m, tile.tokens);
   const auto rounds =
