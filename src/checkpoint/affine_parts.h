@@ -9,9 +9,6 @@
 
 namespace nibble {
 
-// A matrix of elements of 1, 2, 4 or 8 bytes with its axes exchanged.
-Tensor transposed(const Tensor& matrix);
-
 struct AffineParts {
   int bits = 4;
   std::int64_t rows = 0, cols = 0;

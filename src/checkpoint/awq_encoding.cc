@@ -4,6 +4,7 @@
 #include "checkpoint/affine_parts.h"
 #include "checkpoint/encoding.h"
 #include "checkpoint/pack_awq.h"
+#include "tensor/transpose.h"
 
 namespace nibble {
 namespace {

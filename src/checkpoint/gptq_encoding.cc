@@ -9,6 +9,7 @@
 #include "checkpoint/encoding.h"
 #include "checkpoint/module_patterns.h"
 #include "checkpoint/pack_quantized.h"
+#include "tensor/transpose.h"
 
 namespace nibble {
 namespace {

@@ -1,9 +1,9 @@
 // Weights from a source to the parts of the forward pass, checked against the spec.
 #include <algorithm>
-#include <cstring>
 
 #include "base/error.h"
 #include "model/model.h"
+#include "tensor/transpose.h"
 
 namespace nibble {
 namespace {
@@ -23,35 +23,6 @@ void check_shape(const std::string& name, const Shape& stored, const Shape& expe
     fail(ErrorKind::kCorrupt, "tensor '{}': its shape is {}, but config.json asks for {}", name,
          to_string(stored), to_string(expected));
   }
-}
-
-template <class T>
-void transpose_elements(const Tensor& in, Tensor& out) {
-  const std::int64_t rows = in.dim(0);
-  const std::int64_t cols = in.dim(1);
-  const std::byte* from = in.bytes().data();
-  T* to = out.mutable_data<T>();
-  constexpr std::int64_t kTile = 32;  // both sides stay in the cache
-  for (std::int64_t r0 = 0; r0 < rows; r0 += kTile) {
-    for (std::int64_t c0 = 0; c0 < cols; c0 += kTile) {
-      for (std::int64_t r = r0; r < std::min(rows, r0 + kTile); ++r) {
-        for (std::int64_t c = c0; c < std::min(cols, c0 + kTile); ++c) {
-          std::memcpy(&to[c * rows + r], from + (r * cols + c) * std::int64_t{sizeof(T)},
-                      sizeof(T));
-        }
-      }
-    }
-  }
-}
-
-Tensor transpose(const Tensor& in) {
-  Tensor out = Tensor::allocate(in.dtype(), {in.dim(1), in.dim(0)});
-  if (dtype_size(in.dtype()) == 2) {
-    transpose_elements<std::uint16_t>(in, out);
-  } else {
-    transpose_elements<std::uint32_t>(in, out);
-  }
-  return out;
 }
 
 // Loads parts by name, all under one prefix and for one layer.
@@ -95,7 +66,7 @@ class Loader {
     QuantTensor weight = source_.linear(module);
     if (spec_.transposed_linears && weight.format->is_float()) {
       check_shape(module + ".weight", {weight.rows, weight.cols}, {cols, rows});
-      weight = dense(transpose(weight.planes[0]));
+      weight = dense(transposed(weight.planes[0]));
     }
     check_shape(module + ".weight", {weight.rows, weight.cols}, {rows, cols});
     Linear result =

@@ -19,6 +19,7 @@
 #include "checkpoint/pack_awq.h"
 #include "checkpoint/pack_quantized.h"
 #include "formats/affine.h"
+#include "tensor/transpose.h"
 
 namespace nibble {
 namespace {

@@ -13,6 +13,7 @@
 #include "checkpoint/gptq_config.h"
 #include "checkpoint/hf_directory.h"
 #include "checkpoint/pack_quantized.h"
+#include "tensor/transpose.h"
 
 namespace nibble {
 namespace {
