@@ -1,5 +1,6 @@
 // Clip search: for each group the range with the least error of the layer's output.
 #include "quantize/algorithm.h"
+#include "quantize/algorithms/clip_parameters.h"
 #include "quantize/math/clip.h"
 #include "quantize/math/row_chunks.h"
 
@@ -35,27 +36,15 @@ Algorithm make_clip_search() {
   algorithm.kind = StepKind::kSolver;
   algorithm.needs = {CalibrationNeed::kStatistics, Scope::kLinear};
   algorithm.parameters = {
-      {.name = "steps",
-       .value = 20.0,
-       .help = "factors tried below the full range",
-       .min = 1,
-       .max = 1000,
-       .integer = true,
-       .choices = {}},
-      {.name = "max_shrink",
-       .value = 0.3,
-       .help = "largest share of the range that is cut",
-       .min = 0.01,
-       .max = 0.99,
-       .choices = {}},
+      clip_steps_parameter("steps", 20, 1, "factors tried below the full range"),
+      max_shrink_parameter(),
       {.name = "independent",
        .value = false,
        .help = "also narrow the two ends by different factors",
        .choices = {}},
-      {.name = "error",
-       .value = std::string("channels"),
-       .help = "of the output, as if channels were uncorrelated, or as the group alone causes it",
-       .choices = {"channels", "output"}},
+      clip_error_parameter(
+          "error",
+          "of the output, as if channels were uncorrelated, or as the group alone causes it"),
   };
   algorithm.needs_of = needs_of;
   algorithm.solve = solve;

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "quantize/algorithm.h"
+#include "quantize/algorithms/clip_parameters.h"
 #include "quantize/math/clip.h"
 #include "quantize/math/row_chunks.h"
 
@@ -120,23 +121,13 @@ Algorithm make_gptq() {
        .max = 4096,
        .integer = true,
        .choices = {}},
-      {.name = "clip_steps",
-       .value = 0.0,
-       .help = "narrower ranges tried for each group, as clip_search does; 0: the full range",
-       .min = 0,
-       .max = 1000,
-       .integer = true,
-       .choices = {}},
-      {.name = "max_shrink",
-       .value = 0.3,
-       .help = "largest share of the range that is cut",
-       .min = 0.01,
-       .max = 0.99,
-       .choices = {}},
-      {.name = "clip_error",
-       .value = std::string("channels"),
-       .help = "by which ranges are chosen, as in clip_search (output: under static groups alone)",
-       .choices = {"channels", "output"}},
+      clip_steps_parameter(
+          "clip_steps", 0, 0,
+          "narrower ranges tried for each group, as clip_search does; 0: the full range"),
+      max_shrink_parameter(),
+      clip_error_parameter(
+          "clip_error",
+          "by which ranges are chosen, as in clip_search (output: under static groups alone)"),
       {.name = "true_sequential",
        .value = false,
        .help = "calibrate each site after those before it in the block were quantized",
