@@ -46,6 +46,18 @@ class AnswerWriter {
   bool include_usage_;
 };
 
+// Starts what an answer plans, and keeps it alive until its last event.
+template <class A>
+void start_answer(Service& service, const std::shared_ptr<Exchange>& exchange,
+                  const std::shared_ptr<A>& answer) {
+  Generation::start(
+      service, exchange, answer->plan(),
+      {.update = [answer](std::size_t i, EngineUpdate& update) { answer->update(i, update); },
+       .done = [answer] { answer->done(); },
+       .failed = [answer](const ApiError& error) { answer->fail(error); }});
+  answer->begin();
+}
+
 // Says in the access log what a request held that means nothing here.
 void note_ignored(Exchange& exchange, const std::vector<std::string>& members);
 

@@ -163,14 +163,8 @@ void serve_completion(Service& service, std::shared_ptr<Exchange> exchange) {
   ParsedCompletion parsed = parse_completion(exchange->request().body, service.options().defaults);
   service.require_model(parsed.request.common.model);
   note_ignored(*exchange, parsed.ignored);
-  const auto answer =
-      std::make_shared<CompletionAnswer>(service, exchange, std::move(parsed.request));
-  Generation::start(
-      service, exchange, answer->plan(),
-      {.update = [answer](std::size_t i, EngineUpdate& update) { answer->update(i, update); },
-       .done = [answer] { answer->done(); },
-       .failed = [answer](const ApiError& error) { answer->fail(error); }});
-  answer->begin();
+  start_answer(service, exchange,
+               std::make_shared<CompletionAnswer>(service, exchange, std::move(parsed.request)));
 }
 
 }  // namespace nibble::server
