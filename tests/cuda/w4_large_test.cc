@@ -39,7 +39,7 @@ struct Weight {
   std::vector<double> values;  // [n, k]
 };
 
-// Where the order of backends/cuda/w4_weight.h puts the code of (row, col): word and nibble.
+// Where the order of backends/cuda/fragment_weight.h puts the code of (row, col): word and nibble.
 struct CodePlace {
   std::size_t word;
   int nibble;

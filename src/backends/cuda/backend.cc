@@ -89,9 +89,9 @@ class CudaBackend final : public Backend {
       if (activations != nullptr && multiplies_bytes()) {
         packed->bytes = cuda::upload_bytes(weight, *activations, pool_, memory_);
       }
-      if (!packed->bytes) packed->w4 = cuda::upload_w4(weight, pool_, memory_);
+      if (!packed->bytes) packed->fragments = cuda::upload_fragments(weight, pool_, memory_);
     }
-    if (packed->w4 || packed->bytes) {
+    if (packed->fragments || packed->bytes) {
       weight.planes.clear();
     } else {
       weight = prepare_table(std::move(weight));

@@ -5,13 +5,13 @@
 #include "backends/cuda/blas.h"
 #include "backends/cuda/impls.h"
 #include "backends/cuda/kernels/alignment.h"
+#include "backends/cuda/kernels/decode_fragments.h"
 #include "backends/cuda/kernels/decode_weight.h"
 #include "backends/cuda/kernels/dense_linear.h"
-#include "backends/cuda/kernels/dequantize_w4.h"
 #include "backends/cuda/kernels/round_rows.h"
 #include "backends/cuda/kernels/row_ops.h"
+#include "backends/cuda/kernels/small_linear.h"
 #include "backends/cuda/kernels/w4_large.h"
-#include "backends/cuda/kernels/w4_small.h"
 #include "backends/cuda/linear_parts.h"
 #include "backends/cuda/queue.h"
 #include "backends/cuda/rounded_linear.h"
@@ -22,7 +22,7 @@ namespace nibble::cuda {
 namespace {
 
 bool is_plain(const LinearArgs& args) {
-  return w4_of(*args.w) == nullptr && args.w->canonical.format->is_float();
+  return fragments_of(*args.w) == nullptr && args.w->canonical.format->is_float();
 }
 
 DType stored_type(const LinearArgs& args) {
@@ -43,9 +43,9 @@ void round_x(const LinearArgs& args, bool half, void* to, DeviceQueue& queue) {
 }
 
 void decode(const LinearArgs& args, FloatType type, void* out, DeviceQueue& queue) {
-  if (const W4Weight* const w4 = w4_of(*args.w)) {
+  if (const FragmentWeight* const fragments = fragments_of(*args.w)) {
     NIBBLE_CHECK(type == FloatType::kBF16);
-    queue.launch("decode", DequantizeW4{matrix_of(*w4), out, true}, dequantize_w4);
+    queue.launch("decode", DecodeFragments{matrix_of(*fragments), out, true}, decode_fragments);
     return;
   }
   DecodeWeight decode;
@@ -77,24 +77,24 @@ DenseLinear dense_linear(const LinearArgs& args) {
 
 // ---- w4_small: few rows of x and 4-bit weights, up to three weights a launch
 
-Support w4_small_supports(const LinearArgs& args, const DeviceCaps& caps) {
+Support small_supports(const LinearArgs& args, const DeviceCaps& caps) {
   if (const Support input = takes_input(args); !input.ok) return input;
   if (caps.exact_activations) return Support::no("it rounds activations");
-  if (w4_of(*args.w) == nullptr) return Support::no("weights are not repacked 4-bit ones");
-  if (args.m > kW4SmallMaxRows) return Support::no("for up to 32 rows");
+  if (fragments_of(*args.w) == nullptr) return Support::no("weights are not repacked 4-bit ones");
+  if (args.m > kSmallLinearMaxRows) return Support::no("for up to 32 rows");
   if (args.x_stride % 4 != 0 || !on_16_bytes(args.x)) return Support::no("x is not on 16 bytes");
   return Support::yes();
 }
 
-bool alike(const W4Weight& a, const W4Weight& b) {
+bool alike(const FragmentWeight& a, const FragmentWeight& b) {
   return a.cols == b.cols && a.groups == b.groups && a.scales.dtype() == b.scales.dtype() &&
          a.zeros.empty() == b.zeros.empty();
 }
 
 // Calls that one launch can take.
-void launch_w4_small(std::span<const LinearArgs> calls, ExecContext& context) {
+void launch_small(std::span<const LinearArgs> calls, ExecContext& context) {
   const LinearArgs& first = calls.front();
-  W4SmallLinear linear;
+  SmallLinear linear;
   linear.x = first.x;
   linear.x_stride = first.x_stride;
   linear.m = static_cast<int>(first.m);
@@ -102,32 +102,32 @@ void launch_w4_small(std::span<const LinearArgs> calls, ExecContext& context) {
   linear.part_count = static_cast<int>(calls.size());
   for (std::size_t i = 0; i < calls.size(); ++i) {
     const LinearArgs& call = calls[i];
-    linear.parts[i] = {matrix_of(*w4_of(*call.w)), call.bias, call.y, call.y_stride};
+    linear.parts[i] = {matrix_of(*fragments_of(*call.w)), call.bias, call.y, call.y_stride};
   }
   linear.dependent_launch = true;
-  const auto run = [](const W4SmallLinear& args, cudaStream_t stream) {
-    return w4_small_linear(args, choose_w4_small_tile(args), stream);
+  const auto run = [](const SmallLinear& args, cudaStream_t stream) {
+    return small_linear(args, choose_small_linear_tile(args), stream);
   };
   context.queue->launch("linear", linear, +run);
 }
 
-void run_w4_small_together(std::span<const LinearArgs> calls, ExecContext& context) {
+void run_small_together(std::span<const LinearArgs> calls, ExecContext& context) {
   if (calls.front().m == 0) return;
   while (!calls.empty()) {
     const LinearArgs& first = calls.front();
     std::size_t count = 1;
-    while (count < std::min<std::size_t>(calls.size(), kW4SmallMaxParts) &&
+    while (count < std::min<std::size_t>(calls.size(), kSmallLinearMaxParts) &&
            calls[count].accumulate == first.accumulate &&
-           alike(*w4_of(*first.w), *w4_of(*calls[count].w))) {
+           alike(*fragments_of(*first.w), *fragments_of(*calls[count].w))) {
       ++count;
     }
-    launch_w4_small(calls.first(count), context);
+    launch_small(calls.first(count), context);
     calls = calls.subspan(count);
   }
 }
 
-void run_w4_small(const LinearArgs& args, ExecContext& context) {
-  run_w4_small_together({&args, 1}, context);
+void run_small(const LinearArgs& args, ExecContext& context) {
+  run_small_together({&args, 1}, context);
 }
 
 // ---- w4_large: many rows of x and 4-bit weights
@@ -136,7 +136,7 @@ Support w4_large_supports(const LinearArgs& args, const DeviceCaps& caps) {
   if (const Support input = takes_input(args); !input.ok) return input;
   if (caps.exact_activations) return Support::no("it rounds activations");
   if (caps.compute_capability != 90) return Support::no("it needs compute capability 9.0");
-  if (w4_of(*args.w) == nullptr) return Support::no("weights are not repacked 4-bit ones");
+  if (fragments_of(*args.w) == nullptr) return Support::no("weights are not repacked 4-bit ones");
   if (args.y_stride % 4 != 0 || !on_16_bytes(args.y)) return Support::no("y is not on 16 bytes");
   return Support::yes();
 }
@@ -152,7 +152,7 @@ void launch_w4_large(const LinearArgs& args, const void* rounded_x, ExecContext&
   TiledW4 product;
   product.args.x = rounded_x;
   product.args.y = args.y;
-  product.args.weight = matrix_of(*w4_of(*args.w));
+  product.args.weight = matrix_of(*fragments_of(*args.w));
   product.args.bias = args.bias;
   product.args.m = args.m;
   product.args.y_stride = args.y_stride;
@@ -270,8 +270,7 @@ void run_tile(const LinearArgs& args, ExecContext& context) {
 
 ImplList<LinearArgs> linear_impls() {
   static constexpr Impl<LinearArgs> kImpls[] = {
-      {"w4_small", w4_small_supports, run_w4_small, Arithmetic::kBf16Exact, rounds,
-       run_w4_small_together},
+      {"w4_small", small_supports, run_small, Arithmetic::kBf16Exact, rounds, run_small_together},
       {"w4_large", w4_large_supports, run_w4_large, Arithmetic::kBf16Scaled, is_hopper,
        run_w4_large_together},
       {"stream", stream_supports, run_stream},

@@ -32,9 +32,9 @@ QuantTensor decoded(const QuantTensor& weight) {
 
 }  // namespace
 
-const W4Weight* w4_of(const LinearWeight& weight) {
+const FragmentWeight* fragments_of(const LinearWeight& weight) {
   const auto* packed = dynamic_cast<const DeviceWeight*>(weight.packed.get());
-  return packed != nullptr && packed->w4 ? &*packed->w4 : nullptr;
+  return packed != nullptr && packed->fragments ? &*packed->fragments : nullptr;
 }
 
 const ByteWeight* bytes_of(const LinearWeight& weight) {
@@ -42,8 +42,8 @@ const ByteWeight* bytes_of(const LinearWeight& weight) {
   return packed != nullptr && packed->bytes ? &*packed->bytes : nullptr;
 }
 
-W4Matrix matrix_of(const W4Weight& weight) {
-  W4Matrix matrix;
+FragmentMatrix matrix_of(const FragmentWeight& weight) {
+  FragmentMatrix matrix;
   matrix.codes = weight.codes.address();
   matrix.scales = weight.scales.address();
   matrix.zeros = static_cast<const std::uint8_t*>(weight.zeros.address());
@@ -90,10 +90,10 @@ QuantTensor upload_planes(QuantTensor weight, DeviceMemory& memory) {
   return weight;
 }
 
-std::optional<W4Weight> upload_w4(const QuantTensor& weight, ThreadPool& pool,
-                                  DeviceMemory& memory) {
-  if (!w4_why_not(weight).empty()) return std::nullopt;
-  W4Weight packed = pack_w4(weight, pool);
+std::optional<FragmentWeight> upload_fragments(const QuantTensor& weight, ThreadPool& pool,
+                                               DeviceMemory& memory) {
+  if (!why_no_fragments(weight).empty()) return std::nullopt;
+  FragmentWeight packed = pack_fragments(weight, pool);
   for (Tensor* plane : {&packed.codes, &packed.scales, &packed.zeros}) {
     *plane = memory.upload(*plane);
   }

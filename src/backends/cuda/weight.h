@@ -4,9 +4,9 @@
 #include <optional>
 
 #include "backends/cuda/byte_weight.h"
-#include "backends/cuda/kernels/w4_matrix.h"
+#include "backends/cuda/fragment_weight.h"
+#include "backends/cuda/kernels/fragment_matrix.h"
 #include "backends/cuda/kernels/weight_planes.h"
-#include "backends/cuda/w4_weight.h"
 #include "backends/memory.h"
 #include "ops/args.h"
 
@@ -15,18 +15,18 @@ namespace nibble::cuda {
 // Made by the backend at load. The canonical planes of its LinearWeight are on the card as well,
 // unless the weight was repacked: then there are none.
 struct DeviceWeight final : PackedWeight {
-  std::optional<W4Weight> w4;
+  std::optional<FragmentWeight> fragments;
   std::optional<ByteWeight> bytes;
 };
 
 // Null when the weight was not repacked to 4 bits.
-const W4Weight* w4_of(const LinearWeight& weight);
+const FragmentWeight* fragments_of(const LinearWeight& weight);
 
 // Null when the weight is not kept as bytes.
 const ByteWeight* bytes_of(const LinearWeight& weight);
 
 // As the kernels are told of it.
-W4Matrix matrix_of(const W4Weight& weight);
+FragmentMatrix matrix_of(const FragmentWeight& weight);
 WeightPlanes planes_of(const QuantTensor& weight);
 
 // False for formats that upload_planes() must decode.
@@ -36,8 +36,8 @@ bool has_decoder(const Format& format);
 // bf16 where that holds every value and to f32 otherwise: the result is then of that format.
 QuantTensor upload_planes(QuantTensor weight, DeviceMemory& memory);
 // Repacks a weight to 4 bits and uploads that, if it can be.
-std::optional<W4Weight> upload_w4(const QuantTensor& weight, ThreadPool& pool,
-                                  DeviceMemory& memory);
+std::optional<FragmentWeight> upload_fragments(const QuantTensor& weight, ThreadPool& pool,
+                                               DeviceMemory& memory);
 
 // Uploads a weight as bytes, if it can be, for calls with activations of this format.
 std::optional<ByteWeight> upload_bytes(const QuantTensor& weight, const ActivationFormat& format,

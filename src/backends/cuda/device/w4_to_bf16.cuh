@@ -1,4 +1,4 @@
-// 4-bit codes in fragment order (backends/cuda/w4_weight.h) to operand A of the tensor cores.
+// 4-bit codes in fragment order (backends/cuda/fragment_weight.h) to operand A of the tensor cores.
 #pragma once
 
 #include <cuda_bf16.h>

@@ -297,7 +297,7 @@ TensorBox planes_box(const void* data, int element_bytes, std::int64_t inner, st
 
 template <class C>
 cudaError_t make_maps(const W4Large& args, const W4LargeTile& tile, Params* p) {
-  const W4Matrix& w = args.weight;
+  const FragmentMatrix& w = args.weight;
   const std::int64_t blocks = w.rows / 64;
   const TensorBox x{args.x,
                     2,
@@ -321,7 +321,7 @@ cudaError_t make_maps(const W4Large& args, const W4LargeTile& tile, Params* p) {
 
 template <class C>
 cudaError_t launch(const W4Large& args, const W4LargeTile& tile, cudaStream_t stream) {
-  const W4Matrix& w = args.weight;
+  const FragmentMatrix& w = args.weight;
   const std::int64_t group = w.cols / w.groups;
   Params p{};
   if (const cudaError_t error = make_maps<C>(args, tile, &p)) return error;
@@ -355,7 +355,7 @@ cudaError_t launch_tile(const W4Large& args, const W4LargeTile& tile, cudaStream
 
 bool valid(const W4Large& args, const W4LargeTile& tile) {
   constexpr std::int64_t kMost = 1 << 24;
-  const W4Matrix& w = args.weight;
+  const FragmentMatrix& w = args.weight;
   if (args.m <= 0 || args.m > kMost || w.rows <= 0 || w.rows > kMost || w.rows % 64 != 0 ||
       w.cols <= 0 || w.cols > kMost || w.cols % 64 != 0 || w.groups <= 0 ||
       w.cols % w.groups != 0 || args.y_stride < w.rows || args.y_stride % 4 != 0) {

@@ -1,5 +1,5 @@
 // The packed order of 4-bit weights against its definition, element by element.
-#include "backends/cuda/w4_weight.h"
+#include "backends/cuda/fragment_weight.h"
 
 #include <gmock/gmock.h>
 
@@ -27,7 +27,7 @@ QuantTensor random_weight(const std::string& format, std::int64_t rows, std::int
 
 // Where the definition puts the code of (row, col): which lane, register and half hold the element
 // of a 16 x 16 tile follows the figures of PTX for mma.m16n8k16, operand A.
-int packed_code(const W4Weight& weight, std::int64_t row, std::int64_t col) {
+int packed_code(const FragmentWeight& weight, std::int64_t row, std::int64_t col) {
   const std::int64_t block = row / 64 * (weight.cols / 64) + col / 64;
   const std::int64_t in_row = row % 16;
   const std::int64_t in_col = col % 16;
@@ -39,12 +39,12 @@ int packed_code(const W4Weight& weight, std::int64_t row, std::int64_t col) {
   return static_cast<int>(bits >> (4 * reg + 16 * (in_col % 2)) & 0xfu);
 }
 
-class W4WeightTest : public ::testing::TestWithParam<const char*> {};
+class FragmentWeightTest : public ::testing::TestWithParam<const char*> {};
 
-TEST_P(W4WeightTest, EveryElementStandsWhereTheLayoutSays) {
+TEST_P(FragmentWeightTest, EveryElementStandsWhereTheLayoutSays) {
   const QuantTensor weight = random_weight(GetParam(), kRows, kCols);
   ThreadPool pool(2);
-  const W4Weight packed = pack_w4(weight, pool);
+  const FragmentWeight packed = pack_fragments(weight, pool);
   ASSERT_EQ(packed.rows, kRows);
   ASSERT_EQ(packed.cols, kCols);
   ASSERT_EQ(packed.group * packed.groups, kCols);
@@ -68,15 +68,15 @@ TEST_P(W4WeightTest, EveryElementStandsWhereTheLayoutSays) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, W4WeightTest,
+INSTANTIATE_TEST_SUITE_P(Formats, FragmentWeightTest,
                          ::testing::Values("int4_g32_asym", "int4_g64_sym", "int4_g128_asym",
                                            "int4_g128_asym_sbf16", "int4_channel_asym",
                                            "int4_channel_sym"),
                          [](const auto& test) { return std::string(test.param); });
 
-TEST(W4WeightWhyNotTest, SaysWhatCannotBePacked) {
+TEST(FragmentWeightWhyNotTest, SaysWhatCannotBePacked) {
   const auto reason = [](const char* format, std::int64_t rows, std::int64_t cols) {
-    return w4_why_not(random_weight(format, rows, cols));
+    return why_no_fragments(random_weight(format, rows, cols));
   };
   EXPECT_EQ(reason("int4_g128_asym", 64, 128), "");
   EXPECT_THAT(reason("int3_g64_asym", 64, 128), HasSubstr("3 bits"));
@@ -88,15 +88,15 @@ TEST(W4WeightWhyNotTest, SaysWhatCannotBePacked) {
   EXPECT_THAT(reason("int4_g32_asym", 64, 160), HasSubstr("160 columns"));
 }
 
-TEST(W4WeightWhyNotTest, ZeroPointsBeyondTheCodesAreRefused) {
+TEST(FragmentWeightWhyNotTest, ZeroPointsBeyondTheCodesAreRefused) {
   QuantTensor weight = random_weight("int4_g64_asym", 64, 128);
   weight.planes[2].mutable_data<std::uint8_t>()[100] = 16;
-  EXPECT_EQ(w4_why_not(weight), "");
+  EXPECT_EQ(why_no_fragments(weight), "");
   weight.planes[2].mutable_data<std::uint8_t>()[100] = 17;
-  EXPECT_THAT(w4_why_not(weight), HasSubstr("above 16"));
+  EXPECT_THAT(why_no_fragments(weight), HasSubstr("above 16"));
   ThreadPool pool(1);
   try {
-    pack_w4(weight, pool);
+    pack_fragments(weight, pool);
     FAIL() << "packed";
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::kUnsupported);

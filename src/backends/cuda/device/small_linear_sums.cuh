@@ -1,11 +1,11 @@
-// The way of the sums out of the warps of kernels/w4_small.h.
+// The way of the sums out of the warps of kernels/small_linear.h.
 #pragma once
 
 #include "backends/cuda/device/cluster_store.cuh"
 #include "backends/cuda/device/mbarrier.cuh"
-#include "backends/cuda/device/w4_small_shape.cuh"
+#include "backends/cuda/device/small_linear_shape.cuh"
 
-namespace nibble::cuda::w4_small {
+namespace nibble::cuda::small {
 
 __device__ __forceinline__ float silu_times(float gate, float up) {
   return gate / (1.0f + __expf(-gate)) * up;
@@ -128,4 +128,4 @@ class Exchange {
 };
 #endif
 
-}  // namespace nibble::cuda::w4_small
+}  // namespace nibble::cuda::small

@@ -1,4 +1,4 @@
-#include "backends/cuda/w4_weight.h"
+#include "backends/cuda/fragment_weight.h"
 
 #include <algorithm>
 #include <cstring>
@@ -11,7 +11,7 @@ namespace {
 constexpr std::int64_t kTileRows = 16;
 constexpr std::int64_t kLanes = 32;
 constexpr std::int64_t kTiles = 4;                       // along the columns of a block
-constexpr std::int64_t kRowBytes = kW4Block / 2;         // of a block
+constexpr std::int64_t kRowBytes = kFragmentBlock / 2;   // of a block
 constexpr std::int64_t kTileBytes = kRowBytes / kTiles;  // of a row
 
 // The two codes in a stored byte (columns 2c and 2c + 1) as nibbles 0 and 4.
@@ -22,7 +22,7 @@ std::uint32_t spread(std::byte pair) {
 
 // stored: the first byte of the block in its first row; rows lie row_bytes apart.
 void pack_block(const std::byte* stored, std::int64_t row_bytes, std::byte* out) {
-  for (std::int64_t first = 0; first < kW4Block; first += kTileRows) {
+  for (std::int64_t first = 0; first < kFragmentBlock; first += kTileRows) {
     for (std::int64_t lane = 0; lane < kLanes; ++lane) {
       const std::byte* upper = stored + (first + lane / 4) * row_bytes + lane % 4;
       const std::byte* lower = upper + 8 * row_bytes;
@@ -39,7 +39,7 @@ void pack_block(const std::byte* stored, std::int64_t row_bytes, std::byte* out)
 // [64, groups] elements of `size` bytes to [groups, 64].
 void transpose_rows(const std::byte* from, std::int64_t groups, std::int64_t size, std::byte* to) {
   for (std::int64_t group = 0; group < groups; ++group) {
-    for (std::int64_t row = 0; row < kW4Block; ++row, to += size) {
+    for (std::int64_t row = 0; row < kFragmentBlock; ++row, to += size) {
       std::memcpy(to, from + (row * groups + group) * size, static_cast<std::size_t>(size));
     }
   }
@@ -47,7 +47,7 @@ void transpose_rows(const std::byte* from, std::int64_t groups, std::int64_t siz
 
 void pack_numbers(const Tensor& plane, std::int64_t block, std::int64_t groups, std::byte* out) {
   const auto size = static_cast<std::int64_t>(dtype_size(plane.dtype()));
-  const std::int64_t offset = block * kW4Block * groups * size;
+  const std::int64_t offset = block * kFragmentBlock * groups * size;
   transpose_rows(plane.bytes().data() + offset, groups, size, out + offset);
 }
 
@@ -64,38 +64,40 @@ std::string why_not_scheme(const Scheme& scheme) {
 
 }  // namespace
 
-std::string w4_why_not(const QuantTensor& weight) {
+std::string why_no_fragments(const QuantTensor& weight) {
   const WeightDescriptor& descriptor = weight.format->descriptor();
   if (descriptor.element.kind != ElementKind::kInt) return "no integers";
   if (descriptor.element.bits != 4) return fmt::format("{} bits", descriptor.element.bits);
   if (std::string reason = why_not_scheme(descriptor.scheme); !reason.empty()) return reason;
-  if (weight.rows % kW4Block != 0) return fmt::format("{} rows, no multiple of 64", weight.rows);
-  if (weight.cols % kW4Block != 0) return fmt::format("{} columns, no multiple of 64", weight.cols);
+  if (weight.rows % kFragmentBlock != 0)
+    return fmt::format("{} rows, no multiple of 64", weight.rows);
+  if (weight.cols % kFragmentBlock != 0)
+    return fmt::format("{} columns, no multiple of 64", weight.cols);
   if (!descriptor.scheme.symmetric) {
     const auto zeros = weight.planes[2].bytes();
-    const auto large = [](std::byte zero) { return std::to_integer<int>(zero) > kW4MaxZero; };
+    const auto large = [](std::byte zero) { return std::to_integer<int>(zero) > kMaxFragmentZero; };
     if (std::any_of(zeros.begin(), zeros.end(), large)) {
-      return fmt::format("a zero point above {}", kW4MaxZero);
+      return fmt::format("a zero point above {}", kMaxFragmentZero);
     }
   }
   return "";
 }
 
-W4Weight pack_w4(const QuantTensor& weight, ThreadPool& pool) {
-  const std::string reason = w4_why_not(weight);
+FragmentWeight pack_fragments(const QuantTensor& weight, ThreadPool& pool) {
+  const std::string reason = why_no_fragments(weight);
   if (!reason.empty()) {
-    fail(ErrorKind::kUnsupported, "pack_w4: {}: {}", weight.format->name(), reason);
+    fail(ErrorKind::kUnsupported, "pack_fragments: {}: {}", weight.format->name(), reason);
   }
   const Scheme& scheme = weight.format->descriptor().scheme;
-  W4Weight result;
+  FragmentWeight result;
   result.rows = weight.rows;
   result.cols = weight.cols;
   result.groups = groups_per_row(scheme, weight.cols);
   result.group = weight.cols / result.groups;
-  const std::int64_t row_blocks = weight.rows / kW4Block;
-  const std::int64_t col_blocks = weight.cols / kW4Block;
-  const Shape numbers = {row_blocks, result.groups, kW4Block};
-  result.codes = Tensor::allocate(DType::kU8, {row_blocks, col_blocks, kW4BlockBytes});
+  const std::int64_t row_blocks = weight.rows / kFragmentBlock;
+  const std::int64_t col_blocks = weight.cols / kFragmentBlock;
+  const Shape numbers = {row_blocks, result.groups, kFragmentBlock};
+  result.codes = Tensor::allocate(DType::kU8, {row_blocks, col_blocks, kFragmentBlockBytes});
   result.scales = Tensor::allocate(scheme.scale_type, numbers);
   if (!scheme.symmetric) result.zeros = Tensor::allocate(DType::kU8, numbers);
 
@@ -106,8 +108,8 @@ W4Weight pack_w4(const QuantTensor& weight, ThreadPool& pool) {
   pool.parallel_for(row_blocks, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {
       for (std::int64_t c = 0; c < col_blocks; ++c) {
-        pack_block(stored + r * kW4Block * row_bytes + c * kRowBytes, row_bytes,
-                   codes + (r * col_blocks + c) * kW4BlockBytes);
+        pack_block(stored + r * kFragmentBlock * row_bytes + c * kRowBytes, row_bytes,
+                   codes + (r * col_blocks + c) * kFragmentBlockBytes);
       }
       pack_numbers(weight.planes[1], r, result.groups, scales);
       if (!scheme.symmetric) {

@@ -1,12 +1,12 @@
-// A packed 4-bit weight (backends/cuda/w4_weight.h) in device memory, as the kernels are told of
-// it.
+// A packed 4-bit weight (backends/cuda/fragment_weight.h) in device memory, as the kernels are told
+// of it.
 #pragma once
 
 #include <cstdint>
 
 namespace nibble::cuda {
 
-struct W4Matrix {
+struct FragmentMatrix {
   const void* codes = nullptr;          // [rows / 64, cols / 64, 2048] bytes, on 16 bytes
   const void* scales = nullptr;         // f16 or bf16 [rows / 64, groups, 64], on 16 bytes
   const std::uint8_t* zeros = nullptr;  // [rows / 64, groups, 64], on 16 bytes; null: 8 everywhere

@@ -1,17 +1,17 @@
-// The cut of the work of kernels/w4_small.h, by a model of its time.
+// The cut of the work of kernels/small_linear.h, by a model of its time.
 #include <cmath>
 
-#include "backends/cuda/device/w4_small_cut.cuh"
-#include "backends/cuda/kernels/w4_small.h"
+#include "backends/cuda/device/small_linear_cut.cuh"
+#include "backends/cuda/kernels/small_linear.h"
 
 namespace nibble::cuda {
-namespace w4_small {
+namespace small {
 namespace {
 
 // Time as measured on an H200, in about microseconds: what the busiest multiprocessor has to read
 // and multiply, more where its warps do not come out even, and the rounding of x.
-double cost_of(const Device& device, const W4SmallLinear& args, const W4SmallTile& tile) {
-  const W4Matrix& w = args.parts[0].w;
+double cost_of(const Device& device, const SmallLinear& args, const SmallLinearTile& tile) {
+  const FragmentMatrix& w = args.parts[0].w;
   const int bytes = shared_bytes(w, args.m, tile);
   if (bytes > device.block_bytes) return HUGE_VAL;
   const int blocks = blocks_of(device, bytes, args.m, tile);
@@ -37,20 +37,20 @@ double cost_of(const Device& device, const W4SmallLinear& args, const W4SmallTil
 }
 
 }  // namespace
-}  // namespace w4_small
+}  // namespace small
 
-W4SmallTile choose_w4_small_tile(const W4SmallLinear& args) {
-  using namespace w4_small;
+SmallLinearTile choose_small_linear_tile(const SmallLinear& args) {
+  using namespace small;
   Device device;
   if (current_device(device) != cudaSuccess || device.major < 9) return {1, 1, 2, 2};
-  const W4Matrix& w = args.parts[0].w;
-  constexpr W4SmallTile kCandidates[] = {
+  const FragmentMatrix& w = args.parts[0].w;
+  constexpr SmallLinearTile kCandidates[] = {
       {2, 4, 4, 2}, {4, 2, 4, 2}, {8, 1, 4, 2}, {2, 2, 4, 2}, {4, 1, 4, 2}};
   // If x fits in none of them: the smallest share of it.
   const std::int64_t chunks = (w.cols / 64 + 1) / 2;
-  W4SmallTile best{static_cast<int>(std::min<std::int64_t>(kMaxSlices, chunks)), 1, 2, 1};
+  SmallLinearTile best{static_cast<int>(std::min<std::int64_t>(kMaxSlices, chunks)), 1, 2, 1};
   double least = HUGE_VAL;
-  for (const W4SmallTile& tile : kCandidates) {
+  for (const SmallLinearTile& tile : kCandidates) {
     const bool few = tile.slices * tile.splits < 8;
     if (few && args.m <= 8) continue;  // too few warps a row for its chunks
     if (!valid(tile, w.cols, device.major)) continue;

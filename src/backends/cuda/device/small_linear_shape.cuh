@@ -1,13 +1,13 @@
-// What the kernel of kernels/w4_small.h is told, its sizes, and who works on what.
+// What the kernel of kernels/small_linear.h is told, its sizes, and who works on what.
 #pragma once
 
 #include <cuda_runtime.h>
 
 #include <cstdint>
 
-#include "backends/cuda/kernels/w4_small.h"
+#include "backends/cuda/kernels/small_linear.h"
 
-namespace nibble::cuda::w4_small {
+namespace nibble::cuda::small {
 
 inline constexpr int kWarps = 8;
 inline constexpr int kThreads = 32 * kWarps;
@@ -26,7 +26,7 @@ struct Part {
 };
 
 struct Arguments {
-  Part parts[kW4SmallMaxParts];
+  Part parts[kSmallLinearMaxParts];
   int part_count;
   const float* x;
   std::int64_t x_stride;
@@ -107,4 +107,4 @@ __device__ __forceinline__ Range range_of(const Arguments& args) {
 template <class S>
 using Sums = float[S::kTiles][S::kTokenTiles][4];
 
-}  // namespace nibble::cuda::w4_small
+}  // namespace nibble::cuda::small

@@ -1,11 +1,11 @@
-// The way of packed 4-bit weights into the warps of kernels/w4_small.h: a ring of stages in shared
-// memory that is private to each warp and, for the codes, to each lane.
+// The way of packed 4-bit weights into the warps of kernels/small_linear.h: a ring of stages in
+// shared memory that is private to each warp and, for the codes, to each lane.
 #pragma once
 
 #include "backends/cuda/device/async_copy.cuh"
-#include "backends/cuda/device/w4_small_shape.cuh"
+#include "backends/cuda/device/small_linear_shape.cuh"
 
-namespace nibble::cuda::w4_small {
+namespace nibble::cuda::small {
 
 // Fills a warp's ring, chunk after chunk of its tasks.
 template <class S>
@@ -92,4 +92,4 @@ class Loader {
   int group_ = 0;                           // of the piece in the chunk
 };
 
-}  // namespace nibble::cuda::w4_small
+}  // namespace nibble::cuda::small

@@ -3,18 +3,18 @@
 
 #include <cuda_runtime_api.h>
 
-#include "backends/cuda/kernels/w4_matrix.h"
+#include "backends/cuda/kernels/fragment_matrix.h"
 
 namespace nibble::cuda {
 
-struct DequantizeW4 {
-  W4Matrix w;
+struct DecodeFragments {
+  FragmentMatrix w;
   void* out = nullptr;            // bfloat16 [w.rows, w.cols], contiguous, on 16 bytes
   bool dependent_launch = false;  // may start before the kernel ahead of it in the stream has ended
 };
 
 // (code - zero) * scale in float32, rounded to nearest even. On any device of compute capability
 // 8.0.
-cudaError_t dequantize_w4(const DequantizeW4& args, cudaStream_t stream);
+cudaError_t decode_fragments(const DecodeFragments& args, cudaStream_t stream);
 
 }  // namespace nibble::cuda

@@ -24,12 +24,12 @@
 
 namespace nibble::cuda {
 
-inline constexpr std::int64_t kW4Block = 64;            // rows and columns of a block
-inline constexpr std::int64_t kW4BlockBytes = 64 * 32;  // of codes
+inline constexpr std::int64_t kFragmentBlock = 64;            // rows and columns of a block
+inline constexpr std::int64_t kFragmentBlockBytes = 64 * 32;  // of codes
 // Code - zero then fits FP8 (E4M3) exactly, and bf16 of course.
-inline constexpr int kW4MaxZero = 16;
+inline constexpr int kMaxFragmentZero = 16;
 
-struct W4Weight {
+struct FragmentWeight {
   std::int64_t rows = 0;
   std::int64_t cols = 0;
   std::int64_t group = 0;   // columns that share a scale: 32, 64, 128, or all of them
@@ -41,9 +41,9 @@ struct W4Weight {
 
 // Empty when the weight can be packed, or else the reason why not ("3 bits", "rows are no multiple
 // of 64"). Reads the zero points.
-std::string w4_why_not(const QuantTensor& weight);
+std::string why_no_fragments(const QuantTensor& weight);
 
 // kUnsupported, with the reason, when it cannot be packed.
-W4Weight pack_w4(const QuantTensor& weight, ThreadPool& pool);
+FragmentWeight pack_fragments(const QuantTensor& weight, ThreadPool& pool);
 
 }  // namespace nibble::cuda

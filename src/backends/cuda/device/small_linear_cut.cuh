@@ -1,13 +1,13 @@
-// What a cut of the work of kernels/w4_small.h takes of a device. Host code.
+// What a cut of the work of kernels/small_linear.h takes of a device. Host code.
 #pragma once
 
 #include <cuda_runtime.h>
 
 #include <algorithm>
 
-#include "backends/cuda/device/w4_small_shape.cuh"
+#include "backends/cuda/device/small_linear_shape.cuh"
 
-namespace nibble::cuda::w4_small {
+namespace nibble::cuda::small {
 
 inline constexpr int kMaxSlices = 8;  // blocks of a cluster that any Hopper device can run
 
@@ -47,12 +47,12 @@ constexpr int stages_of(int tiles, int token_tiles, int groups) {
 }
 
 // Columns of a chunk that share a scale, as the number of such groups.
-inline int groups_of_chunk(const W4Matrix& w) {
+inline int groups_of_chunk(const FragmentMatrix& w) {
   return w.groups == 1 ? 1 : std::max(1, static_cast<int>(128 * w.groups / w.cols));
 }
 
 // Shared memory of a block.
-inline int shared_bytes(const W4Matrix& w, int m, const W4SmallTile& tile) {
+inline int shared_bytes(const FragmentMatrix& w, int m, const SmallLinearTile& tile) {
   const int token_tiles = token_tiles_of(m);
   const int groups = groups_of_chunk(w);
   const int tiles = tiles_of(tile.tiles, token_tiles, groups);
@@ -63,15 +63,15 @@ inline int shared_bytes(const W4Matrix& w, int m, const W4SmallTile& tile) {
          chunks * 2 * m * kUnitBytes;
 }
 
-inline int blocks_of(const Device& device, int bytes, int m, const W4SmallTile& tile) {
+inline int blocks_of(const Device& device, int bytes, int m, const SmallLinearTile& tile) {
   return m <= 16 && 2 * bytes <= device.multiprocessor_bytes ? tile.blocks : 1;
 }
 
-inline bool valid(const W4SmallTile& tile, std::int64_t cols, int major) {
+inline bool valid(const SmallLinearTile& tile, std::int64_t cols, int major) {
   return tile.slices >= 1 && tile.slices <= kMaxSlices && tile.slices <= (cols / 64 + 1) / 2 &&
          (tile.splits == 1 || tile.splits == 2 || tile.splits == 4 || tile.splits == 8) &&
          (major >= 9 || tile.slices * tile.splits == 1) && (tile.tiles == 2 || tile.tiles == 4) &&
          (tile.blocks == 1 || tile.blocks == 2);
 }
 
-}  // namespace nibble::cuda::w4_small
+}  // namespace nibble::cuda::small

@@ -1,6 +1,6 @@
 // Products of packed 4-bit weights with few rows of activations, and their expansion to bf16,
 // against float64 on the host.
-#include "backends/cuda/kernels/w4_small.h"
+#include "backends/cuda/kernels/small_linear.h"
 
 #include <gmock/gmock.h>
 
@@ -12,8 +12,8 @@
 #include <string>
 #include <vector>
 
-#include "backends/cuda/kernels/dequantize_w4.h"
-#include "backends/cuda/w4_weight.h"
+#include "backends/cuda/fragment_weight.h"
+#include "backends/cuda/kernels/decode_fragments.h"
 #include "cuda/device_array.h"
 #include "formats/registry.h"
 #include "support/tolerance.h"
@@ -21,9 +21,9 @@
 namespace nibble::test {
 namespace {
 
-using cuda::W4Matrix;
-using cuda::W4SmallLinear;
-using cuda::W4SmallTile;
+using cuda::FragmentMatrix;
+using cuda::SmallLinear;
+using cuda::SmallLinearTile;
 
 std::vector<float> normal_values(std::size_t count, unsigned seed, bool positive = false) {
   std::mt19937 random(seed);
@@ -41,7 +41,7 @@ struct TestWeight {
     decoded.resize(w.size());
     decode_all(tensor, decoded.data());
     ThreadPool pool(1);
-    const cuda::W4Weight packed = cuda::pack_w4(tensor, pool);
+    const cuda::FragmentWeight packed = cuda::pack_fragments(tensor, pool);
     codes = upload(packed.codes);
     scales = upload(packed.scales);
     matrix.codes = codes->data();
@@ -64,7 +64,7 @@ struct TestWeight {
 
   std::vector<float> decoded;
   std::unique_ptr<DeviceArray<std::byte>> codes, scales, zeros;
-  W4Matrix matrix;
+  FragmentMatrix matrix;
 };
 
 // x W^T + bias in float64, x rounded to bf16.
@@ -125,23 +125,23 @@ class Problem {
     args_.silu_pair = c.pair;
   }
 
-  W4SmallLinear& args() { return args_; }
+  SmallLinear& args() { return args_; }
 
   // All outputs, rows of stride_of(part), from poisoned memory (from ones where they are added to).
-  std::vector<std::vector<float>> run(const W4SmallTile& tile) {
+  std::vector<std::vector<float>> run(const SmallLinearTile& tile) {
     for (auto& output : outputs_) {
       const float start = case_.accumulate ? 1.0f : std::numeric_limits<float>::quiet_NaN();
       const std::vector<float> values(output->size(), start);
       EXPECT_EQ(cudaSuccess, cudaMemcpy(output->data(), values.data(), values.size() * 4,
                                         cudaMemcpyHostToDevice));
     }
-    EXPECT_EQ(cudaSuccess, cuda::w4_small_linear(args_, tile, nullptr));
+    EXPECT_EQ(cudaSuccess, cuda::small_linear(args_, tile, nullptr));
     std::vector<std::vector<float>> results;
     for (const auto& output : outputs_) results.push_back(output->host());
     return results;
   }
 
-  void expect_right(const W4SmallTile& tile) {
+  void expect_right(const SmallLinearTile& tile) {
     const auto results = run(tile);
     const auto expected_of = [&](int p) {
       const auto i = static_cast<std::size_t>(p);
@@ -195,22 +195,22 @@ class Problem {
   std::vector<std::unique_ptr<TestWeight>> weights_;
   std::vector<std::vector<float>> bias_;
   std::vector<std::unique_ptr<DeviceArray<float>>> device_bias_, outputs_;
-  W4SmallLinear args_;
+  SmallLinear args_;
 };
 
-constexpr W4SmallTile kTiles[] = {{1, 1, 2, 1}, {1, 1, 4, 2}, {1, 8, 2, 1}, {1, 8, 4, 2},
-                                  {2, 2, 4, 2}, {3, 4, 2, 1}, {5, 1, 4, 2}, {8, 8, 2, 1}};
+constexpr SmallLinearTile kTiles[] = {{1, 1, 2, 1}, {1, 1, 4, 2}, {1, 8, 2, 1}, {1, 8, 4, 2},
+                                      {2, 2, 4, 2}, {3, 4, 2, 1}, {5, 1, 4, 2}, {8, 8, 2, 1}};
 
-class W4SmallFormatTest : public ::testing::TestWithParam<const char*> {};
+class SmallLinearFormatTest : public ::testing::TestWithParam<const char*> {};
 
-TEST_P(W4SmallFormatTest, EveryFormatAndCut) {
+TEST_P(SmallLinearFormatTest, EveryFormatAndCut) {
   NIBBLE_NEEDS_CUDA();
   for (const int m : {1, 5, 13, 32}) {
     Case c;
     c.format = GetParam();
     c.m = m;
     Problem problem(c);
-    for (const W4SmallTile& tile : kTiles) {
+    for (const SmallLinearTile& tile : kTiles) {
       SCOPED_TRACE(::testing::Message()
                    << "m " << m << " slices " << tile.slices << " splits " << tile.splits);
       problem.expect_right(tile);
@@ -218,24 +218,24 @@ TEST_P(W4SmallFormatTest, EveryFormatAndCut) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, W4SmallFormatTest,
+INSTANTIATE_TEST_SUITE_P(Formats, SmallLinearFormatTest,
                          ::testing::Values("int4_g32_asym", "int4_g32_sym", "int4_g64_asym_sbf16",
                                            "int4_g128_asym", "int4_g128_sym_sbf16",
                                            "int4_channel_asym", "int4_channel_sym"),
                          [](const auto& test) { return std::string(test.param); });
 
-TEST(W4SmallTest, EveryNumberOfRows) {
+TEST(SmallLinearTest, EveryNumberOfRows) {
   NIBBLE_NEEDS_CUDA();
-  for (int m = 1; m <= cuda::kW4SmallMaxRows; ++m) {
+  for (int m = 1; m <= cuda::kSmallLinearMaxRows; ++m) {
     Case c;
     c.m = m;
     Problem problem(c);
     SCOPED_TRACE(m);
-    problem.expect_right(cuda::choose_w4_small_tile(problem.args()));
+    problem.expect_right(cuda::choose_small_linear_tile(problem.args()));
   }
 }
 
-TEST(W4SmallTest, OddNumbersOfBlocksAlongK) {
+TEST(SmallLinearTest, OddNumbersOfBlocksAlongK) {
   NIBBLE_NEEDS_CUDA();
   for (const std::int64_t cols : {64, 192, 1088}) {
     Case c;
@@ -248,9 +248,9 @@ TEST(W4SmallTest, OddNumbersOfBlocksAlongK) {
   }
 }
 
-TEST(W4SmallTest, SeveralPartsPairsAndSums) {
+TEST(SmallLinearTest, SeveralPartsPairsAndSums) {
   NIBBLE_NEEDS_CUDA();
-  for (const W4SmallTile& tile : kTiles) {
+  for (const SmallLinearTile& tile : kTiles) {
     for (const int m : {2, 11}) {
       Case c;
       c.m = m;
@@ -267,7 +267,7 @@ TEST(W4SmallTest, SeveralPartsPairsAndSums) {
   }
 }
 
-TEST(W4SmallTest, LongSumsOfPositiveNumbers) {
+TEST(SmallLinearTest, LongSumsOfPositiveNumbers) {
   NIBBLE_NEEDS_CUDA();
   Case c;
   c.rows = 128;
@@ -279,7 +279,7 @@ TEST(W4SmallTest, LongSumsOfPositiveNumbers) {
   problem.expect_right({8, 1, 4, 2});
 }
 
-TEST(W4SmallTest, MoreOfXThanFitsAtATime) {
+TEST(SmallLinearTest, MoreOfXThanFitsAtATime) {
   NIBBLE_NEEDS_CUDA();
   Case c;
   c.rows = 64;
@@ -288,7 +288,7 @@ TEST(W4SmallTest, MoreOfXThanFitsAtATime) {
   Problem(c).expect_right({1, 1, 2, 1});
 }
 
-TEST(W4SmallTest, TheSameBitsAtEveryRun) {
+TEST(SmallLinearTest, TheSameBitsAtEveryRun) {
   NIBBLE_NEEDS_CUDA();
   Case c;
   c.rows = 2048;
@@ -297,7 +297,7 @@ TEST(W4SmallTest, TheSameBitsAtEveryRun) {
   Problem problem(c);
   for (const bool dependent : {false, true}) {
     problem.args().dependent_launch = dependent;
-    for (const W4SmallTile& tile : kTiles) {
+    for (const SmallLinearTile& tile : kTiles) {
       const auto first = problem.run(tile);
       const std::size_t bytes = first[0].size() * sizeof(float);
       for (int i = 0; i < 200; ++i) {
@@ -308,39 +308,39 @@ TEST(W4SmallTest, TheSameBitsAtEveryRun) {
   }
 }
 
-TEST(W4SmallTest, RefusesWhatItCannotRead) {
+TEST(SmallLinearTest, RefusesWhatItCannotRead) {
   NIBBLE_NEEDS_CUDA();
   Problem problem(Case{});
-  const auto error_of = [&](const auto& change, W4SmallTile tile = {}) {
-    W4SmallLinear args = problem.args();
+  const auto error_of = [&](const auto& change, SmallLinearTile tile = {}) {
+    SmallLinear args = problem.args();
     change(args);
-    return cuda::w4_small_linear(args, tile, nullptr);
+    return cuda::small_linear(args, tile, nullptr);
   };
-  const auto nothing = [](W4SmallLinear&) {};
-  EXPECT_EQ(cudaErrorInvalidValue, error_of([](W4SmallLinear& a) { a.m = 0; }));
-  EXPECT_EQ(cudaErrorInvalidValue, error_of([](W4SmallLinear& a) { a.m = 33; }));
-  EXPECT_EQ(cudaErrorInvalidValue, error_of([](W4SmallLinear& a) { a.x_stride += 1; }));
-  EXPECT_EQ(cudaErrorInvalidValue, error_of([](W4SmallLinear& a) { a.x += 1; }));
-  EXPECT_EQ(cudaErrorInvalidValue, error_of([](W4SmallLinear& a) { a.part_count = 4; }));
-  EXPECT_EQ(cudaErrorInvalidValue, error_of([](W4SmallLinear& a) { a.silu_pair = true; }));
-  EXPECT_EQ(cudaErrorInvalidValue, error_of([](W4SmallLinear& a) { a.parts[0].w.groups = 64; }));
+  const auto nothing = [](SmallLinear&) {};
+  EXPECT_EQ(cudaErrorInvalidValue, error_of([](SmallLinear& a) { a.m = 0; }));
+  EXPECT_EQ(cudaErrorInvalidValue, error_of([](SmallLinear& a) { a.m = 33; }));
+  EXPECT_EQ(cudaErrorInvalidValue, error_of([](SmallLinear& a) { a.x_stride += 1; }));
+  EXPECT_EQ(cudaErrorInvalidValue, error_of([](SmallLinear& a) { a.x += 1; }));
+  EXPECT_EQ(cudaErrorInvalidValue, error_of([](SmallLinear& a) { a.part_count = 4; }));
+  EXPECT_EQ(cudaErrorInvalidValue, error_of([](SmallLinear& a) { a.silu_pair = true; }));
+  EXPECT_EQ(cudaErrorInvalidValue, error_of([](SmallLinear& a) { a.parts[0].w.groups = 64; }));
   EXPECT_EQ(cudaErrorInvalidValue, error_of(nothing, {9, 1, 2, 1}));
   EXPECT_EQ(cudaErrorInvalidValue, error_of(nothing, {1, 3, 2, 1}));
   EXPECT_EQ(cudaErrorInvalidValue, error_of(nothing, {1, 1, 3, 1}));
   EXPECT_EQ(cudaErrorInvalidValue, error_of(nothing, {1, 1, 2, 3}));
 }
 
-TEST(DequantizeW4Test, RoundsWhatTheFormatDecodes) {
+TEST(DecodeFragmentsTest, RoundsWhatTheFormatDecodes) {
   NIBBLE_NEEDS_CUDA();
   for (const char* format : {"int4_g32_asym", "int4_g64_sym", "int4_g128_asym_sbf16",
                              "int4_channel_asym", "int4_channel_sym"}) {
     const TestWeight w(format, 192, 384, 3);
     DeviceArray<bf16> out(w.decoded.size());
     out.fill(0xff);
-    cuda::DequantizeW4 args;
+    cuda::DecodeFragments args;
     args.w = w.matrix;
     args.out = out.data();
-    ASSERT_EQ(cudaSuccess, cuda::dequantize_w4(args, nullptr));
+    ASSERT_EQ(cudaSuccess, cuda::decode_fragments(args, nullptr));
     const std::vector<bf16> values = out.host();
     for (std::size_t i = 0; i < values.size(); ++i) {
       ASSERT_EQ(values[i].bits, to_bf16(w.decoded[i]).bits) << format << " " << i;

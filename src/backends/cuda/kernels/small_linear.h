@@ -6,16 +6,16 @@
 
 #include <cstdint>
 
-#include "backends/cuda/kernels/w4_matrix.h"
+#include "backends/cuda/kernels/fragment_matrix.h"
 
 namespace nibble::cuda {
 
-inline constexpr int kW4SmallMaxRows = 32;
-inline constexpr int kW4SmallMaxParts = 3;
+inline constexpr int kSmallLinearMaxRows = 32;
+inline constexpr int kSmallLinearMaxParts = 3;
 
 // One weight of a launch and its result.
-struct W4SmallPart {
-  W4Matrix w;
+struct SmallLinearPart {
+  FragmentMatrix w;
   const float* bias = nullptr;  // [w.rows] or null
   float* y = nullptr;           // [m, w.rows], rows y_stride floats apart
   std::int64_t y_stride = 0;
@@ -24,12 +24,12 @@ struct W4SmallPart {
 // y[m, n] = sum_k x[m, k] w[n, k] + bias[n] for each part. x is rounded to bf16, codes less zero
 // points are exact, products are summed in float32 group by group and then scaled. The same bits at
 // every run on one kind of device.
-struct W4SmallLinear {
+struct SmallLinear {
   const float* x = nullptr;  // [m, cols] on 16 bytes, rows x_stride floats apart (a multiple of 4)
   std::int64_t x_stride = 0;
-  int m = 0;  // 1 ... kW4SmallMaxRows
+  int m = 0;  // 1 ... kSmallLinearMaxRows
   // All with the same columns, groups, type of scales, and with or without zeros alike.
-  W4SmallPart parts[kW4SmallMaxParts];
+  SmallLinearPart parts[kSmallLinearMaxParts];
   int part_count = 1;
   bool accumulate = false;  // added to what y holds
   // Two parts of the same shape: y of the first is silu(first) * second, that of the second is not
@@ -39,7 +39,7 @@ struct W4SmallLinear {
 };
 
 // How the work is cut.
-struct W4SmallTile {
+struct SmallLinearTile {
   int slices = 1;  // of k, for the blocks of threads of a cluster: 1 ... 8
   int splits = 1;  // of a slice, for warps of a block: 1, 2, 4 or 8
   int tiles = 2;   // of 16 rows that a warp sums at a time: 2, or 4 for up to 8 rows of x
@@ -47,12 +47,11 @@ struct W4SmallTile {
 };
 
 // The cut expected to be fastest on the current device.
-W4SmallTile choose_w4_small_tile(const W4SmallLinear& args);
+SmallLinearTile choose_small_linear_tile(const SmallLinear& args);
 
 // Needs compute capability 9.0, or 8.0 with one slice and no splits. Where the tile's slices of x
 // do not fit into shared memory, fewer rows of x are taken at a time. cudaErrorInvalidValue when
 // the arguments break what is said above or the tile has more slices than k has chunks of 128.
-cudaError_t w4_small_linear(const W4SmallLinear& args, const W4SmallTile& tile,
-                            cudaStream_t stream);
+cudaError_t small_linear(const SmallLinear& args, const SmallLinearTile& tile, cudaStream_t stream);
 
 }  // namespace nibble::cuda

@@ -1,12 +1,12 @@
-// The way of x into the warps of kernels/w4_small.h: a slice of it in shared memory, as bf16 in the
-// order of B fragments.
+// The way of x into the warps of kernels/small_linear.h: a slice of it in shared memory, as bf16 in
+// the order of B fragments.
 #pragma once
 
 #include <cuda_bf16.h>
 
-#include "backends/cuda/device/w4_small_shape.cuh"
+#include "backends/cuda/device/small_linear_shape.cuh"
 
-namespace nibble::cuda::w4_small {
+namespace nibble::cuda::small {
 
 // 16 bytes of x in shared memory hold operand B of two tiles of 16 along k for one lane: words
 // (k 2c, 2c + 1), (k 2c + 8, + 9) of each. A row of x is 128 bytes a unit, lanes side by side; odd
@@ -66,4 +66,4 @@ __device__ inline void convert_slice(const Arguments& args, const Range& range,
   }
 }
 
-}  // namespace nibble::cuda::w4_small
+}  // namespace nibble::cuda::small

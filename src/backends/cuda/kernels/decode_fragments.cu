@@ -4,9 +4,9 @@
 #include <cuda_bf16.h>
 
 #include "backends/cuda/device/dependent_launch.cuh"
+#include "backends/cuda/device/fragment_codes.cuh"
 #include "backends/cuda/device/launch.cuh"
-#include "backends/cuda/device/w4_codes.cuh"
-#include "backends/cuda/kernels/dequantize_w4.h"
+#include "backends/cuda/kernels/decode_fragments.h"
 
 namespace nibble::cuda {
 namespace {
@@ -23,7 +23,7 @@ __device__ __forceinline__ std::uint32_t scale_pair(std::uint32_t pair, float sc
   return reinterpret_cast<const std::uint32_t&>(rounded);
 }
 
-__global__ void __launch_bounds__(kThreads) dequantize(W4Matrix w, __nv_bfloat16* out) {
+__global__ void __launch_bounds__(kThreads) dequantize(FragmentMatrix w, __nv_bfloat16* out) {
   __shared__ __align__(16) __nv_bfloat16 rows[kBlock * kRowStride];
   let_next_kernel_start();
   wait_for_kernel_ahead();
@@ -66,8 +66,8 @@ __global__ void __launch_bounds__(kThreads) dequantize(W4Matrix w, __nv_bfloat16
 
 }  // namespace
 
-cudaError_t dequantize_w4(const DequantizeW4& args, cudaStream_t stream) {
-  const W4Matrix& w = args.w;
+cudaError_t decode_fragments(const DecodeFragments& args, cudaStream_t stream) {
+  const FragmentMatrix& w = args.w;
   if (w.rows < kBlock || w.cols < kBlock || w.rows % kBlock != 0 || w.cols % kBlock != 0) {
     return cudaErrorInvalidValue;
   }

@@ -11,16 +11,16 @@
 #include <atomic>
 
 #include "backends/cuda/device/dependent_launch.cuh"
+#include "backends/cuda/device/fragment_codes.cuh"
 #include "backends/cuda/device/mma_m16n8k16.cuh"
-#include "backends/cuda/device/w4_codes.cuh"
-#include "backends/cuda/device/w4_small_cut.cuh"
-#include "backends/cuda/device/w4_small_ring.cuh"
-#include "backends/cuda/device/w4_small_sums.cuh"
-#include "backends/cuda/device/w4_small_x.cuh"
-#include "backends/cuda/kernels/w4_small.h"
+#include "backends/cuda/device/small_linear_cut.cuh"
+#include "backends/cuda/device/small_linear_ring.cuh"
+#include "backends/cuda/device/small_linear_sums.cuh"
+#include "backends/cuda/device/small_linear_x.cuh"
+#include "backends/cuda/kernels/small_linear.h"
 
 namespace nibble::cuda {
-namespace w4_small {
+namespace small {
 namespace {
 
 // One chunk of a warp: kTiles of 16 rows, 128 columns. x: the chunk's first unit; token_offsets:
@@ -163,7 +163,7 @@ __global__ void __launch_bounds__(kThreads, S::kTokenTiles == 4 ? 1 : 2)
 
 struct Launch {
   Arguments args;
-  W4SmallTile tile;
+  SmallLinearTile tile;
   Device device;
   int bytes;
   bool dependent;
@@ -189,7 +189,7 @@ cudaError_t clusters_of(const cudaLaunchConfig_t& config, const Launch& launch, 
 
 template <class S>
 cudaError_t start(Launch launch) {
-  const W4SmallTile& tile = launch.tile;
+  const SmallLinearTile& tile = launch.tile;
   launch.args.tasks /= S::kTiles;
   for (Part& part : launch.args.parts) part.first_task /= S::kTiles;
   cudaError_t error = cudaFuncSetAttribute(multiply<S>, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -241,33 +241,33 @@ cudaError_t start_tokens(const Launch& launch, int groups) {
 
 bool aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
 
-bool valid_part(const W4SmallLinear& args, const W4Matrix& w) {
-  const W4Matrix& first = args.parts[0].w;
+bool valid_part(const SmallLinear& args, const FragmentMatrix& w) {
+  const FragmentMatrix& first = args.parts[0].w;
   return w.cols == first.cols && w.groups == first.groups && w.bf16_scales == first.bf16_scales &&
          (w.zeros == nullptr) == (first.zeros == nullptr) && w.rows > 0 && w.rows % 64 == 0 &&
          aligned(w.codes) && aligned(w.scales) && aligned(w.zeros) &&
          (!args.silu_pair || w.rows == first.rows);
 }
 
-bool valid(const W4SmallLinear& args) {
-  if (args.m < 1 || args.m > kW4SmallMaxRows) return false;
-  if (args.part_count < 1 || args.part_count > kW4SmallMaxParts) return false;
+bool valid(const SmallLinear& args) {
+  if (args.m < 1 || args.m > kSmallLinearMaxRows) return false;
+  if (args.part_count < 1 || args.part_count > kSmallLinearMaxParts) return false;
   if (args.silu_pair && args.part_count != 2) return false;
-  const W4Matrix& w = args.parts[0].w;
+  const FragmentMatrix& w = args.parts[0].w;
   if (w.cols < 64 || w.cols % 64 != 0 || w.groups < 1 || w.cols % w.groups != 0) return false;
   const std::int64_t group = w.cols / w.groups;
   if (w.groups != 1 && group != 32 && group != 64 && group != 128) return false;
   if (!aligned(args.x) || args.x_stride % 4 != 0) return false;
   return std::all_of(args.parts, args.parts + args.part_count,
-                     [&](const W4SmallPart& part) { return valid_part(args, part.w); });
+                     [&](const SmallLinearPart& part) { return valid_part(args, part.w); });
 }
 
-Arguments arguments_of(const W4SmallLinear& args, const W4SmallTile& tile) {
-  const W4Matrix& w = args.parts[0].w;
+Arguments arguments_of(const SmallLinear& args, const SmallLinearTile& tile) {
+  const FragmentMatrix& w = args.parts[0].w;
   Arguments a{};
   int tiles = 0;
   for (int p = 0; p < args.part_count; ++p) {
-    const W4SmallPart& part = args.parts[p];
+    const SmallLinearPart& part = args.parts[p];
     a.parts[p] = {static_cast<const unsigned char*>(part.w.codes),
                   static_cast<const unsigned char*>(part.w.scales),
                   part.w.zeros,
@@ -292,27 +292,27 @@ Arguments arguments_of(const W4SmallLinear& args, const W4SmallTile& tile) {
 }
 
 }  // namespace
-}  // namespace w4_small
+}  // namespace small
 
-cudaError_t w4_small_linear(const W4SmallLinear& args, const W4SmallTile& tile,
-                            cudaStream_t stream) {
-  using namespace w4_small;
+cudaError_t small_linear(const SmallLinear& args, const SmallLinearTile& tile,
+                         cudaStream_t stream) {
+  using namespace small;
   Device device;
   if (const cudaError_t error = current_device(device); error != cudaSuccess) return error;
-  const W4Matrix& w = args.parts[0].w;
+  const FragmentMatrix& w = args.parts[0].w;
   if (!valid(args) || !valid(tile, w.cols, device.major)) return cudaErrorInvalidValue;
   const int bytes = shared_bytes(w, args.m, tile);
   if (bytes > device.block_bytes) {
     if (args.m == 1) return cudaErrorInvalidValue;
     // Half of the rows at a time.
-    W4SmallLinear half = args;
+    SmallLinear half = args;
     half.m = args.m / 2;
-    const cudaError_t error = w4_small_linear(half, tile, stream);
+    const cudaError_t error = small_linear(half, tile, stream);
     if (error != cudaSuccess) return error;
     half.x += half.m * args.x_stride;
-    for (W4SmallPart& part : half.parts) part.y += half.m * part.y_stride;
+    for (SmallLinearPart& part : half.parts) part.y += half.m * part.y_stride;
     half.m = args.m - half.m;
-    return w4_small_linear(half, tile, stream);
+    return small_linear(half, tile, stream);
   }
   const bool dependent = args.dependent_launch && device.major >= 9;
   Launch launch{arguments_of(args, tile), tile, device, bytes, dependent, stream};

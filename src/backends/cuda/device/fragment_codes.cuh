@@ -1,4 +1,4 @@
-// 4-bit codes in registers (backends/cuda/w4_weight.h) to bf16.
+// 4-bit codes in registers (backends/cuda/fragment_weight.h) to bf16.
 #pragma once
 
 #include <cuda_bf16.h>
