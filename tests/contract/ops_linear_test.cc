@@ -19,9 +19,9 @@ std::vector<FormatPtr> formats() {
     const FormatPtr weights = parse_model_format(alias.definition).weights;
     if (weights != nullptr) all.push_back(weights);
   }
-  for (const char* name :
-       {"int4_g24_asym_sf32", "int8_g40_asym_sbf16", "int3_g20_sym", "int5_tensor",
-        "int7_channel_sym", "int2_g8_asym", "int4_g1_asym", "int4_tensor_sym"}) {
+  for (const char* name : {"int4_g24_asym_sf32", "int8_g40_asym_sbf16", "int3_g20_sym",
+                           "int5_tensor", "int7_channel_sym", "int2_g8_asym", "int4_g1_asym",
+                           "int4_tensor_sym", "int8_g32_asym", "int8_g64_sym_sbf16"}) {
     all.push_back(parse_weight_format(name));
   }
   return all;
@@ -289,20 +289,21 @@ TEST_P(LinearContract, TogetherIsAsOneByOne) {
 // Those that multiply x as it is; the others are the subject of ops_rounded_linear_test.cc.
 std::vector<ImplRow> plain_rows() {
   std::vector<ImplRow> rows = usable_rows("linear");
-  const std::vector<float> w(32 * 64, 0.5f);
+  constexpr std::int64_t kSize = 64;  // whole blocks, for kernels that take nothing else
+  const std::vector<float> w(kSize * kSize, 0.5f);
   std::erase_if(rows, [&](const ImplRow& row) {
     const auto backend = forced_backend("linear", row.name, 1);
-    for (const char* name : {"f32", "bf16", "int4_g32_asym"}) {
+    for (const char* name : {"f32", "f16", "bf16", "int4_g32_asym", "int8_g32_asym"}) {
       const LinearWeight weight =
-          backend->prepare(parse_weight_format(name)->encode(w.data(), 32, 64));
-      std::vector<float> y(32);
+          backend->prepare(parse_weight_format(name)->encode(w.data(), kSize, kSize));
+      std::vector<float> y(kSize);
       LinearArgs args;
       args.x = w.data();
-      args.x_stride = 64;
+      args.x_stride = kSize;
       args.m = 1;
       args.w = &weight;
       args.y = y.data();
-      args.y_stride = 32;
+      args.y_stride = kSize;
       if (try_run(*backend, args)) return false;
     }
     return true;
