@@ -1,4 +1,4 @@
-// The packed order of 4-bit weights against its definition, element by element.
+// The packed order of weights against its definition, element by element.
 #include "backends/cuda/fragment_weight.h"
 
 #include <gmock/gmock.h>
@@ -33,10 +33,16 @@ int packed_code(const FragmentWeight& weight, std::int64_t row, std::int64_t col
   const std::int64_t in_col = col % 16;
   const std::int64_t lane = in_row % 8 * 4 + in_col % 8 / 2;
   const std::int64_t reg = in_row / 8 + 2 * (in_col / 8);
-  const std::int64_t word = ((block * 4 + row % 64 / 16) * 32 + lane) * 4 + col % 64 / 16;
-  std::uint32_t bits;
-  std::memcpy(&bits, weight.codes.bytes().data() + word * 4, 4);
-  return static_cast<int>(bits >> (4 * reg + 16 * (in_col % 2)) & 0xfu);
+  const std::int64_t strip = block * 4 + row % 64 / 16;  // of 16 rows
+  const std::int64_t tile = col % 64 / 16;
+  const std::byte* codes = weight.codes.bytes().data();
+  if (weight.bits == 8) {
+    const std::int64_t sixteen = (strip * 2 + tile / 2) * 32 + lane;
+    return std::to_integer<int>(codes[sixteen * 16 + tile % 2 * 8 + reg * 2 + in_col % 2]);
+  }
+  std::uint32_t word;
+  std::memcpy(&word, codes + ((strip * 32 + lane) * 4 + tile) * 4, 4);
+  return static_cast<int>(word >> (4 * reg + 16 * (in_col % 2)) & 0xfu);
 }
 
 class FragmentWeightTest : public ::testing::TestWithParam<const char*> {};
@@ -59,8 +65,8 @@ TEST_P(FragmentWeightTest, EveryElementStandsWhereTheLayoutSays) {
     weight.format->decode(weight, row, 0, kCols, expected.data());
     for (std::int64_t col = 0; col < kCols; ++col) {
       const std::int64_t at = (row / 64 * packed.groups + col / packed.group) * 64 + row % 64;
-      const int zero =
-          symmetric ? 8 : packed.zeros.data<std::uint8_t>()[static_cast<std::size_t>(at)];
+      const int zero = symmetric ? 1 << (packed.bits - 1)
+                                 : packed.zeros.data<std::uint8_t>()[static_cast<std::size_t>(at)];
       const float value = scales[static_cast<std::size_t>(at)] *
                           static_cast<float>(packed_code(packed, row, col) - zero);
       ASSERT_EQ(value, expected[static_cast<std::size_t>(col)]) << row << " " << col;
@@ -68,10 +74,49 @@ TEST_P(FragmentWeightTest, EveryElementStandsWhereTheLayoutSays) {
   }
 }
 
+// Nothing is lost: the canonical planes can be made of the packed ones.
+TEST_P(FragmentWeightTest, TheCanonicalPlanesComeBack) {
+  const QuantTensor weight = random_weight(GetParam(), kRows, kCols);
+  ThreadPool pool(2);
+  const FragmentWeight packed = pack_fragments(weight, pool);
+  const auto row_words = static_cast<std::size_t>(kCols * packed.bits / 32);
+  std::vector<std::uint32_t> words(kRows * row_words);
+  std::vector<std::uint8_t> codes(kCols);
+  for (std::int64_t row = 0; row < kRows; ++row) {
+    for (std::int64_t col = 0; col < kCols; ++col) {
+      codes[static_cast<std::size_t>(col)] =
+          static_cast<std::uint8_t>(packed_code(packed, row, col));
+    }
+    pack_codes(codes, packed.bits, words.data() + static_cast<std::size_t>(row) * row_words);
+  }
+  const auto same = [](const std::byte* a, std::span<const std::byte> b) {
+    return std::memcmp(a, b.data(), b.size()) == 0;
+  };
+  ASSERT_EQ(words.size() * 4, weight.planes[0].bytes().size());
+  EXPECT_TRUE(same(reinterpret_cast<const std::byte*>(words.data()), weight.planes[0].bytes()));
+
+  const auto numbers = [&](const Tensor& plane, const Tensor& canonical) {
+    const std::size_t size = dtype_size(plane.dtype());
+    std::vector<std::byte> rows(canonical.bytes().size());
+    ASSERT_EQ(rows.size(), plane.bytes().size());
+    for (std::int64_t at = 0; at < kRows * packed.groups; ++at) {
+      const std::int64_t row = at / packed.groups;
+      const std::int64_t from = (row / 64 * packed.groups + at % packed.groups) * 64 + row % 64;
+      std::memcpy(rows.data() + static_cast<std::size_t>(at) * size,
+                  plane.bytes().data() + static_cast<std::size_t>(from) * size, size);
+    }
+    EXPECT_TRUE(same(rows.data(), canonical.bytes()));
+  };
+  numbers(packed.scales, weight.planes[1]);
+  if (!packed.zeros.empty()) numbers(packed.zeros, weight.planes[2]);
+}
+
 INSTANTIATE_TEST_SUITE_P(Formats, FragmentWeightTest,
                          ::testing::Values("int4_g32_asym", "int4_g64_sym", "int4_g128_asym",
                                            "int4_g128_asym_sbf16", "int4_channel_asym",
-                                           "int4_channel_sym"),
+                                           "int4_channel_sym", "int8_g32_asym",
+                                           "int8_g64_sym_sbf16", "int8_g128_asym",
+                                           "int8_channel_sym"),
                          [](const auto& test) { return std::string(test.param); });
 
 TEST(FragmentWeightWhyNotTest, SaysWhatCannotBePacked) {
@@ -79,6 +124,7 @@ TEST(FragmentWeightWhyNotTest, SaysWhatCannotBePacked) {
     return why_no_fragments(random_weight(format, rows, cols));
   };
   EXPECT_EQ(reason("int4_g128_asym", 64, 128), "");
+  EXPECT_EQ(reason("int8_g128_asym", 64, 128), "");
   EXPECT_THAT(reason("int3_g64_asym", 64, 128), HasSubstr("3 bits"));
   EXPECT_THAT(reason("bf16", 64, 128), HasSubstr("no integers"));
   EXPECT_THAT(reason("int4_tensor_sym", 64, 128), HasSubstr("whole tensor"));

@@ -1,4 +1,4 @@
-// Products of packed 4-bit weights with few rows of activations, and their expansion to bf16,
+// Products of packed weights with few rows of activations, and their expansion to bf16,
 // against float64 on the host.
 #include "backends/cuda/kernels/small_linear.h"
 
@@ -53,6 +53,7 @@ struct TestWeight {
     matrix.rows = rows;
     matrix.cols = cols;
     matrix.groups = packed.groups;
+    matrix.bits = packed.bits;
     matrix.bf16_scales = packed.scales.dtype() == DType::kBF16;
   }
 
@@ -221,13 +222,31 @@ TEST_P(SmallLinearFormatTest, EveryFormatAndCut) {
 INSTANTIATE_TEST_SUITE_P(Formats, SmallLinearFormatTest,
                          ::testing::Values("int4_g32_asym", "int4_g32_sym", "int4_g64_asym_sbf16",
                                            "int4_g128_asym", "int4_g128_sym_sbf16",
-                                           "int4_channel_asym", "int4_channel_sym"),
+                                           "int4_channel_asym", "int4_channel_sym", "int8_g32_asym",
+                                           "int8_g64_sym", "int8_g64_asym_sbf16", "int8_g128_asym",
+                                           "int8_g128_sym_sbf16", "int8_channel_asym",
+                                           "int8_channel_sym"),
                          [](const auto& test) { return std::string(test.param); });
 
-TEST(SmallLinearTest, EveryNumberOfRows) {
+// What other tests than that of the formats run with.
+class SmallLinearTest : public ::testing::TestWithParam<int> {
+ protected:
+  static std::string format(const std::string& rest) {
+    return "int" + std::to_string(GetParam()) + "_" + rest;
+  }
+  static Case one() {
+    Case c;
+    c.format = format("g128_asym");
+    return c;
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Bits, SmallLinearTest, ::testing::Values(4, 8));
+
+TEST_P(SmallLinearTest, EveryNumberOfRows) {
   NIBBLE_NEEDS_CUDA();
   for (int m = 1; m <= cuda::kSmallLinearMaxRows; ++m) {
-    Case c;
+    Case c = one();
     c.m = m;
     Problem problem(c);
     SCOPED_TRACE(m);
@@ -235,11 +254,11 @@ TEST(SmallLinearTest, EveryNumberOfRows) {
   }
 }
 
-TEST(SmallLinearTest, OddNumbersOfBlocksAlongK) {
+TEST_P(SmallLinearTest, OddNumbersOfBlocksAlongK) {
   NIBBLE_NEEDS_CUDA();
   for (const std::int64_t cols : {64, 192, 1088}) {
-    Case c;
-    c.format = "int4_g64_asym";
+    Case c = one();
+    c.format = format("g64_asym");
     c.cols = cols;
     Problem problem(c);
     SCOPED_TRACE(cols);
@@ -248,17 +267,18 @@ TEST(SmallLinearTest, OddNumbersOfBlocksAlongK) {
   }
 }
 
-TEST(SmallLinearTest, SeveralPartsPairsAndSums) {
+TEST_P(SmallLinearTest, SeveralPartsPairsAndSums) {
   NIBBLE_NEEDS_CUDA();
   for (const SmallLinearTile& tile : kTiles) {
     for (const int m : {2, 11}) {
-      Case c;
+      Case c = one();
       c.m = m;
       c.parts = 3;
       SCOPED_TRACE(::testing::Message() << "slices " << tile.slices << " m " << m);
       Problem(c).expect_right(tile);
       c.accumulate = true;
       Problem(c).expect_right(tile);
+      if (GetParam() != 4) continue;
       c.parts = 2;
       c.accumulate = false;
       c.pair = true;
@@ -267,9 +287,9 @@ TEST(SmallLinearTest, SeveralPartsPairsAndSums) {
   }
 }
 
-TEST(SmallLinearTest, LongSumsOfPositiveNumbers) {
+TEST_P(SmallLinearTest, LongSumsOfPositiveNumbers) {
   NIBBLE_NEEDS_CUDA();
-  Case c;
+  Case c = one();
   c.rows = 128;
   c.cols = 22016;
   c.m = 2;
@@ -279,18 +299,18 @@ TEST(SmallLinearTest, LongSumsOfPositiveNumbers) {
   problem.expect_right({8, 1, 4, 2});
 }
 
-TEST(SmallLinearTest, MoreOfXThanFitsAtATime) {
+TEST_P(SmallLinearTest, MoreOfXThanFitsAtATime) {
   NIBBLE_NEEDS_CUDA();
-  Case c;
+  Case c = one();
   c.rows = 64;
   c.cols = 22016;
   c.m = 27;
   Problem(c).expect_right({1, 1, 2, 1});
 }
 
-TEST(SmallLinearTest, TheSameBitsAtEveryRun) {
+TEST_P(SmallLinearTest, TheSameBitsAtEveryRun) {
   NIBBLE_NEEDS_CUDA();
-  Case c;
+  Case c = one();
   c.rows = 2048;
   c.cols = 2048;
   c.m = 4;
@@ -308,14 +328,15 @@ TEST(SmallLinearTest, TheSameBitsAtEveryRun) {
   }
 }
 
-TEST(SmallLinearTest, RefusesWhatItCannotRead) {
+TEST_P(SmallLinearTest, RefusesWhatItCannotRead) {
   NIBBLE_NEEDS_CUDA();
-  Problem problem(Case{});
+  Problem problem(one());
   const auto error_of = [&](const auto& change, SmallLinearTile tile = {}) {
     SmallLinear args = problem.args();
     change(args);
     return cuda::small_linear(args, tile, nullptr);
   };
+  EXPECT_EQ(cudaErrorInvalidValue, error_of([](SmallLinear& a) { a.parts[0].w.bits = 3; }));
   const auto nothing = [](SmallLinear&) {};
   EXPECT_EQ(cudaErrorInvalidValue, error_of([](SmallLinear& a) { a.m = 0; }));
   EXPECT_EQ(cudaErrorInvalidValue, error_of([](SmallLinear& a) { a.m = 33; }));
@@ -333,7 +354,8 @@ TEST(SmallLinearTest, RefusesWhatItCannotRead) {
 TEST(DecodeFragmentsTest, RoundsWhatTheFormatDecodes) {
   NIBBLE_NEEDS_CUDA();
   for (const char* format : {"int4_g32_asym", "int4_g64_sym", "int4_g128_asym_sbf16",
-                             "int4_channel_asym", "int4_channel_sym"}) {
+                             "int4_channel_asym", "int4_channel_sym", "int8_g32_asym",
+                             "int8_g64_sym_sbf16", "int8_g128_asym", "int8_channel_asym"}) {
     const TestWeight w(format, 192, 384, 3);
     DeviceArray<bf16> out(w.decoded.size());
     out.fill(0xff);

@@ -85,7 +85,7 @@ class CudaBackend final : public Backend {
   LinearWeight prepare(QuantTensor weight, const std::string&,
                        const ActivationFormat* activations) override {
     auto packed = std::make_shared<cuda::DeviceWeight>();
-    if (repacks() && weight.planes[0].place() == Place::kHost) {
+    if (repacks(*weight.format) && weight.planes[0].place() == Place::kHost) {
       if (activations != nullptr && multiplies_bytes()) {
         packed->bytes = cuda::upload_bytes(weight, *activations, pool_, memory_);
       }
@@ -120,8 +120,9 @@ class CudaBackend final : public Backend {
 
  private:
   // Whether the kernels for repacked weights take every number of rows here.
-  bool repacks() const {
-    return !caps_.exact_activations && (caps_.compute_capability == 90 || caps_.device_blas);
+  bool repacks(const Format& format) const {
+    const bool large = caps_.compute_capability == 90 && format.descriptor().element.bits == 4;
+    return !caps_.exact_activations && (large || caps_.device_blas);
   }
 
   // Whether the vendor's library multiplies bytes of either type here.

@@ -21,6 +21,11 @@
 namespace nibble::cuda {
 namespace {
 
+bool is_repacked(const LinearArgs& args, int bits) {
+  const FragmentWeight* const w = fragments_of(*args.w);
+  return w != nullptr && w->bits == bits;
+}
+
 bool is_plain(const LinearArgs& args) {
   return fragments_of(*args.w) == nullptr && args.w->canonical.format->is_float();
 }
@@ -75,20 +80,24 @@ DenseLinear dense_linear(const LinearArgs& args) {
   return linear;
 }
 
-// ---- w4_small: few rows of x and 4-bit weights, up to three weights a launch
+// ---- w4_small, w8_small: few rows of x and repacked weights, up to three weights a launch
 
+template <int kBits>
 Support small_supports(const LinearArgs& args, const DeviceCaps& caps) {
   if (const Support input = takes_input(args); !input.ok) return input;
   if (caps.exact_activations) return Support::no("it rounds activations");
-  if (fragments_of(*args.w) == nullptr) return Support::no("weights are not repacked 4-bit ones");
+  if (!is_repacked(args, kBits)) {
+    return Support::no(kBits == 4 ? "weights are not repacked 4-bit ones"
+                                  : "weights are not repacked 8-bit ones");
+  }
   if (args.m > kSmallLinearMaxRows) return Support::no("for up to 32 rows");
   if (args.x_stride % 4 != 0 || !on_16_bytes(args.x)) return Support::no("x is not on 16 bytes");
   return Support::yes();
 }
 
 bool alike(const FragmentWeight& a, const FragmentWeight& b) {
-  return a.cols == b.cols && a.groups == b.groups && a.scales.dtype() == b.scales.dtype() &&
-         a.zeros.empty() == b.zeros.empty();
+  return a.bits == b.bits && a.cols == b.cols && a.groups == b.groups &&
+         a.scales.dtype() == b.scales.dtype() && a.zeros.empty() == b.zeros.empty();
 }
 
 // Calls that one launch can take.
@@ -136,7 +145,7 @@ Support w4_large_supports(const LinearArgs& args, const DeviceCaps& caps) {
   if (const Support input = takes_input(args); !input.ok) return input;
   if (caps.exact_activations) return Support::no("it rounds activations");
   if (caps.compute_capability != 90) return Support::no("it needs compute capability 9.0");
-  if (fragments_of(*args.w) == nullptr) return Support::no("weights are not repacked 4-bit ones");
+  if (!is_repacked(args, 4)) return Support::no("weights are not repacked 4-bit ones");
   if (args.y_stride % 4 != 0 || !on_16_bytes(args.y)) return Support::no("y is not on 16 bytes");
   return Support::yes();
 }
@@ -270,7 +279,10 @@ void run_tile(const LinearArgs& args, ExecContext& context) {
 
 ImplList<LinearArgs> linear_impls() {
   static constexpr Impl<LinearArgs> kImpls[] = {
-      {"w4_small", small_supports, run_small, Arithmetic::kBf16Exact, rounds, run_small_together},
+      {"w4_small", small_supports<4>, run_small, Arithmetic::kBf16Exact, rounds,
+       run_small_together},
+      {"w8_small", small_supports<8>, run_small, Arithmetic::kBf16Exact, rounds,
+       run_small_together},
       {"w4_large", w4_large_supports, run_w4_large, Arithmetic::kBf16Scaled, is_hopper,
        run_w4_large_together},
       {"stream", stream_supports, run_stream},

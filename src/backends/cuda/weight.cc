@@ -50,6 +50,7 @@ FragmentMatrix matrix_of(const FragmentWeight& weight) {
   matrix.rows = weight.rows;
   matrix.cols = weight.cols;
   matrix.groups = weight.groups;
+  matrix.bits = weight.bits;
   matrix.bf16_scales = weight.scales.dtype() == DType::kBF16;
   return matrix;
 }

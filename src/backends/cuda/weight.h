@@ -19,7 +19,7 @@ struct DeviceWeight final : PackedWeight {
   std::optional<ByteWeight> bytes;
 };
 
-// Null when the weight was not repacked to 4 bits.
+// Null when the weight was not repacked.
 const FragmentWeight* fragments_of(const LinearWeight& weight);
 
 // Null when the weight is not kept as bytes.
@@ -35,7 +35,7 @@ bool has_decoder(const Format& format);
 // Uploads the planes; the values do not change. A format that no kernel decodes is decoded here, to
 // bf16 where that holds every value and to f32 otherwise: the result is then of that format.
 QuantTensor upload_planes(QuantTensor weight, DeviceMemory& memory);
-// Repacks a weight to 4 bits and uploads that, if it can be.
+// Repacks a weight and uploads that, if it can be.
 std::optional<FragmentWeight> upload_fragments(const QuantTensor& weight, ThreadPool& pool,
                                                DeviceMemory& memory);
 

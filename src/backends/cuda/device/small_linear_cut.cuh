@@ -38,12 +38,12 @@ inline cudaError_t current_device(Device& device) {
 constexpr int token_tiles_of(int m) { return m <= 8 ? 1 : m <= 16 ? 2 : 4; }
 
 // Four tiles a task keep more products under way, where registers and lanes suffice; short stages
-// let more of the weights be on their way.
-constexpr int tiles_of(int wanted, int token_tiles, int groups) {
-  return wanted == 4 && token_tiles == 1 && groups <= 2 ? 4 : 2;
+// let more of the weights be on their way. Two tiles of 8 bits are as many bytes as four of 4.
+constexpr int tiles_of(int wanted, int bits, int token_tiles, int groups) {
+  return wanted == 4 && bits == 4 && token_tiles == 1 && groups <= 2 ? 4 : 2;
 }
-constexpr int stages_of(int tiles, int token_tiles, int groups) {
-  return tiles == 4 ? 2 : token_tiles == 1 && groups <= 2 ? 4 : 3;
+constexpr int stages_of(int tiles, int bits, int token_tiles, int groups) {
+  return tiles == 4 || bits == 8 ? 2 : token_tiles == 1 && groups <= 2 ? 4 : 3;
 }
 
 // Columns of a chunk that share a scale, as the number of such groups.
@@ -55,10 +55,10 @@ inline int groups_of_chunk(const FragmentMatrix& w) {
 inline int shared_bytes(const FragmentMatrix& w, int m, const SmallLinearTile& tile) {
   const int token_tiles = token_tiles_of(m);
   const int groups = groups_of_chunk(w);
-  const int tiles = tiles_of(tile.tiles, token_tiles, groups);
-  const int stage = tiles * (2 * kTileBytes + groups * 48);
+  const int tiles = tiles_of(tile.tiles, w.bits, token_tiles, groups);
+  const int stage = tiles * (2 * (w.bits / 4) * kLoadBytes + groups * 48);
   const int chunks = static_cast<int>(((w.cols / 64 + 1) / 2 + tile.slices - 1) / tile.slices);
-  return kWarps * stages_of(tiles, token_tiles, groups) * stage +
+  return kWarps * stages_of(tiles, w.bits, token_tiles, groups) * stage +
          exchange_bytes(tiles * token_tiles, tile.slices, tile.splits) +
          chunks * 2 * m * kUnitBytes;
 }

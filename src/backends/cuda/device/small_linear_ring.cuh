@@ -1,4 +1,4 @@
-// The way of packed 4-bit weights into the warps of kernels/small_linear.h: a ring of stages in
+// The way of packed weights into the warps of kernels/small_linear.h: a ring of stages in
 // shared memory that is private to each warp and, for the codes, to each lane.
 #pragma once
 
@@ -29,10 +29,15 @@ class Loader {
 #pragma unroll
       for (int t = 0; t < S::kTiles; ++t) {
         const unsigned char* codes = codes_[t / S::kTilesOfPart] +
-                                     t % S::kTilesOfPart * kTileBytes +
-                                     static_cast<std::int64_t>(chunk) * 8 * kTileBytes;
-        copy_async(to + t * 2 * kTileBytes, codes, true, policy_);
-        copy_async(to + (t * 2 + 1) * kTileBytes, codes + 4 * kTileBytes, second, policy_);
+                                     t % S::kTilesOfPart * S::kTileBytes +
+                                     static_cast<std::int64_t>(chunk) * 8 * S::kTileBytes;
+#pragma unroll
+        for (int i = 0; i < S::kLoads; ++i) {
+          const int from = i * kLoadBytes;
+          const std::uint32_t at = to + t * 2 * S::kTileBytes + from;
+          copy_async(at, codes + from, true, policy_);
+          copy_async(at + S::kTileBytes, codes + 4 * S::kTileBytes + from, second, policy_);
+        }
       }
       if (numbers_ != nullptr) {
         const int group = args_.groups == 1 ? 0 : chunk * S::kGroups + group_;
@@ -57,10 +62,10 @@ class Loader {
 #pragma unroll
     for (int i = 0; i < S::kParts; ++i) {
       const Place at = place_of<S>(args_, task_, i * S::kTilesOfPart);
-      codes_[i] =
-          args_.parts[at.part].codes +
-          (static_cast<std::int64_t>(at.tile >> 2) * args_.units * 4 + (at.tile & 3)) * kTileBytes +
-          lane_ * 16;
+      codes_[i] = args_.parts[at.part].codes +
+                  (static_cast<std::int64_t>(at.tile >> 2) * args_.units * 4 + (at.tile & 3)) *
+                      S::kTileBytes +
+                  lane_ * 16;
     }
     // Pieces: two of scales for each tile and group; then one of zero points for each.
     constexpr int kScalePieces = S::kTiles * S::kGroups * 2;

@@ -11,7 +11,7 @@ namespace nibble::cuda::small {
 
 inline constexpr int kWarps = 8;
 inline constexpr int kThreads = 32 * kWarps;
-inline constexpr int kTileBytes = 512;  // codes of 16 rows x 64 columns
+inline constexpr int kLoadBytes = 512;  // of codes, 16 a lane
 inline constexpr int kUnitBytes = 128;  // bf16 of 64 columns of one row of x
 inline constexpr int kCellBytes = 512;  // sums of 16 rows x 8 rows of x
 
@@ -40,8 +40,9 @@ struct Arguments {
   bool accumulate;
 };
 
-template <int kTiles_, int kTokenTiles_, int kGroups_, bool kPair_, int kStages_>
+template <int kBits_, int kTiles_, int kTokenTiles_, int kGroups_, bool kPair_, int kStages_>
 struct Shape {
+  static constexpr int kBits = kBits_;  // of a code
   // Tiles of 16 rows in a task: neighbours, or half of them of each of a pair.
   static constexpr int kTiles = kTiles_;
   static constexpr int kParts = kPair_ ? 2 : 1;
@@ -50,6 +51,8 @@ struct Shape {
   static constexpr int kGroups = kGroups_;          // in a chunk
   static constexpr bool kPair = kPair_;
   static constexpr int kStages = kStages_;
+  static constexpr int kLoads = kBits / 4;  // of 16 rows x 64 columns
+  static constexpr int kTileBytes = kLoads * kLoadBytes;
   static constexpr int kCodeBytes = kTiles * 2 * kTileBytes;
   static constexpr int kPieces = kTiles * kGroups * 3;  // 16 bytes each of scales and zero points
   static constexpr int kStageBytes = kCodeBytes + kPieces * 16;

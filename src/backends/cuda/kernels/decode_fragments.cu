@@ -23,7 +23,11 @@ __device__ __forceinline__ std::uint32_t scale_pair(std::uint32_t pair, float sc
   return reinterpret_cast<const std::uint32_t&>(rounded);
 }
 
-__global__ void __launch_bounds__(kThreads) dequantize(FragmentMatrix w, __nv_bfloat16* out) {
+template <int kBits>
+__global__ void __launch_bounds__(kThreads) decode(FragmentMatrix w, __nv_bfloat16* out) {
+  using Codes = FragmentCodes<kBits>;
+  constexpr int kLoads = 4 / Codes::kTiles;
+  constexpr std::uint32_t kMiddle = 1u << (kBits - 1);  // the zero point of symmetric weights
   __shared__ __align__(16) __nv_bfloat16 rows[kBlock * kRowStride];
   let_next_kernel_start();
   wait_for_kernel_ahead();
@@ -31,21 +35,24 @@ __global__ void __launch_bounds__(kThreads) dequantize(FragmentMatrix w, __nv_bf
   const std::int64_t col_block = blockIdx.x;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const uint4 codes = reinterpret_cast<const uint4*>(
-      w.codes)[(row_block * (w.cols / kBlock) + col_block) * kThreads + threadIdx.x];
-  const std::uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
+  const uint4* const stored = static_cast<const uint4*>(w.codes) +
+                              (row_block * (w.cols / kBlock) + col_block) * kThreads * kLoads +
+                              warp * 32 * kLoads + lane;
+  uint4 codes[kLoads];
+#pragma unroll
+  for (int i = 0; i < kLoads; ++i) codes[i] = stored[i * 32];
   const int row = warp * 16 + lane / 4;
 #pragma unroll
   for (int tile = 0; tile < 4; ++tile) {
     const std::int64_t group = (col_block * kBlock + tile * 16) * w.groups / w.cols;
     const std::int64_t at = (row_block * w.groups + group) * kBlock + row;
-    const std::uint32_t upper_zero = zero_pair(w.zeros == nullptr ? 8u : w.zeros[at]);
-    const std::uint32_t lower_zero = zero_pair(w.zeros == nullptr ? 8u : w.zeros[at + 8]);
+    const std::uint32_t upper_zero = Codes::zero(w.zeros == nullptr ? kMiddle : w.zeros[at]);
+    const std::uint32_t lower_zero = Codes::zero(w.zeros == nullptr ? kMiddle : w.zeros[at + 8]);
     const float upper = scale_of(static_cast<const std::uint16_t*>(w.scales) + at, w.bf16_scales);
     const float lower =
         scale_of(static_cast<const std::uint16_t*>(w.scales) + at + 8, w.bf16_scales);
     std::uint32_t a[4];
-    expand_codes(words[tile], upper_zero, lower_zero, a);
+    Codes::expand(codes[tile / Codes::kTiles], tile % Codes::kTiles, upper_zero, lower_zero, a);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       __nv_bfloat16* to =
@@ -68,13 +75,14 @@ __global__ void __launch_bounds__(kThreads) dequantize(FragmentMatrix w, __nv_bf
 
 cudaError_t decode_fragments(const DecodeFragments& args, cudaStream_t stream) {
   const FragmentMatrix& w = args.w;
-  if (w.rows < kBlock || w.cols < kBlock || w.rows % kBlock != 0 || w.cols % kBlock != 0) {
+  if (w.rows < kBlock || w.cols < kBlock || w.rows % kBlock != 0 || w.cols % kBlock != 0 ||
+      (w.bits != 4 && w.bits != 8)) {
     return cudaErrorInvalidValue;
   }
   const dim3 grid(static_cast<unsigned int>(w.cols / kBlock),
                   static_cast<unsigned int>(w.rows / kBlock));
-  return launch(dequantize, {grid, kThreads, 0, args.dependent_launch}, stream, w,
-                static_cast<__nv_bfloat16*>(args.out));
+  return launch(w.bits == 4 ? decode<4> : decode<8>, {grid, kThreads, 0, args.dependent_launch},
+                stream, w, static_cast<__nv_bfloat16*>(args.out));
 }
 
 }  // namespace nibble::cuda

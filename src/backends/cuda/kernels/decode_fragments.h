@@ -1,4 +1,4 @@
-// Packed 4-bit weights to bf16 on the device, for libraries that multiply matrices of bf16.
+// Packed weights to bf16 on the device, for libraries that multiply matrices of bf16.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -1,4 +1,4 @@
-// A packed 4-bit weight (backends/cuda/fragment_weight.h) in device memory, as the kernels are told
+// A packed weight (backends/cuda/fragment_weight.h) in device memory, as the kernels are told
 // of it.
 #pragma once
 
@@ -7,13 +7,14 @@
 namespace nibble::cuda {
 
 struct FragmentMatrix {
-  const void* codes = nullptr;          // [rows / 64, cols / 64, 2048] bytes, on 16 bytes
+  const void* codes = nullptr;          // [rows / 64, cols / 64, 512 * bits] bytes, on 16 bytes
   const void* scales = nullptr;         // f16 or bf16 [rows / 64, groups, 64], on 16 bytes
-  const std::uint8_t* zeros = nullptr;  // [rows / 64, groups, 64], on 16 bytes; null: 8 everywhere
+  const std::uint8_t* zeros = nullptr;  // [rows / 64, groups, 64], on 16 bytes; null: 2^(bits - 1)
   std::int64_t rows = 0;
   std::int64_t cols = 0;
   std::int64_t groups = 1;  // cols / 32, / 64, / 128 or 1
   bool bf16_scales = false;
+  int bits = 4;  // of a code: 4 or 8
 };
 
 }  // namespace nibble::cuda

@@ -39,33 +39,33 @@ __device__ __forceinline__ void multiply_chunk(const Arguments& args, const unsi
       b[t][i] = *reinterpret_cast<const uint4*>(x + offset);
     }
   }
+  using Codes = FragmentCodes<S::kBits>;
+  constexpr std::uint32_t kMiddle = 1u << (S::kBits - 1);  // the zero point of symmetric weights
   constexpr int kTilesOfGroup = 8 / S::kGroups;
   const auto* scales = reinterpret_cast<const std::uint16_t*>(stage + S::kCodeBytes) + (lane >> 2);
   const unsigned char* zeros = stage + S::kCodeBytes + S::kTiles * S::kGroups * 32 + (lane >> 2);
   const bool symmetric = args.parts[0].zeros == nullptr;
 #pragma unroll
   for (int r = 0; r < S::kTiles; ++r) {
-    uint4 codes[2];
-    codes[0] = *reinterpret_cast<const uint4*>(stage + r * 2 * kTileBytes + lane * 16);
-    codes[1] = *reinterpret_cast<const uint4*>(stage + (r * 2 + 1) * kTileBytes + lane * 16);
+    uint4 codes[2 * S::kLoads];
+#pragma unroll
+    for (int i = 0; i < 2 * S::kLoads; ++i) {
+      codes[i] = *reinterpret_cast<const uint4*>(stage + r * 2 * S::kTileBytes + i * kLoadBytes +
+                                                 lane * 16);
+    }
 #pragma unroll
     for (int group = 0; group < S::kGroups; ++group) {
       const int row = (r * S::kGroups + group) * 16;
-      const std::uint32_t upper_zero = zero_pair(symmetric ? 8u : zeros[row]);
-      const std::uint32_t lower_zero = zero_pair(symmetric ? 8u : zeros[row + 8]);
+      const std::uint32_t upper_zero = Codes::zero(symmetric ? kMiddle : zeros[row]);
+      const std::uint32_t lower_zero = Codes::zero(symmetric ? kMiddle : zeros[row + 8]);
       const float upper_scale = scale_of(scales + row, args.bf16_scales);
       const float lower_scale = scale_of(scales + row + 8, args.bf16_scales);
       float part[S::kTokenTiles][4] = {};
 #pragma unroll
       for (int i = 0; i < kTilesOfGroup; ++i) {
         const int tile = group * kTilesOfGroup + i;
-        const uint4 four = codes[tile / 4];
-        const std::uint32_t word = tile % 4 == 0   ? four.x
-                                   : tile % 4 == 1 ? four.y
-                                   : tile % 4 == 2 ? four.z
-                                                   : four.w;
         std::uint32_t a[4];
-        expand_codes(word, upper_zero, lower_zero, a);
+        Codes::expand(codes[tile / Codes::kTiles], tile % Codes::kTiles, upper_zero, lower_zero, a);
 #pragma unroll
         for (int t = 0; t < S::kTokenTiles; ++t) {
           const uint4& pair = b[t][tile / 2];
@@ -214,46 +214,56 @@ cudaError_t start(Launch launch) {
   return cudaLaunchKernelEx(&config, multiply<S>, launch.args);
 }
 
-template <int kTiles, int kTokenTiles, int kGroups, bool kPair>
-cudaError_t start_shape(const Launch& launch) {
-  constexpr int kStages = stages_of(kTiles, kTokenTiles, kGroups);
-  return start<Shape<kTiles, kTokenTiles, kGroups, kPair, kStages>>(launch);
-}
-
-template <int kTokenTiles, bool kPair>
-cudaError_t start_groups(const Launch& launch, int groups) {
-  if constexpr (kTokenTiles == 1) {
-    if (launch.tile.tiles == 4 && groups == 1) return start_shape<4, 1, 1, kPair>(launch);
-    if (launch.tile.tiles == 4 && groups == 2) return start_shape<4, 1, 2, kPair>(launch);
+template <int kBits, int kTokenTiles, int kGroups, bool kPair>
+cudaError_t start_tiles(const Launch& launch) {
+  constexpr int kMost = tiles_of(4, kBits, kTokenTiles, kGroups);
+  constexpr int kMostStages = stages_of(kMost, kBits, kTokenTiles, kGroups);
+  if (launch.tile.tiles >= kMost) {
+    return start<Shape<kBits, kMost, kTokenTiles, kGroups, kPair, kMostStages>>(launch);
   }
-  if (groups == 4) return start_shape<2, kTokenTiles, 4, kPair>(launch);
-  if (groups == 2) return start_shape<2, kTokenTiles, 2, kPair>(launch);
-  return start_shape<2, kTokenTiles, 1, kPair>(launch);
+  constexpr int kStages = stages_of(2, kBits, kTokenTiles, kGroups);
+  return start<Shape<kBits, 2, kTokenTiles, kGroups, kPair, kStages>>(launch);
 }
 
-template <bool kPair>
+template <int kBits, int kTokenTiles, bool kPair>
+cudaError_t start_groups(const Launch& launch, int groups) {
+  if (groups == 4) return start_tiles<kBits, kTokenTiles, 4, kPair>(launch);
+  if (groups == 2) return start_tiles<kBits, kTokenTiles, 2, kPair>(launch);
+  return start_tiles<kBits, kTokenTiles, 1, kPair>(launch);
+}
+
+template <int kBits, bool kPair>
 cudaError_t start_tokens(const Launch& launch, int groups) {
   const int token_tiles = token_tiles_of(launch.args.m);
-  if (token_tiles == 1) return start_groups<1, kPair>(launch, groups);
-  if (token_tiles == 2) return start_groups<2, kPair>(launch, groups);
-  return start_groups<4, kPair>(launch, groups);
+  if (token_tiles == 1) return start_groups<kBits, 1, kPair>(launch, groups);
+  if (token_tiles == 2) return start_groups<kBits, 2, kPair>(launch, groups);
+  return start_groups<kBits, 4, kPair>(launch, groups);
+}
+
+cudaError_t start_codes(const Launch& launch, const SmallLinear& args) {
+  const FragmentMatrix& w = args.parts[0].w;
+  const int groups = groups_of_chunk(w);
+  if (w.bits == 8) return start_tokens<8, false>(launch, groups);
+  return args.silu_pair ? start_tokens<4, true>(launch, groups)
+                        : start_tokens<4, false>(launch, groups);
 }
 
 bool aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
 
 bool valid_part(const SmallLinear& args, const FragmentMatrix& w) {
   const FragmentMatrix& first = args.parts[0].w;
-  return w.cols == first.cols && w.groups == first.groups && w.bf16_scales == first.bf16_scales &&
-         (w.zeros == nullptr) == (first.zeros == nullptr) && w.rows > 0 && w.rows % 64 == 0 &&
-         aligned(w.codes) && aligned(w.scales) && aligned(w.zeros) &&
-         (!args.silu_pair || w.rows == first.rows);
+  return w.bits == first.bits && w.cols == first.cols && w.groups == first.groups &&
+         w.bf16_scales == first.bf16_scales && (w.zeros == nullptr) == (first.zeros == nullptr) &&
+         w.rows > 0 && w.rows % 64 == 0 && aligned(w.codes) && aligned(w.scales) &&
+         aligned(w.zeros) && (!args.silu_pair || w.rows == first.rows);
 }
 
 bool valid(const SmallLinear& args) {
   if (args.m < 1 || args.m > kSmallLinearMaxRows) return false;
   if (args.part_count < 1 || args.part_count > kSmallLinearMaxParts) return false;
-  if (args.silu_pair && args.part_count != 2) return false;
   const FragmentMatrix& w = args.parts[0].w;
+  if (w.bits != 4 && w.bits != 8) return false;
+  if (args.silu_pair && (args.part_count != 2 || w.bits != 4)) return false;
   if (w.cols < 64 || w.cols % 64 != 0 || w.groups < 1 || w.cols % w.groups != 0) return false;
   const std::int64_t group = w.cols / w.groups;
   if (w.groups != 1 && group != 32 && group != 64 && group != 128) return false;
@@ -317,8 +327,7 @@ cudaError_t small_linear(const SmallLinear& args, const SmallLinearTile& tile,
   const bool dependent = args.dependent_launch && device.major >= 9;
   Launch launch{arguments_of(args, tile), tile, device, bytes, dependent, stream};
   launch.tile.blocks = blocks_of(device, bytes, args.m, tile);
-  const int groups = groups_of_chunk(w);
-  return args.silu_pair ? start_tokens<true>(launch, groups) : start_tokens<false>(launch, groups);
+  return start_codes(launch, args);
 }
 
 }  // namespace nibble::cuda

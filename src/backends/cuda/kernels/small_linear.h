@@ -1,5 +1,5 @@
-// Linear layers on packed 4-bit weights for few rows of activations: as fast as the weights can be
-// read.
+// Linear layers on packed weights of 4 or 8 bits for few rows of activations: as fast as the
+// weights can be read.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -28,12 +28,12 @@ struct SmallLinear {
   const float* x = nullptr;  // [m, cols] on 16 bytes, rows x_stride floats apart (a multiple of 4)
   std::int64_t x_stride = 0;
   int m = 0;  // 1 ... kSmallLinearMaxRows
-  // All with the same columns, groups, type of scales, and with or without zeros alike.
+  // All with the same bits, columns, groups, type of scales, and with or without zeros alike.
   SmallLinearPart parts[kSmallLinearMaxParts];
   int part_count = 1;
   bool accumulate = false;  // added to what y holds
-  // Two parts of the same shape: y of the first is silu(first) * second, that of the second is not
-  // written.
+  // Two parts of the same shape, of 4 bits: y of the first is silu(first) * second, that of the
+  // second is not written.
   bool silu_pair = false;
   bool dependent_launch = false;  // may start before the kernel ahead of it in the stream has ended
 };
@@ -42,7 +42,7 @@ struct SmallLinear {
 struct SmallLinearTile {
   int slices = 1;  // of k, for the blocks of threads of a cluster: 1 ... 8
   int splits = 1;  // of a slice, for warps of a block: 1, 2, 4 or 8
-  int tiles = 2;   // of 16 rows that a warp sums at a time: 2, or 4 for up to 8 rows of x
+  int tiles = 2;   // of 16 rows that a warp sums at a time: 2, or 4 (up to 8 rows of x, 4 bits)
   int blocks = 1;  // of threads on a multiprocessor: 1, or 2 where they fit
 };
 

@@ -16,7 +16,7 @@ double cost_of(const Device& device, const SmallLinear& args, const SmallLinearT
   if (bytes > device.block_bytes) return HUGE_VAL;
   const int blocks = blocks_of(device, bytes, args.m, tile);
   const int token_tiles = token_tiles_of(args.m);
-  const int tiles = tiles_of(tile.tiles, token_tiles, groups_of_chunk(w));
+  const int tiles = tiles_of(tile.tiles, w.bits, token_tiles, groups_of_chunk(w));
   std::int64_t rows = 0;
   for (int p = 0; p < args.part_count; ++p) rows += args.parts[p].w.rows;
   const auto tasks = static_cast<int>(rows / (16 * tiles));

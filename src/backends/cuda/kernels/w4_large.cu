@@ -356,8 +356,8 @@ cudaError_t launch_tile(const W4Large& args, const W4LargeTile& tile, cudaStream
 bool valid(const W4Large& args, const W4LargeTile& tile) {
   constexpr std::int64_t kMost = 1 << 24;
   const FragmentMatrix& w = args.weight;
-  if (args.m <= 0 || args.m > kMost || w.rows <= 0 || w.rows > kMost || w.rows % 64 != 0 ||
-      w.cols <= 0 || w.cols > kMost || w.cols % 64 != 0 || w.groups <= 0 ||
+  if (w.bits != 4 || args.m <= 0 || args.m > kMost || w.rows <= 0 || w.rows > kMost ||
+      w.rows % 64 != 0 || w.cols <= 0 || w.cols > kMost || w.cols % 64 != 0 || w.groups <= 0 ||
       w.cols % w.groups != 0 || args.y_stride < w.rows || args.y_stride % 4 != 0) {
     return false;
   }

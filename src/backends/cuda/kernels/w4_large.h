@@ -12,7 +12,7 @@ namespace nibble::cuda {
 struct W4Large {
   const void* x = nullptr;  // bfloat16 [m, cols], contiguous, on 16 bytes (kernels/round_rows.h)
   float* y = nullptr;       // [m, rows], y_stride floats from row to row; on 16 bytes
-  FragmentMatrix weight;
+  FragmentMatrix weight;    // of 4 bits
   const float* bias = nullptr;  // [rows] or null
   std::int64_t m = 0;
   std::int64_t y_stride = 0;      // a multiple of 4
