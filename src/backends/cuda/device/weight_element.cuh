@@ -9,16 +9,25 @@
 
 namespace nibble::cuda {
 
-__device__ __forceinline__ float load_float(FloatType type, const void* data, std::int64_t i) {
+__device__ __forceinline__ unsigned load_bits(FloatType type, const void* data, std::int64_t i) {
+  return type == FloatType::kF32 ? static_cast<const unsigned*>(data)[i]
+                                 : static_cast<const unsigned short*>(data)[i];
+}
+
+__device__ __forceinline__ float float_of(FloatType type, unsigned bits) {
   switch (type) {
     case FloatType::kF16:
-      return __half2float(static_cast<const __half*>(data)[i]);
+      return __half2float(__ushort_as_half(static_cast<unsigned short>(bits)));
     case FloatType::kBF16:
-      return __bfloat162float(static_cast<const __nv_bfloat16*>(data)[i]);
+      return __uint_as_float(bits << 16);
     case FloatType::kF32:
-      return static_cast<const float*>(data)[i];
+      return __uint_as_float(bits);
   }
   return 0;
+}
+
+__device__ __forceinline__ float load_float(FloatType type, const void* data, std::int64_t i) {
+  return float_of(type, load_bits(type, data, i));
 }
 
 __device__ __forceinline__ float weight_element(const WeightPlanes& w, std::int64_t row,
