@@ -8,8 +8,11 @@ namespace nibble::cuda {
 namespace small {
 namespace {
 
-// Time as measured on an H200, in about microseconds: what the busiest multiprocessor has to read
-// and multiply, more where its warps do not come out even, and the rounding of x.
+int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+// Time as measured on an H200, in about microseconds. What the busiest multiprocessor has to read
+// and multiply and the way of its slowest warp through its tasks (chunks of k, then a meeting of
+// all that share the task) hide each other in part; the rounding of x hides behind neither.
 double cost_of(const Device& device, const SmallLinear& args, const SmallLinearTile& tile) {
   const FragmentMatrix& w = args.parts[0].w;
   const int bytes = shared_bytes(w, args.m, tile);
@@ -21,19 +24,22 @@ double cost_of(const Device& device, const SmallLinear& args, const SmallLinearT
   for (int p = 0; p < args.part_count; ++p) rows += args.parts[p].w.rows;
   const auto tasks = static_cast<int>(rows / (16 * tiles));
   // Clusters of four and more do not come out even with the parts of the chip that hold them.
-  const double fit = tile.slices >= 4 ? 0.92 : 1.0;
+  const double fit = tile.slices >= 4 ? 0.72 : 1.0;
   const int room = static_cast<int>(device.multiprocessors * blocks / tile.slices * fit);
   const int clusters = std::clamp(room, 1, tasks);
   const int per_multiprocessor =
       clusters * tile.slices > device.multiprocessors && blocks == 2 ? 2 : 1;
-  const int tasks_of_cluster = (tasks + clusters - 1) / clusters;
-  const int places = kWarps / tile.splits;
-  const int rounds = (tasks_of_cluster + places - 1) / places;
-  const double idle = static_cast<double>(rounds * places) / tasks_of_cluster - 1;
-  const auto chunks = static_cast<int>(((w.cols / 64 + 1) / 2 + tile.slices - 1) / tile.slices);
-  const double products =
-      0.25 * tasks_of_cluster * chunks * tiles / 4 * (blocks == 1 ? 1.05 : 1) * (1 + 0.3 * idle);
-  return per_multiprocessor * (products + 0.011 * args.m * chunks);
+  const int tasks_of_cluster = ceil_div(tasks, clusters);
+  const int chunks = ceil_div(static_cast<int>((w.cols / 64 + 1) / 2), tile.slices);
+  const double work = 0.0055 * w.bits * per_multiprocessor * tasks_of_cluster * chunks * tiles;
+  const int cells = tiles * token_tiles;
+  const double meeting =
+      1.2 + 0.011 * tile.slices * tile.splits * cells / std::min(tile.splits, cells);
+  const double task =
+      0.18 * ceil_div(chunks, tile.splits) * tiles * (0.35 + 0.65 * token_tiles) + meeting;
+  const double way = ceil_div(tasks_of_cluster, kWarps / tile.splits) * task;
+  return std::hypot(work, way) + 0.009 * args.m * chunks * per_multiprocessor +
+         0.35 * std::log2(tile.slices);
 }
 
 }  // namespace
@@ -44,18 +50,17 @@ SmallLinearTile choose_small_linear_tile(const SmallLinear& args) {
   Device device;
   if (current_device(device) != cudaSuccess || device.major < 9) return {1, 1, 2, 2};
   const FragmentMatrix& w = args.parts[0].w;
-  constexpr SmallLinearTile kCandidates[] = {
-      {2, 4, 4, 2}, {4, 2, 4, 2}, {8, 1, 4, 2}, {2, 2, 4, 2}, {4, 1, 4, 2}};
+  constexpr SmallLinearTile kCandidates[] = {{1, 2, 4, 2}, {1, 4, 4, 2}, {1, 8, 4, 2}, {2, 1, 4, 2},
+                                             {2, 2, 4, 2}, {2, 4, 4, 2}, {2, 8, 4, 2}, {4, 1, 4, 2},
+                                             {4, 2, 4, 2}, {8, 1, 4, 2}, {8, 2, 4, 2}};
   // If x fits in none of them: the smallest share of it.
   const std::int64_t chunks = (w.cols / 64 + 1) / 2;
   SmallLinearTile best{static_cast<int>(std::min<std::int64_t>(kMaxSlices, chunks)), 1, 2, 1};
   double least = HUGE_VAL;
   for (const SmallLinearTile& tile : kCandidates) {
-    const bool few = tile.slices * tile.splits < 8;
-    if (few && args.m <= 8) continue;  // too few warps a row for its chunks
     if (!valid(tile, w.cols, device.major)) continue;
     const double cost = cost_of(device, args, tile);
-    if (cost < 0.98 * least) {  // else the fewer slices
+    if (cost < least) {
       least = cost;
       best = tile;
     }
