@@ -80,6 +80,15 @@ class Backend {
   // what an implementation makes of x may be made once.
   virtual void run_together(std::span<const LinearArgs> calls) = 0;
 
+  // Two calls with one input, and `activation` of their results, which are its x and multiplier.
+  // What those two hold afterwards is not defined: a kernel may do all at once.
+  virtual void run_gated(const LinearArgs& gate, const LinearArgs& up,
+                         const ActivationArgs& activation) {
+    const LinearArgs calls[] = {gate, up};
+    run_together(calls);
+    run(activation);
+  }
+
   // Takes a weight for use in LinearArgs; may repack it for its kernels. A weight with a name (one
   // that no other weight of the model has) is looked up in the packed store first. `activations` is
   // what all calls with the weight will ask for: it may be kept for such calls alone.

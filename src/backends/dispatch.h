@@ -74,6 +74,9 @@ class OpDispatcher {
   }
 
   // Of the implementation that would run. kUnsupported as run().
+  std::string_view impl_of(const Args& args, const DeviceCaps& caps) const {
+    return find(args, caps, nullptr).name;
+  }
   Arithmetic arithmetic_of(const Args& args, const DeviceCaps& caps) const {
     return find(args, caps, nullptr).arithmetic;
   }

@@ -269,6 +269,17 @@ class MirrorBackend final : public Backend {
     mirror.download();
   }
 
+  void run_gated(const LinearArgs& gate, const LinearArgs& up,
+                 const ActivationArgs& activation) override {
+    Mirror mirror(device_->memory());
+    add_ranges(mirror, gate);
+    add_ranges(mirror, up);
+    add_ranges(mirror, activation);
+    mirror.upload();
+    device_->run_gated(mapped(mirror, gate), mapped(mirror, up), mapped(mirror, activation));
+    mirror.download();
+  }
+
   using Backend::prepare;
   LinearWeight prepare(QuantTensor weight, const std::string& name,
                        const ActivationFormat* activations) override {

@@ -286,6 +286,55 @@ TEST_P(LinearContract, TogetherIsAsOneByOne) {
   }
 }
 
+// silu(gate) * up at once is what the three ops make of it, within the rounding of an exponential.
+TEST_P(LinearContract, GatedIsAsOpByOp) {
+  const auto backend = forced_backend("linear", GetParam().name);
+  constexpr std::int64_t kCols = 256, kRows = 128;
+  for (const char* name : {"int4_g64_asym_sbf16", "int4_g128_sym", "int8_channel_sym", "bf16"}) {
+    const auto prepared = [&](unsigned seed) {
+      const std::vector<float> w = random_floats(kRows * kCols, seed, 0.1f);
+      return backend->prepare(parse_weight_format(name)->encode(w.data(), kRows, kCols));
+    };
+    const LinearWeight gate_weight = prepared(20);
+    const LinearWeight up_weight = prepared(21);
+    const std::vector<float> bias = random_floats(kRows, 22);
+    for (const std::int64_t m : {1, 3, 17, 32, 40}) {
+      const std::vector<float> x = random_floats(m * kCols, 23);
+      const auto size = static_cast<std::size_t>(m * kRows);
+      std::vector<float> gate_y(size), up_y(size), y(size, NAN);
+      LinearArgs gate;
+      gate.x = x.data();
+      gate.x_stride = kCols;
+      gate.m = m;
+      gate.w = &gate_weight;
+      gate.y = gate_y.data();
+      gate.y_stride = kRows;
+      LinearArgs up = gate;
+      up.w = &up_weight;
+      up.bias = bias.data();
+      up.y = up_y.data();
+      if (!try_run(*backend, gate)) continue;
+      ActivationArgs activation;
+      activation.kind = Activation::kSilu;
+      activation.x = gate.y;
+      activation.multiplier = up.y;
+      activation.x_stride = activation.multiplier_stride = activation.y_stride = kRows;
+      activation.rows = m;
+      activation.cols = kRows;
+      activation.y = y.data();
+      backend->run_gated(gate, up, activation);
+      backend->run(gate);
+      backend->run(up);
+      for (std::size_t i = 0; i < size; ++i) {
+        const double g = gate_y[i];
+        const double expected = g / (1 + std::exp(-g)) * up_y[i];
+        ASSERT_NEAR(y[i], expected, 1e-5 * (1 + std::abs(g)) * std::abs(up_y[i]))
+            << name << ", m " << m << ", at " << i;
+      }
+    }
+  }
+}
+
 // Those that multiply x as it is; the others are the subject of ops_rounded_linear_test.cc.
 std::vector<ImplRow> plain_rows() {
   std::vector<ImplRow> rows = usable_rows("linear");

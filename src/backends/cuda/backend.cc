@@ -3,6 +3,7 @@
 #include "backends/cuda.h"
 #include "backends/cuda/blas.h"
 #include "backends/cuda/impls.h"
+#include "backends/cuda/linear_pair.h"
 #include "backends/cuda/memory.h"
 #include "backends/cuda/queue.h"
 #include "backends/cuda/status.h"
@@ -77,6 +78,14 @@ class CudaBackend final : public Backend {
 
   void run_together(std::span<const LinearArgs> calls) override {
     queue_.run([&] { ops_.linear.run_together(calls, context_, verbose_); }, /*record=*/false);
+  }
+
+  void run_gated(const LinearArgs& gate, const LinearArgs& up,
+                 const ActivationArgs& activation) override {
+    const bool pair = cuda::is_silu_pair(gate, up, activation) &&
+                      ops_.linear.impl_of(gate, caps_) == cuda::kPairImpl;
+    if (!pair) return Backend::run_gated(gate, up, activation);
+    queue_.run([&] { cuda::run_silu_pair(gate, up, activation, context_); }, /*record=*/false);
   }
 
   void run_step(const std::function<void()>& step) override { queue_.run(step, /*record=*/true); }

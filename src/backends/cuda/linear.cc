@@ -12,6 +12,7 @@
 #include "backends/cuda/kernels/row_ops.h"
 #include "backends/cuda/kernels/small_linear.h"
 #include "backends/cuda/kernels/w4_large.h"
+#include "backends/cuda/linear_pair.h"
 #include "backends/cuda/linear_parts.h"
 #include "backends/cuda/queue.h"
 #include "backends/cuda/rounded_linear.h"
@@ -101,9 +102,10 @@ bool alike(const FragmentWeight& a, const FragmentWeight& b) {
 }
 
 // Calls that one launch can take.
-void launch_small(std::span<const LinearArgs> calls, ExecContext& context) {
+void launch_small(std::span<const LinearArgs> calls, bool silu_pair, ExecContext& context) {
   const LinearArgs& first = calls.front();
   SmallLinear linear;
+  linear.silu_pair = silu_pair;
   linear.x = first.x;
   linear.x_stride = first.x_stride;
   linear.m = static_cast<int>(first.m);
@@ -130,7 +132,7 @@ void run_small_together(std::span<const LinearArgs> calls, ExecContext& context)
            alike(*fragments_of(*first.w), *fragments_of(*calls[count].w))) {
       ++count;
     }
-    launch_small(calls.first(count), context);
+    launch_small(calls.first(count), false, context);
     calls = calls.subspan(count);
   }
 }
@@ -277,10 +279,28 @@ void run_tile(const LinearArgs& args, ExecContext& context) {
 
 }  // namespace
 
+bool is_silu_pair(const LinearArgs& gate, const LinearArgs& up, const ActivationArgs& activation) {
+  const FragmentWeight* const first = fragments_of(*gate.w);
+  const FragmentWeight* const second = fragments_of(*up.w);
+  return first != nullptr && second != nullptr && first->bits == 4 && alike(*first, *second) &&
+         first->rows == second->rows && !gate.accumulate && !up.accumulate &&
+         up.activations == nullptr && activation.kind == Activation::kSilu &&
+         activation.x == gate.y && activation.multiplier == up.y && activation.rows == gate.m &&
+         activation.cols == first->rows;
+}
+
+void run_silu_pair(const LinearArgs& gate, const LinearArgs& up, const ActivationArgs& activation,
+                   ExecContext& context) {
+  if (gate.m == 0) return;
+  LinearArgs calls[] = {gate, up};
+  calls[0].y = activation.y;
+  calls[0].y_stride = activation.y_stride;
+  launch_small(calls, true, context);
+}
+
 ImplList<LinearArgs> linear_impls() {
   static constexpr Impl<LinearArgs> kImpls[] = {
-      {"w4_small", small_supports<4>, run_small, Arithmetic::kBf16Exact, rounds,
-       run_small_together},
+      {kPairImpl, small_supports<4>, run_small, Arithmetic::kBf16Exact, rounds, run_small_together},
       {"w8_small", small_supports<8>, run_small, Arithmetic::kBf16Exact, rounds,
        run_small_together},
       {"w4_large", w4_large_supports, run_w4_large, Arithmetic::kBf16Scaled, is_hopper,

@@ -62,6 +62,11 @@ void run_linears(std::initializer_list<LinearTarget> targets, const float* x, st
   backend.run_together(calls);
 }
 
+void run_gated(const LinearTarget& gate, const LinearTarget& up, const float* x, std::int64_t rows,
+               const ActivationArgs& activation, Backend& backend) {
+  backend.run_gated(linear_args(gate, x, rows), linear_args(up, x, rows), activation);
+}
+
 void run_add(const float* x, std::int64_t count, float* y, Backend& backend) {
   AddArgs args;
   args.x = x;

@@ -57,6 +57,10 @@ struct LinearTarget {
 void run_linears(std::initializer_list<LinearTarget> targets, const float* x, std::int64_t rows,
                  Backend& backend);
 
+// Two linears of one x, and `activation` of them, whose x and multiplier are where they go.
+void run_gated(const LinearTarget& gate, const LinearTarget& up, const float* x, std::int64_t rows,
+               const ActivationArgs& activation, Backend& backend);
+
 void run_add(const float* x, std::int64_t count, float* y, Backend& backend);
 
 }  // namespace nibble

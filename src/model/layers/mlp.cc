@@ -22,19 +22,20 @@ void run_dense(const LayerContext& context, const MlpWeights& weights, const std
   args.y_stride = cols;
   args.x = buffer.data();
   args.x_stride = cols;
-  if (spec.concat_gate_up) {
-    run_linear(weights.gate_up, x, rows, {buffer.data()}, context.backend);
-    args.x_stride = args.multiplier_stride = 2 * cols;
-    args.multiplier = buffer.data() + cols;
-  } else if (spec.gated) {
-    float* up = buffer.data() + rows * cols;
-    run_linears({{weights.gate, buffer.data()}, {weights.up, up}}, x, rows, context.backend);
+  if (spec.gated && !spec.concat_gate_up) {
+    float* const up = buffer.data() + rows * cols;
     args.multiplier = up;
     args.multiplier_stride = cols;
+    run_gated({weights.gate, buffer.data()}, {weights.up, up}, x, rows, args, context.backend);
   } else {
-    run_linear(weights.up, x, rows, {buffer.data()}, context.backend);
+    if (spec.concat_gate_up) {
+      args.x_stride = args.multiplier_stride = 2 * cols;
+      args.multiplier = buffer.data() + cols;
+    }
+    run_linear(spec.concat_gate_up ? weights.gate_up : weights.up, x, rows, {buffer.data()},
+               context.backend);
+    context.backend.run(args);
   }
-  context.backend.run(args);
 
   context.observe("mlp_down" + suffix, activated.data(), rows, cols);
   run_linear(weights.down, activated.data(), rows, out, context.backend);
