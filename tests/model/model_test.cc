@@ -1,6 +1,7 @@
 // The forward pass as callers meet it: long sequences, caches of 16 bits, misuse, trained models.
 #include "model/model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <iterator>
@@ -61,6 +62,22 @@ TEST(LongSequence, DoesNotDependOnHowItIsCut) {
     EXPECT_LE(test::max_abs_error(floats(start), floats(whole).first(cut)), 1e-5);
     EXPECT_LE(test::max_abs_error(floats(rest), floats(whole).subspan(cut)), 1e-5);
   }
+}
+
+TEST(LikeliestTokens, AreThoseOfTheLastLogits) {
+  const Oracle oracle = golden("llama_odd_sizes");
+  const Model model(oracle.spec, *oracle.checkpoint, *oracle.backend);
+  Batch batch;
+  batch.ids = repeated_ids(oracle, 5 + 1 + 9);
+  batch.sequences = {{5, 0, nullptr}, {1, 0, nullptr}, {9, 0, nullptr}};
+  const Tensor logits = model.last_logits(batch);
+  std::vector<std::int32_t> expected;
+  for (std::int64_t i = 0; i < 3; ++i) {
+    const float* const row = logits.data<float>() + i * oracle.spec.vocab;
+    expected.push_back(
+        static_cast<std::int32_t>(std::max_element(row, row + oracle.spec.vocab) - row));
+  }
+  EXPECT_EQ(model.likeliest_tokens(batch), expected);
 }
 
 TEST(KvCache, OfSixteenBitsCostsItsRounding) {

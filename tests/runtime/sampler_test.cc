@@ -77,6 +77,24 @@ TEST(Sampler, CountPenaltiesSeeTheAnswerAndNotThePrompt) {
   EXPECT_EQ(sampler.sample(logits, prompt), 1);  // 0 against 0.25
 }
 
+TEST(Sampler, TakesTheLikeliestWhenNothingElseCounts) {
+  const auto takes = [](auto change) {
+    SamplingOptions options;
+    options.temperature = 0;
+    change(options);
+    return Sampler(options).takes_likeliest();
+  };
+  EXPECT_TRUE(takes([](SamplingOptions&) {}));
+  EXPECT_TRUE(takes([](SamplingOptions& o) { o.top_k = 5; }));
+  EXPECT_FALSE(takes([](SamplingOptions& o) { o.temperature = 0.1f; }));
+  EXPECT_FALSE(takes([](SamplingOptions& o) { o.repetition_penalty = 1.1f; }));
+  EXPECT_FALSE(takes([](SamplingOptions& o) { o.frequency_penalty = 0.1f; }));
+  EXPECT_FALSE(takes([](SamplingOptions& o) { o.presence_penalty = 0.1f; }));
+  EXPECT_FALSE(takes([](SamplingOptions& o) { o.logit_bias = {{3, 1.0f}}; }));
+  EXPECT_ERROR(require_token(-1), ErrorKind::kCorrupt, "logit");
+  EXPECT_EQ(require_token(7), 7);
+}
+
 TEST(Sampler, BiasMovesTheGreedyChoice) {
   SamplingOptions options;
   options.logit_bias = {{2, 100}, {0, -100}};
