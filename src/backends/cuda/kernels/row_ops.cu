@@ -150,16 +150,28 @@ __device__ __forceinline__ float activated(Activation kind, float softcap, float
   return x;
 }
 
+// kWidth numbers at a time: 4 where rows allow.
+template <int kWidth>
+struct alignas(4 * kWidth) Numbers {
+  float v[kWidth];
+};
+
+template <int kWidth>
 __global__ void activate(ActivateRows args) {
+  using Vector = Numbers<kWidth>;
   wait_for_kernel_ahead();
   let_next_kernel_start();
   for (std::int64_t r = blockIdx.y; r < args.rows; r += gridDim.y) {
-    for (std::int64_t c = blockIdx.x * blockDim.x + threadIdx.x; c < args.cols;
-         c += gridDim.x * blockDim.x) {
-      float value = activated(static_cast<Activation>(args.kind), args.softcap,
-                              args.x[r * args.x_stride + c]);
-      if (args.multiplier != nullptr) value *= args.multiplier[r * args.multiplier_stride + c];
-      args.y[r * args.y_stride + c] = value;
+    for (std::int64_t c = (blockIdx.x * blockDim.x + threadIdx.x) * std::int64_t{kWidth};
+         c < args.cols; c += gridDim.x * blockDim.x * std::int64_t{kWidth}) {
+      const auto at = [c](const float* row) { return *reinterpret_cast<const Vector*>(row + c); };
+      Vector value = at(args.x + r * args.x_stride);
+      for (float& v : value.v) v = activated(static_cast<Activation>(args.kind), args.softcap, v);
+      if (args.multiplier != nullptr) {
+        const Vector multiplier = at(args.multiplier + r * args.multiplier_stride);
+        for (int i = 0; i < kWidth; ++i) value.v[i] *= multiplier.v[i];
+      }
+      *reinterpret_cast<Vector*>(args.y + r * args.y_stride + c) = value;
     }
   }
 }
@@ -237,8 +249,13 @@ cudaError_t rope_rows(const RopeRows& args, cudaStream_t stream) {
 
 cudaError_t activate_rows(const ActivateRows& args, cudaStream_t stream) {
   if (args.rows == 0 || args.cols == 0) return cudaSuccess;
-  return launch(activate, {row_grid(args.rows, args.cols), dim3(kRowThreads), 0, true}, stream,
-                args);
+  const bool vectors = args.cols % 4 == 0 && args.x_stride % 4 == 0 && args.y_stride % 4 == 0 &&
+                       args.multiplier_stride % 4 == 0 && on_16_bytes(args.x) &&
+                       on_16_bytes(args.y) && on_16_bytes(args.multiplier);
+  const std::int64_t width = vectors ? 4 : 1;
+  const LaunchShape shape{row_grid(args.rows, args.cols / width), dim3(kRowThreads), 0, true};
+  return vectors ? launch(activate<4>, shape, stream, args)
+                 : launch(activate<1>, shape, stream, args);
 }
 
 cudaError_t add_values(const AddValues& args, cudaStream_t stream) {
