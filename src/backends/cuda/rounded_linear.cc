@@ -52,10 +52,13 @@ ByteRows round_to_bytes(const LinearArgs& args, std::int64_t most_rows, ExecCont
   return rows;
 }
 
-// Straight into y, if the library applies the scales itself.
+// Straight into y, if the library applies the scales itself. It does not cut k then, which costs
+// more than scaling apart for few rows (measured on the layers of an 8B model: 64 rows 12 % slower,
+// 2,048 rows 40 % faster).
 bool multiply_scaled(const LinearArgs& args, BlasProduct product, const ByteRows& rows,
                      DeviceQueue& queue) {
-  if (product.type != BlasType::kFp8) return false;
+  constexpr std::int64_t kLeastRows = 256;
+  if (product.type != BlasType::kFp8 || args.m < kLeastRows) return false;
   product.w_scales = bytes_of(*args.w)->scales.data<float>();
   product.x_scales = rows.scales;
   product.y = args.y;
