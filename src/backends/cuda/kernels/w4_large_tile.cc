@@ -31,8 +31,10 @@ struct Product {
   int multiprocessors;
 };
 
+// Clusters of four do not come out even with the parts of the chip that hold them.
 std::int64_t clusters_at_once(const TileCost& tile, int multiprocessors) {
-  return std::max(1, multiprocessors / (tile.share * tile.split));
+  const int blocks = tile.share * tile.split;
+  return std::max(1, multiprocessors / blocks * (blocks < 4 ? 8 : 7) / 8);
 }
 
 double expected_time(const TileCost& tile, const Product& product) {
