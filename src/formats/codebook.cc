@@ -53,13 +53,21 @@ std::vector<float> fixed8_values() {
   return values;
 }
 
+// The library computes the map in float32, from both ends, each point rounded once; files hold it,
+// so the same bits must come out here.
 CodeTable make_dynamic_map() {
+  constexpr float kFirst = 0.1f, kLast = 1.0f;
   std::vector<float> values = {0.0f, 1.0f};
   for (int i = 0; i <= 6; ++i) {
     const int parts = 1 << i;
+    const float step = (kLast - kFirst) / static_cast<float>(parts);
+    const auto point = [&](int k) {
+      return k < (parts + 1) / 2 ? std::fma(step, static_cast<float>(k), kFirst)
+                                 : std::fma(-step, static_cast<float>(parts - k), kLast);
+    };
+    const auto decade = static_cast<float>(std::pow(10.0, i - 6));
     for (int part = 0; part < parts; ++part) {
-      const double middle = 0.1 + 0.9 * (part + 0.5) / parts;
-      const auto value = static_cast<float>(std::pow(10.0, i - 6) * middle);
+      const float value = decade * ((point(part) + point(part + 1)) / 2.0f);
       values.push_back(value);
       values.push_back(-value);
     }

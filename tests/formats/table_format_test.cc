@@ -79,6 +79,10 @@ TEST(Codebook, DynamicMapIsThatOfBitsandbytes) {
   EXPECT_FLOAT_EQ(values[126], -0.55e-6f);
   EXPECT_FLOAT_EQ(values[129], 1e-5f * 0.325f);
   EXPECT_FLOAT_EQ(values[0], -(1 - 0.45f / 64));
+  // Where its float32 is not the nearest to the formula.
+  EXPECT_EQ(values[128], 0x1.27476ep-21f);
+  EXPECT_EQ(values[140], 0x1.78d5p-11f);
+  EXPECT_EQ(values[234], 0x1.6c6668p-1f);
 }
 
 // [1, 32] that holds one magnitude and its half.
