@@ -68,6 +68,18 @@ QuantTensor decoded(const AffineParts& parts) {
 
 }  // namespace
 
+Tensor as_parameters(const Tensor& stored, const Shape& rows_and_groups, const std::string& what) {
+  const std::int64_t rows = rows_and_groups[0], groups = rows_and_groups[1];
+  const Shape& shape = stored.shape();
+  const bool fits = shape == rows_and_groups || (groups == 1 && shape == Shape{rows}) ||
+                    (rows == 1 && groups == 1 && shape.empty());
+  if (!fits) {
+    fail(ErrorKind::kCorrupt, "{}: shape {} where [{}, {}] is needed", what, to_string(shape), rows,
+         groups);
+  }
+  return stored.reshaped(rows_and_groups);
+}
+
 bool in_order(const AffineParts& parts) {
   if (parts.group > 0 && parts.cols % parts.group != 0) return false;
   for (std::size_t c = 0; c < parts.group_of_column.size(); ++c) {

@@ -9,6 +9,10 @@
 
 namespace nibble {
 
+// Scales or zero points as [rows, groups], of which the file may leave out a dimension of one.
+// kCorrupt, naming `what`, when their shape is another.
+Tensor as_parameters(const Tensor& stored, const Shape& rows_and_groups, const std::string& what);
+
 struct AffineParts {
   int bits = 4;
   std::int64_t rows = 0, cols = 0;

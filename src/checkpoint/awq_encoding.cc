@@ -1,6 +1,4 @@
 // Writing the gemm layout of AWQ (conventions/awq.cc describes the tensors).
-#include <algorithm>
-
 #include "checkpoint/affine_parts.h"
 #include "checkpoint/encoding.h"
 #include "checkpoint/pack_awq.h"
@@ -46,15 +44,8 @@ class AwqEncoding final : public WeightEncoding {
   Json quantization_config(const std::vector<QuantizedModule>& modules,
                            const std::vector<std::string>& plain) const override {
     NIBBLE_CHECK(!modules.empty());
-    const FormatPtr& format = modules.front().format;
-    const auto other = std::ranges::find_if(modules, [&](const QuantizedModule& m) {
-      return !(m.format->descriptor() == format->descriptor());
-    });
-    if (other != modules.end()) {
-      fail(ErrorKind::kUnsupported, "module '{}' is {}, others are {}; AWQ has one format a model",
-           other->module, other->format->name(), format->name());
-    }
-    const Scheme& scheme = format->descriptor().scheme;
+    require_one_format(modules, "AWQ");
+    const Scheme& scheme = modules.front().format->descriptor().scheme;
     return {{"quant_method", "awq"},
             {"version", "gemm"},
             {"bits", 4},

@@ -1,9 +1,9 @@
 // Writing the compressed-tensors convention as version 0.17 does: format pack-quantized, and
 // int-quantized and float-quantized.
 #include <algorithm>
-#include <cstring>
 #include <map>
 
+#include "checkpoint/byte_codes.h"
 #include "checkpoint/encoding.h"
 #include "checkpoint/module_patterns.h"
 #include "checkpoint/pack_quantized.h"
@@ -191,17 +191,7 @@ class TypedEncoding final : public WeightEncoding {
     const bool is_int = weight.format->is_affine();
     const bool whole = weight.format->descriptor().scheme.granularity == Granularity::kTensor;
     Tensor values =
-        Tensor::allocate(is_int ? DType::kI8 : DType::kF8E4M3, {weight.rows, weight.cols});
-    auto* const out = static_cast<std::byte*>(values.address());
-    const std::int64_t row_bytes = 4 * weight.planes[0].dim(1);
-    // Stored codes of integers are 128 above their values.
-    const std::byte flip = is_int ? std::byte{0x80} : std::byte{0};
-    for (std::int64_t row = 0; row < weight.rows; ++row) {
-      const std::byte* const codes = weight.planes[0].bytes().data() + row * row_bytes;
-      for (std::int64_t col = 0; col < weight.cols; ++col) {
-        out[row * weight.cols + col] = codes[col] ^ flip;
-      }
-    }
+        unpack_rows(weight.planes[0], weight.cols, is_int ? DType::kI8 : DType::kF8E4M3);
     return {{module + ".weight", std::move(values)},
             {module + ".weight_scale", whole ? weight.planes[1].reshaped({1}) : weight.planes[1]}};
   }

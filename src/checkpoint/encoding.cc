@@ -13,6 +13,15 @@ void add_input_scale(const QuantizedModule& module, std::vector<StoredTensor>& t
   tensors.push_back({module.module + ".input_scale", DType::kF32, {1}});
 }
 
+void require_one_format(const std::vector<QuantizedModule>& modules, const char* writer) {
+  const FormatPtr& format = modules.front().format;
+  for (const QuantizedModule& m : modules) {
+    if (m.format->descriptor() == format->descriptor()) continue;
+    fail(ErrorKind::kUnsupported, "module '{}' is {}, others are {}; {} has one format a model",
+         m.module, m.format->name(), format->name(), writer);
+  }
+}
+
 const std::vector<const WeightEncoding*>& weight_encodings() {
   static const std::vector<const WeightEncoding*> encodings = {
       &compressed_tensors_encoding(),

@@ -40,6 +40,9 @@ struct QuantizedModule {
 // Adds the place of its scale, if a module has a static one.
 void add_input_scale(const QuantizedModule& module, std::vector<StoredTensor>& tensors);
 
+// kUnsupported, naming a module, unless all modules have one format, as `writer` needs it.
+void require_one_format(const std::vector<QuantizedModule>& modules, const char* writer);
+
 // Stateless and thread-safe.
 class WeightEncoding {
  public:

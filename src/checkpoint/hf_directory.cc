@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <string_view>
 #include <utility>
 
@@ -141,6 +142,18 @@ float read_single_float(const TensorFiles& files, const std::string& name) {
   float value = 0;
   to_float(tensor, 0, 1, &value);
   return value;
+}
+
+std::vector<std::int32_t> read_indices(const TensorFiles& files, const std::string& name) {
+  if (!files.has(name)) return {};
+  const Tensor index = files.tensor(name);
+  if (index.dtype() != DType::kI32) {
+    fail(ErrorKind::kCorrupt, "tensor '{}': {} where I32 is needed", name,
+         to_string(index.dtype()));
+  }
+  std::vector<std::int32_t> values(static_cast<std::size_t>(index.elements()));
+  if (!values.empty()) std::memcpy(values.data(), index.bytes().data(), index.byte_size());
+  return values;
 }
 
 QuantTensor read_plain_linear(const TensorFiles& files, const std::string& module) {

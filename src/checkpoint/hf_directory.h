@@ -2,6 +2,7 @@
 // files. A convention adds how it stores the weights that are quantized.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -31,6 +32,9 @@ QuantTensor read_plain_linear(const TensorFiles& files, const std::string& modul
 
 // The value of a tensor of one float; kCorrupt when it is not that.
 float read_single_float(const TensorFiles& files, const std::string& name);
+
+// The values of a tensor of I32, none when it is not stored; kCorrupt when it is of another type.
+std::vector<std::int32_t> read_indices(const TensorFiles& files, const std::string& name);
 
 // The quantized weights of a convention. Immutable and thread-safe.
 class QuantizedModules {

@@ -9,18 +9,16 @@
 #include "checkpoint/encoding.h"
 #include "checkpoint/writer.h"
 #include "formats/registry.h"
+#include "support/golden_checkpoint.h"
 #include "support/test_data.h"
 
 namespace nibble {
 namespace {
 
+using test::golden_checkpoint;
 using test::TempDir;
 using ::testing::ElementsAre;
 using ::testing::ElementsAreArray;
-
-std::filesystem::path golden(const std::string& name) {
-  return test::source_dir() / "tests/golden/checkpoint" / name;
-}
 
 // Our values, rounded as the reference rounds them: it multiplies in the type of the scales.
 Tensor decoded(const QuantTensor& weight, DType dtype) {
@@ -32,9 +30,9 @@ Tensor decoded(const QuantTensor& weight, DType dtype) {
 class CompressedTensorsGolden : public testing::TestWithParam<const char*> {};
 
 TEST_P(CompressedTensorsGolden, DecodesToTheValuesOfTheReferencePackage) {
-  const auto checkpoint = open_checkpoint(golden(GetParam()));
+  const auto checkpoint = open_checkpoint(golden_checkpoint(GetParam()));
   EXPECT_EQ(checkpoint->convention(), "compressed-tensors");
-  const SafetensorsFile expected(golden(GetParam()) / "expected.safetensors");
+  const SafetensorsFile expected(golden_checkpoint(GetParam()) / "expected.safetensors");
   ASSERT_FALSE(expected.entries().empty());
   for (const SafetensorsEntry& entry : expected.entries()) {
     SCOPED_TRACE(entry.name);
@@ -52,7 +50,7 @@ INSTANTIATE_TEST_SUITE_P(, CompressedTensorsGolden,
                          [](const auto& test) { return std::string(test.param); });
 
 TEST(CompressedTensors, DenseCodesAreMappedNotCopied) {
-  const auto checkpoint = open_checkpoint(golden("pack_quantized"));
+  const auto checkpoint = open_checkpoint(golden_checkpoint("pack_quantized"));
   const QuantTensor weight = checkpoint->linear("layers.4.group.asym");
   EXPECT_EQ(weight.planes[0].bytes().data(),
             checkpoint->tensor("layers.4.group.asym.weight_packed").bytes().data());
@@ -62,7 +60,7 @@ TEST(CompressedTensors, DenseCodesAreMappedNotCopied) {
 // The golden checkpoint with other input activations.
 std::unique_ptr<Checkpoint> with_input(const TempDir& dir, const Json& input) {
   std::filesystem::remove_all(dir / "model");
-  std::filesystem::copy(golden("pack_quantized"), dir / "model");
+  std::filesystem::copy(golden_checkpoint("pack_quantized"), dir / "model");
   Json config = read_json_file((dir / "model/config.json").string());
   auto& groups = config["quantization_config"]["config_groups"];
   for (auto& group : groups) group["input_activations"] = input;
@@ -72,7 +70,7 @@ std::unique_ptr<Checkpoint> with_input(const TempDir& dir, const Json& input) {
 
 TEST(CompressedTensors, FollowsInputActivationsOrSaysWhichItIgnores) {
   const TempDir dir;
-  EXPECT_TRUE(open_checkpoint(golden("pack_quantized"))->notes().empty());
+  EXPECT_TRUE(open_checkpoint(golden_checkpoint("pack_quantized"))->notes().empty());
   const auto followed =
       with_input(dir, {{"num_bits", 8}, {"type", "int"}, {"dynamic", true}, {"strategy", "token"}});
   EXPECT_TRUE(followed->notes().empty());
@@ -88,7 +86,7 @@ TEST(CompressedTensors, FollowsInputActivationsOrSaysWhichItIgnores) {
 
 // What the writer stores is what the reference package stores, byte for byte.
 TEST(CompressedTensors, EncodesToTheBytesOfTheReferencePackage) {
-  const auto checkpoint = open_checkpoint(golden("pack_quantized"));
+  const auto checkpoint = open_checkpoint(golden_checkpoint("pack_quantized"));
   int modules = 0;
   for (const std::string& name : checkpoint->names()) {
     if (!name.ends_with(".weight_packed")) continue;
@@ -155,9 +153,9 @@ TEST(CompressedTensors, TheReferencePackageReadsWhatWeWrite) {
   }
   TempDir dir;
   write_every_format(dir.path());
-  const std::string command =
-      fmt::format("'{}' '{}' '{}' '{}'", python, golden("check_compressed_tensors.py").string(),
-                  dir.path().string(), (dir / "values/model.safetensors").string());
+  const std::string command = fmt::format(
+      "'{}' '{}' '{}' '{}'", python, golden_checkpoint("check_compressed_tensors.py").string(),
+      dir.path().string(), (dir / "values/model.safetensors").string());
   EXPECT_EQ(std::system(command.c_str()), 0);
 }
 

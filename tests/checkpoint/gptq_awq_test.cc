@@ -4,38 +4,25 @@
 
 #include "checkpoint/affine_parts.h"
 #include "checkpoint/checkpoint.h"
-#include "checkpoint/container/safetensors.h"
 #include "checkpoint/encoding.h"
 #include "checkpoint/gptq_config.h"
 #include "checkpoint/pack_awq.h"
 #include "checkpoint/writer.h"
 #include "formats/registry.h"
+#include "support/golden_checkpoint.h"
 #include "support/test_data.h"
 
 namespace nibble {
 namespace {
 
+using test::golden_checkpoint;
 using test::TempDir;
-
-std::filesystem::path golden(const std::string& name) {
-  return test::source_dir() / "tests/golden/checkpoint" / name;
-}
 
 class GptqAwqGolden : public testing::TestWithParam<const char*> {};
 
 TEST_P(GptqAwqGolden, DecodesToTheValuesThatThePackagePacked) {
-  const auto checkpoint = open_checkpoint(golden(GetParam()));
-  const SafetensorsFile expected(golden(GetParam()) / "expected.safetensors");
-  ASSERT_FALSE(expected.entries().empty());
-  for (const SafetensorsEntry& entry : expected.entries()) {
-    SCOPED_TRACE(entry.name);
-    const Tensor values = expected.tensor(entry.name);
-    const QuantTensor weight = checkpoint->linear(entry.name.substr(0, entry.name.rfind('.')));
-    ASSERT_EQ((Shape{weight.rows, weight.cols}), values.shape());
-    std::vector<float> ours(static_cast<std::size_t>(values.elements())), theirs(ours.size());
-    decode_all(weight, ours.data());
-    to_float(values, theirs.data());
-    EXPECT_EQ(ours, theirs);
+  for (const test::GoldenWeight& weight : test::golden_weights(GetParam())) {
+    EXPECT_EQ(weight.ours, weight.theirs) << weight.module;
   }
 }
 
@@ -46,21 +33,21 @@ INSTANTIATE_TEST_SUITE_P(, GptqAwqGolden,
                          [](const auto& test) { return std::string(test.param); });
 
 TEST(Gptq, KeepsTheFormatOfEveryModule) {
-  const auto checkpoint = open_checkpoint(golden("gptq_v1"));
+  const auto checkpoint = open_checkpoint(golden_checkpoint("gptq_v1"));
   EXPECT_EQ(checkpoint->linear("layers.3.sym.g32").format->name(), "int3_g32_sym");
   EXPECT_EQ(checkpoint->linear("layers.8.asym.gall").format->name(), "int8_channel_asym");
   EXPECT_TRUE(checkpoint->notes().empty());
 }
 
 TEST(Gptq, SaysThatActOrderIsDecoded) {
-  const auto checkpoint = open_checkpoint(golden("gptq_act_order"));
+  const auto checkpoint = open_checkpoint(golden_checkpoint("gptq_act_order"));
   EXPECT_EQ(checkpoint->linear("a").format->name(), "f16");
   EXPECT_THAT(checkpoint->notes(), testing::ElementsAre(testing::HasSubstr("1 modules group")));
 }
 
 // The bytes of the package's own packing come out again.
 void expect_same_bytes(const std::string& name, const WeightEncoding& encoding) {
-  const auto checkpoint = open_checkpoint(golden(name));
+  const auto checkpoint = open_checkpoint(golden_checkpoint(name));
   int modules = 0;
   for (const std::string& tensor : checkpoint->names()) {
     if (!tensor.ends_with(".qweight")) continue;
@@ -97,11 +84,11 @@ TEST(Awq, AWordHoldsItsColumnsInTheOrderOfTheConvention) {
 
 TEST(Gptq, ZeroPointsOfSymmetricFilesThatSayTheWrongVersionAreFound) {
   TempDir dir;
-  std::filesystem::copy(golden("gptq_v2"), dir / "model");
+  std::filesystem::copy(golden_checkpoint("gptq_v2"), dir / "model");
   Json config = read_json_file((dir / "model/config.json").string());
   config["quantization_config"]["checkpoint_format"] = "gptq";
   std::ofstream(dir / "model/config.json", std::ios::trunc) << config;
-  const auto right = open_checkpoint(golden("gptq_v2"));
+  const auto right = open_checkpoint(golden_checkpoint("gptq_v2"));
   const auto wrong = open_checkpoint(dir / "model");
   const QuantTensor a = right->linear("layers.4.sym.g32"), b = wrong->linear("layers.4.sym.g32");
   EXPECT_EQ(a.format->name(), b.format->name());

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "checkpoint/affine_parts.h"
+#include "checkpoint/byte_codes.h"
 #include "checkpoint/compressed_tensors_config.h"
 #include "checkpoint/hf_directory.h"
 #include "checkpoint/pack_quantized.h"
@@ -12,21 +14,6 @@
 
 namespace nibble {
 namespace {
-
-// Signed values I8, in the range of `bits`, as codes from 0.
-std::vector<std::uint8_t> to_codes(const Tensor& values, int bits, const std::string& what) {
-  const int offset = 1 << (bits - 1);
-  std::vector<std::uint8_t> codes(static_cast<std::size_t>(values.elements()));
-  for (std::size_t i = 0; i < codes.size(); ++i) {
-    const int code = static_cast<std::int8_t>(values.bytes()[i]) + offset;
-    if (code < 0 || code >= 2 * offset) {
-      fail(ErrorKind::kCorrupt, "tensor '{}': {} is out of the range of {} bits", what,
-           code - offset, bits);
-    }
-    codes[i] = static_cast<std::uint8_t>(code);
-  }
-  return codes;
-}
 
 void check_dtype(const Tensor& tensor, DType dtype, const std::string& name) {
   if (tensor.dtype() != dtype) {
@@ -140,7 +127,7 @@ class CompressedModules final : public QuantizedModules {
     return packing == Packing::kDense ? packed : to_dense_packing(packed, weight.cols, args.bits);
   }
 
-  // The canonical codes plane out of FP8 values: the same bytes, rows padded to words.
+  // The canonical codes plane out of FP8 values: the same bytes.
   Tensor float_codes(const std::string& module, QuantTensor& weight) const {
     const std::string name = module + ".weight";
     const Tensor values = files().tensor(name);
@@ -150,15 +137,7 @@ class CompressedModules final : public QuantizedModules {
     }
     weight.rows = values.dim(0);
     weight.cols = values.dim(1);
-    const std::int64_t words = packed_words(weight.cols, 8, Packing::kDense);
-    Tensor codes = Tensor::allocate(DType::kI32, {weight.rows, words});
-    auto* out = reinterpret_cast<std::byte*>(codes.mutable_data<std::uint32_t>());
-    std::fill(out, out + 4 * weight.rows * words, std::byte{0});
-    for (std::int64_t r = 0; r < weight.rows; ++r) {
-      std::memcpy(out + 4 * r * words, values.bytes().data() + r * weight.cols,
-                  static_cast<std::size_t>(weight.cols));
-    }
-    return codes;
+    return pack_rows(values);
   }
 
   // The canonical codes plane out of plain I8 values.
@@ -172,13 +151,7 @@ class CompressedModules final : public QuantizedModules {
     }
     weight.rows = values.dim(0);
     weight.cols = values.dim(1);
-    const std::int64_t words = packed_words(weight.cols, args.bits, Packing::kDense);
-    Tensor codes = Tensor::allocate(DType::kI32, {weight.rows, words});
-    auto* out = codes.mutable_data<std::uint32_t>();
-    for (std::int64_t r = 0; r < weight.rows; ++r) {
-      pack_codes(to_codes(values.rows(r, r + 1), args.bits, name), args.bits, out + r * words);
-    }
-    return codes;
+    return pack_signed(values, args.bits, name);
   }
 
   // Columns must be in order: an index of groups is accepted when it says just that, or nothing.
@@ -210,23 +183,12 @@ class CompressedModules final : public QuantizedModules {
     if (!is_float_weight(scales.dtype())) {
       fail(ErrorKind::kUnsupported, "tensor '{}': scales of {}", name, to_string(scales.dtype()));
     }
-    return as_parameters(scales, args, weight, name);
+    return as_parameters(scales, parameter_shape(args, weight), "tensor '" + name + "'");
   }
 
-  // [rows, groups], where a dimension of one may be left out; [1, 1] for a whole tensor.
-  static Tensor as_parameters(const Tensor& tensor, const CompressedArgs& args,
-                              const QuantTensor& weight, const std::string& name) {
-    const std::int64_t groups =
-        args.granularity == Granularity::kGroup ? weight.cols / args.group : 1;
-    const std::int64_t rows = args.granularity == Granularity::kTensor ? 1 : weight.rows;
-    const Shape& shape = tensor.shape();
-    const bool fits = shape == Shape{rows, groups} || (groups == 1 && shape == Shape{rows}) ||
-                      (rows == 1 && groups == 1 && shape.empty());
-    if (!fits) {
-      fail(ErrorKind::kCorrupt, "tensor '{}': shape {} where [{}, {}] is needed", name,
-           to_string(shape), rows, groups);
-    }
-    return tensor.reshaped({rows, groups});
+  static Shape parameter_shape(const CompressedArgs& args, const QuantTensor& weight) {
+    return {args.granularity == Granularity::kTensor ? 1 : weight.rows,
+            args.granularity == Granularity::kGroup ? weight.cols / args.group : 1};
   }
 
   Tensor read_zeros(const std::string& module, const CompressedArgs& args,
@@ -234,7 +196,8 @@ class CompressedModules final : public QuantizedModules {
     const std::string name = module + ".weight_zero_point";
     const Tensor stored = files().tensor(name);
     if (stored.dtype() == DType::kI8) {
-      const Tensor values = as_parameters(stored, args, weight, name);
+      const Tensor values =
+          as_parameters(stored, parameter_shape(args, weight), "tensor '" + name + "'");
       Tensor zeros = Tensor::allocate(DType::kU8, values.shape());
       std::ranges::copy(to_codes(values, args.bits, name), zeros.mutable_data<std::uint8_t>());
       return zeros;

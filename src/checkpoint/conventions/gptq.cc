@@ -7,7 +7,6 @@
 //   M.scales   F16|BF16 [groups, out]
 //   M.g_idx    I32 [in]                    the group of each input
 #include <algorithm>
-#include <cstring>
 
 #include "checkpoint/affine_parts.h"
 #include "checkpoint/gptq_config.h"
@@ -101,16 +100,7 @@ class GptqModules final : public QuantizedModules {
   }
 
   std::vector<std::int32_t> group_index(const std::string& module) const {
-    const std::string name = module + ".g_idx";
-    if (!files().has(name)) return {};
-    const Tensor index = files().tensor(name);
-    if (index.dtype() != DType::kI32) {
-      fail(ErrorKind::kCorrupt, "tensor '{}': {} where I32 is needed", name,
-           to_string(index.dtype()));
-    }
-    std::vector<std::int32_t> groups(static_cast<std::size_t>(index.elements()));
-    if (!groups.empty()) std::memcpy(groups.data(), index.bytes().data(), index.byte_size());
-    return groups;
+    return read_indices(files(), module + ".g_idx");
   }
 
   std::shared_ptr<const HfDirectory> directory_;
