@@ -29,6 +29,7 @@ const std::vector<const WeightEncoding*>& weight_encodings() {
       &gptq_encoding(),
       &gptq_v2_encoding(),
       &awq_encoding(),
+      &bnb_encoding(),
       &compressed_tensors_typed_encoding()};
   return encodings;
 }

@@ -81,6 +81,7 @@ const WeightEncoding& nibble_encoding();
 const WeightEncoding& gptq_encoding();     // version 1: stored zero points are one less
 const WeightEncoding& gptq_v2_encoding();  // zero points as they are
 const WeightEncoding& awq_encoding();      // the gemm layout
+const WeightEncoding& bnb_encoding();      // bitsandbytes
 bool compressed_tensors_can_say(const Format& format);
 
 }  // namespace nibble

@@ -82,6 +82,7 @@ const std::map<std::string, MakeSample>& samples() {
       {"nibble", encoded(&nibble_encoding())},
       {"gptq", encoded(&gptq_encoding())},
       {"awq", encoded(&awq_encoding(), "w4a16_g32")},  // one format a model
+      {"bnb", encoded(&bnb_encoding(), "nf4_dq")},
       {"llama2c",
        [](const std::filesystem::path& dir) {
          write_llama2c(dir / "model.bin");
