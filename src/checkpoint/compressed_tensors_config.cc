@@ -12,8 +12,9 @@ namespace nibble {
 namespace {
 
 constexpr std::size_t kMaxPatterns = 10'000;
-constexpr std::array<std::string_view, 4> kFormats = {"pack-quantized", "int-quantized",
-                                                      "naive-quantized", "float-quantized"};
+constexpr std::array<std::string_view, 7> kFormats = {
+    "pack-quantized",       "int-quantized",        "naive-quantized", "float-quantized",
+    "nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp8-quantized"};
 
 void check_format(const std::string& format, const std::string& what) {
   if (std::ranges::find(kFormats, format) == kFormats.end()) {
@@ -21,33 +22,58 @@ void check_format(const std::string& format, const std::string& what) {
   }
 }
 
-CompressedArgs parse_args(const Json& weights, const std::string& what) {
-  if (!weights.is_object()) fail(ErrorKind::kCorrupt, "{}: 'weights' is no object", what);
-  const std::string type = text_member(weights, "type", "int", what);
-  const std::int64_t bits = int_member(weights, "num_bits", 8, what);
-  const bool is_float = type == "float" && bits == 8;
-  if (!is_float && (type != "int" || bits < 2 || bits > 8)) {
-    fail(ErrorKind::kUnsupported,
-         "{}: {}-bit weights of type '{}'; 2- to 8-bit int and 8-bit float are supported", what,
-         bits, type);
+// "block_structure": [rows, cols].
+void parse_block(const Json& weights, CompressedArgs& args, const std::string& what) {
+  const Json* block = member(weights, "block_structure");
+  constexpr std::int64_t kMaxBlock = 1 << 20;
+  const auto is_size = [](const Json& j) {
+    return j.is_number_integer() && j.get<std::int64_t>() >= 1 &&
+           j.get<std::int64_t>() <= kMaxBlock;
+  };
+  if (block == nullptr || !block->is_array() || block->size() != 2 || !is_size((*block)[0]) ||
+      !is_size((*block)[1])) {
+    fail(ErrorKind::kCorrupt, "{}: strategy 'block' without block_structure [rows, cols]", what);
   }
-  CompressedArgs args;
-  args.is_float = is_float;
-  args.bits = static_cast<int>(bits);
-  args.symmetric = bool_member(weights, "symmetric", true, what);
+  args.granularity = Granularity::kBlock;
+  args.block_rows = (*block)[0].get<std::int64_t>();
+  args.group = (*block)[1].get<std::int64_t>();
+}
+
+void parse_strategy(const Json& weights, CompressedArgs& args, const std::string& what) {
   const Json* group = member(weights, "group_size");
   const std::int64_t group_size = int_member(weights, "group_size", -1, what);
   const std::string inferred = group == nullptr ? "tensor" : group_size > 0 ? "group" : "channel";
   const std::string strategy = text_member(weights, "strategy", inferred, what);
-  if (strategy == "group") {
+  if (strategy == "group" || (args.is_float && strategy == "tensor_group")) {
     if (group_size <= 0) fail(ErrorKind::kCorrupt, "{}: group_size {}", what, group_size);
     args.granularity = Granularity::kGroup;
     args.group = group_size;
   } else if (strategy == "channel") {
     args.granularity = Granularity::kChannel;
+  } else if (args.is_float && strategy == "block") {
+    parse_block(weights, args, what);
   } else if (strategy != "tensor") {
-    fail(ErrorKind::kUnsupported, "{}: strategy '{}' of integer weights", what, strategy);
+    fail(ErrorKind::kUnsupported, "{}: strategy '{}' of {} weights", what, strategy,
+         args.is_float ? "floating-point" : "integer");
   }
+}
+
+CompressedArgs parse_args(const Json& weights, const std::string& what) {
+  if (!weights.is_object()) fail(ErrorKind::kCorrupt, "{}: 'weights' is no object", what);
+  const std::string type = text_member(weights, "type", "int", what);
+  const std::int64_t bits = int_member(weights, "num_bits", 8, what);
+  CompressedArgs args;
+  args.is_float = type == "float";
+  const bool known =
+      args.is_float ? bits == 4 || bits == 8 : type == "int" && bits >= 2 && bits <= 8;
+  if (!known) {
+    fail(ErrorKind::kUnsupported,
+         "{}: {}-bit weights of type '{}'; 2- to 8-bit int, and float of 4 and 8 are supported",
+         what, bits, type);
+  }
+  args.bits = static_cast<int>(bits);
+  args.symmetric = bool_member(weights, "symmetric", true, what);
+  parse_strategy(weights, args, what);
   return args;
 }
 

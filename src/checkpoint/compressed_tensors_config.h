@@ -16,9 +16,10 @@ namespace nibble {
 
 struct CompressedArgs {
   int bits = 8;
-  bool is_float = false;  // FP8 E4M3 instead of integers
+  bool is_float = false;  // F8_E4M3 (8 bits) or E2M1 (4 bits) instead of integers
   Granularity granularity = Granularity::kTensor;
-  std::int64_t group = 0;  // kGroup only
+  std::int64_t group = 0;       // columns that share a scale (kGroup, kBlock)
+  std::int64_t block_rows = 1;  // and rows (kBlock)
   bool symmetric = true;
   std::optional<ActivationDescriptor> input;  // what activations are rounded to
 };

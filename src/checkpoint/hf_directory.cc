@@ -29,8 +29,10 @@ constexpr JsonLimits kConfigLimits{.max_bytes = std::size_t{16} << 20, .max_dept
 
 // Where the writers of a method kept its config before there was quantization_config, and the
 // method that a file means which names none.
-constexpr std::pair<const char*, const char*> kLegacyConfigs[] = {{"quantize_config.json", "gptq"},
-                                                                  {"quant_config.json", "awq"}};
+constexpr std::pair<const char*, const char*> kLegacyConfigs[] = {
+    {"quantize_config.json", "gptq"},
+    {"quant_config.json", "awq"},
+    {"hf_quant_config.json", "modelopt"}};
 
 bool is_companion(std::string_view name) {
   return std::ranges::find(kCompanions, name) != kCompanions.end() || name.starts_with("LICENSE") ||

@@ -14,9 +14,9 @@
 
 namespace nibble {
 
-// "quantization_config" of the config.json in a directory, or the quantize_config.json or
-// quant_config.json that stands for it, with "quant_method" set; null when the path is no directory
-// or nothing is quantized. kCorrupt when a file is damaged.
+// "quantization_config" of the config.json in a directory, or the quantize_config.json,
+// quant_config.json or hf_quant_config.json that stands for it, with "quant_method" set; null when
+// the path is no directory or nothing is quantized. kCorrupt when a file is damaged.
 Json quantization_config_of(const std::filesystem::path& path);
 // Its "quant_method", or empty.
 std::string quant_method_of(const std::filesystem::path& path);

@@ -254,10 +254,16 @@ TEST(CompressedTensors, RefusesConfigsItCannotFollow) {
   EXPECT_ERROR(read(config_with({{"format", 1}})), corrupt, "'format' is no string");
   EXPECT_ERROR(read(config_with({{"ignore", "x"}})), corrupt, "'ignore'");
   EXPECT_ERROR(read(config_with({{"transform_config", {{"a", 1}}}})), unsupported, "transforms");
-  EXPECT_ERROR(read(weights_with({{"type", "float"}})), unsupported, "type 'float'");
+  EXPECT_ERROR(read(weights_with({{"type", "float"}, {"num_bits", 6}})), unsupported,
+               "type 'float'");
   EXPECT_ERROR(read(weights_with({{"num_bits", 1}})), unsupported, "1-bit");
   EXPECT_ERROR(read(weights_with({{"num_bits", "4"}})), corrupt, "'num_bits' is no integer");
   EXPECT_ERROR(read(weights_with({{"strategy", "block"}})), unsupported, "'block'");
+  for (const Json& block : {Json(), Json(128), Json({128}), Json({0, 128}), Json({-1, 1.5})}) {
+    const Json weights = {
+        {"type", "float"}, {"num_bits", 8}, {"strategy", "block"}, {"block_structure", block}};
+    EXPECT_ERROR(read(weights_with(weights)), corrupt, "block_structure [rows, cols]");
+  }
   EXPECT_ERROR(read(weights_with({{"group_size", 0}})), corrupt, "group_size 0");
   EXPECT_ERROR(read(weights_with({{"symmetric", 1}})), corrupt, "'symmetric' is no boolean");
   const auto targets = [](const Json& list) {

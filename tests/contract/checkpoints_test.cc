@@ -8,6 +8,7 @@
 #include "checkpoint/encoding.h"
 #include "checkpoint/writer.h"
 #include "formats/registry.h"
+#include "support/golden_checkpoint.h"
 #include "support/test_data.h"
 
 namespace nibble {
@@ -76,6 +77,9 @@ const std::map<std::string, MakeSample>& samples() {
       return dir;
     };
   };
+  const auto golden = [](const char* name) -> MakeSample {
+    return [name](const std::filesystem::path&) { return test::golden_checkpoint(name); };
+  };
   static const std::map<std::string, MakeSample> all = {
       {"hf", encoded(nullptr)},
       {"compressed-tensors", encoded(&compressed_tensors_encoding())},
@@ -83,6 +87,8 @@ const std::map<std::string, MakeSample>& samples() {
       {"gptq", encoded(&gptq_encoding())},
       {"awq", encoded(&awq_encoding(), "w4a16_g32")},  // one format a model
       {"bnb", encoded(&bnb_encoding(), "nf4_dq")},
+      {"fp8", golden("fp8")},
+      {"modelopt", golden("modelopt")},
       {"llama2c",
        [](const std::filesystem::path& dir) {
          write_llama2c(dir / "model.bin");
@@ -137,9 +143,8 @@ void rewrite(const Checkpoint& source, const std::filesystem::path& dir) {
   std::vector<std::string> quantized;
   for (const std::string& module : modules_of(source)) {
     const QuantTensor weight = source.linear(module);
-    if (weight.format->is_float()) continue;
+    if (encoding == nullptr || weight.format->is_float()) continue;  // copied as it is
     quantized.push_back(module);
-    ASSERT_NE(encoding, nullptr);
     for (const auto& [name, tensor] : encoding->encode(module, weight)) add(name, tensor);
   }
   for (const std::string& name : source.names()) {

@@ -1,6 +1,6 @@
 // A Hugging Face directory whose linear layers are stored as the compressed-tensors convention says
-// (quant_method "compressed-tensors", formats pack-quantized, int-quantized and float-quantized),
-// with the rounding of activations that its config asks for.
+// (quant_method "compressed-tensors"): integers packed or plain, F8_E4M3, and E2M1 with scales in
+// E4M3 (NVFP4) or E8M0 (MXFP4), with the rounding of activations that its config asks for.
 #include <algorithm>
 #include <cstring>
 
@@ -9,6 +9,7 @@
 #include "checkpoint/compressed_tensors_config.h"
 #include "checkpoint/hf_directory.h"
 #include "checkpoint/pack_quantized.h"
+#include "checkpoint/scaled_floats.h"
 #include "formats/affine.h"
 #include "formats/registry.h"
 
@@ -74,10 +75,16 @@ class CompressedModules final : public QuantizedModules {
 
   QuantTensor read(const std::string& module) const override {
     const CompressedArgs& args = config_.args(module);
+    return args.is_float ? read_float(module, args) : read_integers(module, args);
+  }
+
+ private:
+  const TensorFiles& files() const { return directory_->files; }
+
+  QuantTensor read_integers(const std::string& module, const CompressedArgs& args) const {
     QuantTensor weight;
-    Tensor codes = args.is_float                            ? float_codes(module, weight)
-                   : files().has(module + ".weight_packed") ? packed_codes(module, args, weight)
-                                                            : int_codes(module, args, weight);
+    Tensor codes = files().has(module + ".weight_packed") ? packed_codes(module, args, weight)
+                                                          : int_codes(module, args, weight);
     if (args.granularity == Granularity::kGroup && weight.cols % args.group != 0) {
       fail(ErrorKind::kUnsupported, "module '{}': groups of {} do not divide {} columns", module,
            args.group, weight.cols);
@@ -86,13 +93,9 @@ class CompressedModules final : public QuantizedModules {
     Tensor scales = read_scales(module, args, weight);
     WeightDescriptor descriptor{{.kind = ElementKind::kInt, .bits = args.bits},
                                 {args.granularity, args.group, args.symmetric, scales.dtype()}};
-    if (args.is_float) {
-      descriptor.element = {.kind = ElementKind::kFloatBits, .bits = 8};
-      descriptor.scheme.symmetric = true;
-    }
     weight.format = make_format(descriptor);
     weight.planes = {std::move(codes), std::move(scales)};
-    if (!args.symmetric && !args.is_float) {
+    if (!args.symmetric) {
       weight.planes.push_back(read_zeros(module, args, weight));
     } else {
       check_no_zeros(module);
@@ -100,9 +103,6 @@ class CompressedModules final : public QuantizedModules {
     validate(weight);
     return weight;
   }
-
- private:
-  const TensorFiles& files() const { return directory_->files; }
 
   // The canonical codes plane out of weight_packed: mapped, or repacked when it is of the old
   // packing.
@@ -127,19 +127,6 @@ class CompressedModules final : public QuantizedModules {
     return packing == Packing::kDense ? packed : to_dense_packing(packed, weight.cols, args.bits);
   }
 
-  // The canonical codes plane out of FP8 values: the same bytes.
-  Tensor float_codes(const std::string& module, QuantTensor& weight) const {
-    const std::string name = module + ".weight";
-    const Tensor values = files().tensor(name);
-    if (values.dtype() != DType::kF8E4M3 || values.shape().size() != 2 || values.elements() == 0) {
-      fail(ErrorKind::kUnsupported, "tensor '{}': {} {} where FP8 E4M3 values are needed", name,
-           to_string(values.dtype()), to_string(values.shape()));
-    }
-    weight.rows = values.dim(0);
-    weight.cols = values.dim(1);
-    return pack_rows(values);
-  }
-
   // The canonical codes plane out of plain I8 values.
   Tensor int_codes(const std::string& module, const CompressedArgs& args,
                    QuantTensor& weight) const {
@@ -152,6 +139,21 @@ class CompressedModules final : public QuantizedModules {
     weight.rows = values.dim(0);
     weight.cols = values.dim(1);
     return pack_signed(values, args.bits, name);
+  }
+
+  // F8_E4M3 [rows, cols] or E2M1 codes U8 [rows, cols / 2], under scales as the strategy says.
+  QuantTensor read_float(const std::string& module, const CompressedArgs& args) const {
+    ScaledFloats parts;
+    const bool four_bits = args.bits == 4;
+    parts.codes = files().tensor(module + (four_bits ? ".weight_packed" : ".weight"));
+    parts.scales = files().tensor(module + ".weight_scale");
+    const std::string global = module + ".weight_global_scale";
+    if (files().has(global)) parts.tensor_scale = 1.0f / read_single_float(files(), global);
+    parts.granularity = args.granularity;
+    parts.group = args.group;
+    parts.block_rows = args.block_rows;
+    check_no_zeros(module);
+    return assemble(parts, "module '" + module + "'");
   }
 
   // Columns must be in order: an index of groups is accepted when it says just that, or nothing.
