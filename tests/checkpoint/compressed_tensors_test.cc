@@ -46,7 +46,7 @@ TEST_P(CompressedTensorsGolden, DecodesToTheValuesOfTheReferencePackage) {
 }
 
 INSTANTIATE_TEST_SUITE_P(, CompressedTensorsGolden,
-                         testing::Values("pack_quantized", "padded", "int_quantized"),
+                         testing::Values("pack_quantized", "padded", "int_quantized", "act_order"),
                          [](const auto& test) { return std::string(test.param); });
 
 TEST(CompressedTensors, DenseCodesAreMappedNotCopied) {
@@ -348,7 +348,7 @@ TEST(CompressedTensors, RefusesContradictingTensors) {
   EXPECT_ERROR(symmetric.read(), ErrorKind::kCorrupt, "zero points of symmetric weights");
 }
 
-TEST(CompressedTensors, AcceptsOnlyTrivialColumnOrders) {
+TEST(CompressedTensors, KeepsTheFormatOfColumnsInOrderAlone) {
   std::vector<std::int64_t> index(64);
   for (std::size_t i = 0; i < index.size(); ++i) index[i] = static_cast<std::int64_t>(i / 32);
   const auto read_with = [](const std::vector<std::int64_t>& g_idx) {
@@ -356,13 +356,16 @@ TEST(CompressedTensors, AcceptsOnlyTrivialColumnOrders) {
     d.tensors.emplace_back("a.weight_g_idx", integers(DType::kI32, g_idx));
     return d.read();
   };
-  EXPECT_EQ(read_with(index).cols, 64);
-  EXPECT_EQ(read_with(std::vector<std::int64_t>(64, -1)).cols, 64);
+  EXPECT_EQ(read_with(index).format->name(), "int4_g32_asym_sf32");
+  EXPECT_EQ(read_with(std::vector<std::int64_t>(64, -1)).format->name(), "int4_g32_asym_sf32");
   std::swap(index[0], index[40]);
-  EXPECT_ERROR(read_with(index), ErrorKind::kUnsupported, "another order");
-  EXPECT_ERROR(read_with(std::vector<std::int64_t>(64, 0)), ErrorKind::kUnsupported,
-               "another order");
-  EXPECT_ERROR(read_with({0, 0}), ErrorKind::kCorrupt, "2 entries for 64 columns");
+  EXPECT_EQ(read_with(index).format->name(), "f32");
+  EXPECT_ERROR(read_with(std::vector<std::int64_t>(64, 2)), ErrorKind::kCorrupt, "g_idx");
+  EXPECT_ERROR(read_with({0, 0}), ErrorKind::kCorrupt, "g_idx");
+
+  const auto notes = open_checkpoint(golden_checkpoint("act_order"))->notes();
+  EXPECT_THAT(notes, ElementsAre(testing::HasSubstr("2 modules group their columns")));
+  EXPECT_TRUE(open_checkpoint(golden_checkpoint("pack_quantized"))->notes().empty());
 }
 
 TEST(CompressedTensors, RefusesIntegersOutOfRange) {

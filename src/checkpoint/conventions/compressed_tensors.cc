@@ -47,11 +47,15 @@ class CompressedModules final : public QuantizedModules {
   }
 
   std::vector<std::string> notes() const override {
-    if (config_.ignored().empty()) return {};
-    return {fmt::format(
-        "{}: asks for {}, which nibble does not round to; these are computed in floating point, so "
-        "results are at least as accurate but not the same",
-        directory_->path.string(), config_.ignored())};
+    const std::string path = directory_->path.string();
+    std::vector<std::string> notes = unordered_note(path, unordered_modules());
+    if (!config_.ignored().empty()) {
+      notes.push_back(fmt::format(
+          "{}: asks for {}, which nibble does not round to; these are computed in floating point, "
+          "so results are at least as accurate but not the same",
+          path, config_.ignored()));
+    }
+    return notes;
   }
 
   ActivationFormatPtr activations(const std::string& module) const override {
@@ -89,7 +93,6 @@ class CompressedModules final : public QuantizedModules {
       fail(ErrorKind::kUnsupported, "module '{}': groups of {} do not divide {} columns", module,
            args.group, weight.cols);
     }
-    check_order(module, args, weight.cols);
     Tensor scales = read_scales(module, args, weight);
     WeightDescriptor descriptor{{.kind = ElementKind::kInt, .bits = args.bits},
                                 {args.granularity, args.group, args.symmetric, scales.dtype()}};
@@ -101,7 +104,8 @@ class CompressedModules final : public QuantizedModules {
       check_no_zeros(module);
     }
     validate(weight);
-    return weight;
+    const std::vector<std::int32_t> groups = group_index(module);
+    return groups.empty() ? weight : in_groups(std::move(weight), groups, module);
   }
 
   // The canonical codes plane out of weight_packed: mapped, or repacked when it is of the old
@@ -156,26 +160,48 @@ class CompressedModules final : public QuantizedModules {
     return assemble(parts, "module '" + module + "'");
   }
 
-  // Columns must be in order: an index of groups is accepted when it says just that, or nothing.
-  void check_order(const std::string& module, const CompressedArgs& args, std::int64_t cols) const {
-    const std::string name = module + ".weight_g_idx";
-    if (!files().has(name)) return;
-    const Tensor index = files().tensor(name);
-    check_dtype(index, DType::kI32, name);
-    if (index.elements() != cols) {
-      fail(ErrorKind::kCorrupt, "tensor '{}': {} entries for {} columns", name, index.elements(),
-           cols);
+  // The group of each column where the file says it; the writer's placeholder is -1 everywhere.
+  std::vector<std::int32_t> group_index(const std::string& module) const {
+    std::vector<std::int32_t> groups = read_indices(files(), module + ".weight_g_idx");
+    if (std::ranges::all_of(groups, [](std::int32_t g) { return g == -1; })) groups.clear();
+    return groups;
+  }
+
+  std::int64_t unordered_modules() const {
+    std::int64_t unordered = 0;
+    for (const std::string& name : files().names()) {
+      if (!name.ends_with(".weight_g_idx")) continue;
+      const std::string module = name.substr(0, name.rfind('.'));
+      AffineParts parts;
+      parts.group_of_column = group_index(module);
+      parts.group = config_.args(module).group;
+      parts.cols = parts.group;  // whether groups are whole is checked when a weight is read
+      unordered += in_order(parts) ? 0 : 1;
     }
-    bool unset = true, ordered = true;
-    const std::int64_t group = args.granularity == Granularity::kGroup ? args.group : cols;
-    for (std::int64_t i = 0; i < cols; ++i) {
-      unset &= element(index, i) == -1;
-      ordered &= element(index, i) == i / group;
+    return unordered;
+  }
+
+  // The weight, whose columns belong to these groups: as it is where that says nothing new.
+  static QuantTensor in_groups(QuantTensor weight, const std::vector<std::int32_t>& groups,
+                               const std::string& module) {
+    const WeightDescriptor& d = weight.format->descriptor();
+    AffineParts parts;
+    parts.bits = d.element.bits;
+    parts.rows = weight.rows;
+    parts.cols = weight.cols;
+    parts.group = d.scheme.granularity == Granularity::kGroup ? d.scheme.group : 0;
+    parts.symmetric = d.scheme.symmetric;
+    parts.group_of_column = groups;
+    if (static_cast<std::int64_t>(groups.size()) == weight.cols && in_order(parts)) return weight;
+    parts.codes = weight.planes[0];
+    parts.scales = weight.planes[1];
+    if (parts.symmetric) {
+      parts.zeros = Tensor::allocate(DType::kU8, parts.scales.shape());
+      std::memset(parts.zeros.address(), 1 << (parts.bits - 1), parts.zeros.byte_size());
+    } else {
+      parts.zeros = weight.planes[2];
     }
-    if (!unset && !ordered) {
-      fail(ErrorKind::kUnsupported,
-           "tensor '{}': columns grouped in another order (actorder group)", name);
-    }
+    return assemble(std::move(parts), "module '" + module + "'");
   }
 
   Tensor read_scales(const std::string& module, const CompressedArgs& args,
