@@ -54,6 +54,9 @@ TEST(CliTest, UsageErrorsAreOneLineAndExitTwo) {
         {"quantize", tiny(), "/tmp/x", "--format", "int_four"},
         {"serve"},
         {"serve", tiny(), "--port", "99999"},
+        {"convert", tiny(), "/tmp/x", "--to", "gptq"},
+        {"convert", tiny(), "/tmp/x", "--to", "nonsense"},
+        {"convert", tiny(), "/tmp/x", "--to", "gptq", "--format", "w4a16_g128"},
         {"bench", "serve"},
         {"bench", "serve", "--url", "ftp://somewhere"},
         {"list", "impls", "--device", "toaster"}}) {
@@ -154,6 +157,35 @@ TEST(CliTest, QuantizesVerifiesAndReloads) {
   EXPECT_EQ(missed.status, 6) << missed.err;
   EXPECT_GT(parse_json(missed.out, "stdout")["verify"]["mean_kl"], 0.01);
   EXPECT_TRUE(std::filesystem::exists(dir / "q2/config.json"));
+}
+
+TEST(CliTest, ConvertsExactlyOrRefusesOrMeasures) {
+  const test::TempDir dir;
+  const std::string quantized = dir / "q", gptq = dir / "gptq";
+  nibble_json({"quantize", tiny(), quantized, "--recipe", "rtn", "--no-verify"});
+  const Json exact = nibble_json({"convert", quantized, gptq, "--to", "gptq_v2"});
+  EXPECT_EQ(exact["exact"], true);
+  EXPECT_EQ(exact["from"], "compressed-tensors");
+  EXPECT_EQ(exact["modules"], 6 * 7);
+  const std::vector<std::string> run = {"run", "-p", "the", "-n", "8", "--exact"};
+  const auto generated = [&](const std::string& model) {
+    std::vector<std::string> arguments = run;
+    arguments.insert(arguments.begin() + 1, model);
+    return nibble_json(arguments)["full_ids"];
+  };
+  EXPECT_EQ(generated(gptq), generated(quantized));
+
+  const std::vector<std::string> to_bnb = {"convert", gptq, dir / "bnb", "--to", "bnb"};
+  const Outcome refused = invoke(to_bnb);
+  EXPECT_EQ(refused.status, 4);
+  EXPECT_THAT(refused.err, testing::HasSubstr("model.layers.0.mlp.down_proj"));
+  EXPECT_FALSE(std::filesystem::exists(dir / "bnb"));
+  std::vector<std::string> allowed = to_bnb;
+  allowed.insert(allowed.end(), {"--requantize", "--verify-text", short_text(dir)});
+  const Json rounded = nibble_json(allowed);
+  EXPECT_EQ(rounded["exact"], false);
+  EXPECT_EQ(rounded["requantized"].size(), 6u * 7u);
+  EXPECT_GT(rounded["mean_kl"].get<double>(), 0);
 }
 
 TEST(CliTest, TextThatIsNotUtf8IsAUsageError) {
