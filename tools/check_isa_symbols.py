@@ -7,7 +7,7 @@
 The units of src/backends/cpu/isa/ are compiled for their own level. If one of them instantiated a
 template of the standard library, the linker might take that copy for the whole program, and an older
 machine would fault. So for every object of BUILD_DIR/src:
-  - x86-64: isa/avx512*, isa/amx: anything; isa/avx2*: no EVEX (zmm, masks, registers above 15); all others: no VEX at all;
+  - x86-64: isa/avx512*, isa/amx*: anything; isa/avx2*: no EVEX (zmm, masks, registers above 15); all others: no VEX at all;
   - 64-bit ARM: isa/neon_i8mm: no SVE and no arithmetic in half precision or bf16; isa/neon_dotprod: no products of
     matrices or of mixed signs either; all others: no byte products at all;
   - isa units define no weak symbol and export only <unit>_kernels().
@@ -33,13 +33,14 @@ DOT = MATRIX + r"|^[su]dot\b"
 
 # Processor family -> the units that its build must have.
 UNITS = {
-    "x86_64": ("generic", "avx2", "avx2_int8", "avx512", "avx512_vnni", "avx512_bf16", "amx"),
+    "x86_64": ("generic", "avx2", "avx2_int8", "avx512", "avx512_vnni", "avx512_bf16", "amx", "amx_int8"),
     "aarch64": ("generic", "neon", "neon_dotprod", "neon_i8mm"),
 }
 # Unit -> what it must not hold; others: of OTHERS.
 FORBIDDEN = {
     "avx2": EVEX, "avx2_int8": EVEX, "avx512": None, "avx512_vnni": None, "avx512_bf16": None,
     "amx": None,
+    "amx_int8": None,
     "neon_dotprod": re.compile(MATRIX), "neon_i8mm": re.compile(SVE_HALF),
 }
 OTHERS = {"x86_64": VEX, "aarch64": re.compile(DOT)}
