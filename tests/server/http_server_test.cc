@@ -197,10 +197,10 @@ TEST(HttpServer, CutsOffAClientThatTakesNothing) {
     return test::Script{
         std::vector<std::string>(60, std::string(200'000, 'x')), FinishReason::kStop, {}, true};
   };
-  test::RawClient client(server.port);
+  test::RawClient client(server.port, 1 << 16);
   Json body = kPrompt;
   body["stream"] = true;
-  body["max_tokens"] = 60;
+  body["max_tokens"] = 63;
   client.send(test::request_text("POST", "/v1/completions", body.dump()));
   EXPECT_TRUE(server.engine.wait_until_idle() || server.engine.cancelled() == 1);
   for (int i = 0; i < 100 && server.engine.cancelled() == 0; ++i) {
