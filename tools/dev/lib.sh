@@ -60,15 +60,23 @@ check_format() {
   cpp_files | xargs -0 clang-format --dry-run --Werror && echo "format: ok"
 }
 
+fuzz_one() {
+  local name=${1##*/fuzz_}
+  local corpus=build-fuzz/corpus/$name
+  mkdir -p "$corpus"
+  say "Fuzzing $name for $2 s"
+  "$1" "$corpus" "tests/fuzz/corpus/$name" -max_total_time="$2" -rss_limit_mb=2048 \
+    -timeout=20 -artifact_prefix=build-fuzz/ -print_final_stats=1 -verbosity=0
+}
+
+# Every target for so many seconds, a target a core.
 run_fuzz() {
-  local target name corpus
+  local target failed=0
   for target in build-fuzz/tests/fuzz/fuzz_*; do
     [[ -x "$target" ]] || continue
-    name=${target##*/fuzz_}
-    corpus=build-fuzz/corpus/$name
-    mkdir -p "$corpus"
-    say "Fuzzing $name for $1 s"
-    "$target" "$corpus" "tests/fuzz/corpus/$name" -max_total_time="$1" -rss_limit_mb=2048 \
-      -timeout=20 -artifact_prefix=build-fuzz/ -print_final_stats=1 -verbosity=0
+    while (($(jobs -rp | wc -l) >= $(nproc))); do wait -n || failed=1; done
+    fuzz_one "$target" "$1" &
   done
+  while [[ -n "$(jobs -p)" ]]; do wait -n || failed=1; done
+  return $failed
 }
