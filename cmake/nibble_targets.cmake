@@ -29,7 +29,7 @@ if(NIBBLE_FUZZ)
 endif()
 
 function(nibble_library name)
-  cmake_parse_arguments(ARG "" "" "DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "DEPS;PRECOMPILE" ${ARGN})
   # Relative, so that the filter sees nothing of where the checkout lies.
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR}
     ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
@@ -38,7 +38,11 @@ function(nibble_library name)
   list(FILTER sources EXCLUDE REGEX "(^|/)((isa|cuda|main)/|no_cuda.cc$)")
   add_library(nibble_${name} STATIC ${sources})
   target_link_libraries(nibble_${name} PUBLIC nibble_flags ${ARG_DEPS})
-  nibble_precompile(nibble_${name} nibble_base)
+  if(ARG_PRECOMPILE)  # headers that only this library includes in most sources
+    nibble_precompile(nibble_${name} nibble_${name} ${ARG_PRECOMPILE})
+  else()
+    nibble_precompile(nibble_${name} nibble_base)
+  endif()
 endfunction()
 
 # nibble_test(folder DEPS ...): every tests/<folder>/*_test.cc becomes one program, <folder>_tests.
