@@ -11,7 +11,7 @@
 
 namespace nibble::test {
 
-inline std::filesystem::path source_dir() { return NIBBLE_SOURCE_DIR; }
+std::filesystem::path source_dir();
 inline std::filesystem::path tiny_novel() { return source_dir() / "models/tiny-novel"; }
 
 // The folder of larger test data, or empty when NIBBLE_TEST_DATA is not set.
