@@ -20,6 +20,37 @@ FormatOverride parse_override(const std::string& text) {
   return {text.substr(0, at), parse_weight_format(name)};
 }
 
+// What is chosen from when only a target is named.
+const std::vector<std::string>& default_menu() {
+  static const std::vector<std::string> menu = {"w2a16_g64",  "w3a16_g128", "w4a16_g128",
+                                                "w5a16_g128", "w6a16_g128", "w8a16_g128"};
+  return menu;
+}
+
+MixedOptions mixed_options(const QuantizeArguments& a) {
+  MixedOptions mixed;
+  mixed.target_bits = a.target_bits;
+  mixed.target_bytes = static_cast<std::int64_t>(a.target_bytes);
+  mixed.max_kl = a.max_kl;
+  mixed.measurements = a.measurements;
+  mixed.measure_only = a.measure_only;
+  const bool wanted = a.target_bits > 0 || a.target_bytes > 0 || a.max_kl > 0 || a.measure_only;
+  if (!wanted && (!a.formats.empty() || !a.measurements.empty())) {
+    fail(ErrorKind::kUsage,
+         "--formats and --measurements: need --target-bpw, --target-size, --max-kl or "
+         "--measure-only");
+  }
+  if (!wanted) return mixed;
+  if (!a.format.empty() || a.bits > 0 || a.group >= 0) {
+    fail(ErrorKind::kUsage,
+         "--format, --bits and --group: formats are chosen from --formats to meet a target");
+  }
+  for (const std::string& name : a.formats.empty() ? default_menu() : a.formats) {
+    mixed.formats.push_back(parse_model_format(name));
+  }
+  return mixed;
+}
+
 FormatPtr with_bits_and_group(const FormatPtr& format, int bits, std::int64_t group) {
   WeightDescriptor descriptor = format->descriptor();
   if (format->is_float() || (bits > 0 && !format->is_affine())) {
@@ -64,6 +95,38 @@ void add_quantize_options(CLI::App* command, QuantizeArguments& a) {
       ->capture_default_str();
 }
 
+void add_mixed_options(CLI::App* command, QuantizeArguments& a) {
+  const std::string group = "Mixed precision";
+  command
+      ->add_option("--formats", a.formats,
+                   "Formats to choose from for each group of modules, separated by commas "
+                   "(default: integers of 2, 3, 4, 5, 6 and 8 bits)")
+      ->delimiter(',')
+      ->group(group);
+  command
+      ->add_option("--target-bpw", a.target_bits,
+                   "Least KL divergence with at most so many bits per weight in the blocks")
+      ->check(CLI::PositiveNumber)
+      ->group(group);
+  command
+      ->add_option("--target-size", a.target_bytes,
+                   "Least KL divergence in at most so many bytes: 6GiB, 500MB")
+      ->transform(CLI::AsSizeValue(true))
+      ->group(group);
+  command
+      ->add_option("--max-kl", a.max_kl,
+                   "Least size with at most this mean KL, in nats, on held-back calibration text")
+      ->check(CLI::PositiveNumber)
+      ->group(group);
+  command
+      ->add_option("--measurements", a.measurements,
+                   "File that keeps what each format costs each group; taken up if it is there")
+      ->group(group);
+  command
+      ->add_flag("--measure-only", a.measure_only, "Fill the file of measurements, write no model")
+      ->group(group);
+}
+
 QuantizeOptions quantize_options(const QuantizeArguments& a) {
   QuantizeOptions options;
   options.source = a.source;
@@ -82,6 +145,7 @@ QuantizeOptions quantize_options(const QuantizeArguments& a) {
   for (const std::string& text : a.overrides) options.overrides.push_back(parse_override(text));
   options.calibration_files.assign(a.calibration_files.begin(), a.calibration_files.end());
   options.calibration = a.calibration;
+  options.mixed = mixed_options(a);
   options.verify.enabled = !a.no_verify;
   options.verify.text = a.verify_text;
   options.verify.tokens = a.verify_tokens;

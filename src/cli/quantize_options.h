@@ -22,6 +22,12 @@ struct QuantizeArguments {
   CalibrationOptions calibration = {0, 0, 0};
   std::string verify_text;
   std::int64_t verify_tokens = VerifyOptions{}.tokens;
+  std::vector<std::string> formats;
+  double target_bits = 0;
+  std::uint64_t target_bytes = 0;
+  double max_kl = 0;
+  std::string measurements;
+  bool measure_only = false;
   double fail_above_kl = std::numeric_limits<double>::infinity();
   std::uint64_t max_shard_bytes = QuantizeOptions{}.max_shard_bytes;
   bool resume = false;
@@ -29,6 +35,8 @@ struct QuantizeArguments {
 };
 
 void add_quantize_options(CLI::App* command, QuantizeArguments& arguments);
+// Of mixed precision, which `plan` cannot foresee.
+void add_mixed_options(CLI::App* command, QuantizeArguments& arguments);
 
 // kUsage for formats and overrides that do not parse, and --bits or --group on a float format.
 QuantizeOptions quantize_options(const QuantizeArguments& arguments);

@@ -12,8 +12,9 @@ std::string stream_name(std::int64_t layer) { return fmt::format("stream.{}", la
 
 }  // namespace
 
-CalibrationStream::CalibrationStream(const Job& job, std::int64_t layer, bool with_full)
-    : job_(job) {
+CalibrationStream::CalibrationStream(const Job& job, std::int64_t layer, bool with_full,
+                                     Saves saves)
+    : job_(job), saves_(saves) {
   const auto rows = static_cast<std::int64_t>(job.windows.statistics.size());
   states_ = Tensor::allocate(DType::kF32, {with_full ? 2 : 1, rows, job.spec.hidden});
   if (layer > 0) {
@@ -61,7 +62,7 @@ void CalibrationStream::advance(std::int64_t layer, const LayerWeights& weights,
   };
   run(weights, hidden());
   if (full != nullptr) run(*full, this->full());
-  job_.journal.put_floats(stream_name(layer), values());
+  if (saves_ == Saves::kEveryLayer) job_.journal.put_floats(stream_name(layer), values());
 }
 
 void CalibrationStream::discard(std::int64_t layer) { job_.journal.remove(stream_name(layer - 1)); }

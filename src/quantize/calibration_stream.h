@@ -15,8 +15,11 @@ namespace nibble {
 // pass, the inputs of one chunk and the Hessians asked for.
 class CalibrationStream {
  public:
+  enum class Saves { kEveryLayer, kNothing };
+
   // Takes up at `layer`, from what was saved before it.
-  CalibrationStream(const Job& job, std::int64_t layer, bool with_full);
+  CalibrationStream(const Job& job, std::int64_t layer, bool with_full,
+                    Saves saves = Saves::kEveryLayer);
 
   // Hessians of the inputs of some sites of the present layer. `full`: the layer before anything
   // in it was rounded; null for no drift.
@@ -34,6 +37,7 @@ class CalibrationStream {
   std::span<float> values();
 
   const Job& job_;
+  Saves saves_;
   Tensor states_;  // [1 or 2, tokens, hidden]; the second are those in the unquantized model
 };
 

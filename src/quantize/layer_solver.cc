@@ -38,11 +38,6 @@ ModuleReport measure(const PlannedModule& module, const float* w, const QuantTen
   return report;
 }
 
-const Hessian* find_hessian(const LayerHessians& hessians, const std::string& site) {
-  const auto found = hessians.find(site);
-  return found == hessians.end() ? nullptr : &found->second;
-}
-
 bool transforms_need_hessians(const Recipe& recipe) {
   return std::ranges::any_of(recipe.steps, [](const RecipeStep& step) {
     return step.algorithm->transform != nullptr &&
@@ -58,6 +53,24 @@ std::set<std::string> site_names(const std::map<const Linear*, std::string>& nam
 }
 
 }  // namespace
+
+SolverInputs solver_inputs(const LayerHessians& hessians, const LayerStatistics& statistics,
+                           const std::string& site) {
+  SolverInputs inputs;
+  const auto found = hessians.find(site);
+  if (found == hessians.end()) {
+    const ChannelStatistics* seen = find_statistics(statistics, site);
+    if (seen != nullptr) inputs.second_moment = seen->second_moment();
+    return inputs;
+  }
+  const Hessian& hessian = found->second;
+  inputs.second_moment = hessian.second_moment();
+  const bool few = static_cast<double>(hessian.rows) <
+                   kLeastRowsPerChannel * static_cast<double>(hessian.channels);
+  inputs.hessian = few ? nullptr : &hessian;
+  inputs.few_rows = few ? hessian.rows : 0;
+  return inputs;
+}
 
 LayerSolver::LayerSolver(const Job& job, std::int64_t layer)
     : job_(job), needs_(job.options.recipe.solver().needs()) {
@@ -127,22 +140,14 @@ std::vector<SolvedLinear> LayerSolver::solve(std::int64_t layer, const RecipePoi
       hessians = stream_->observe(layer, weights, unquantized, site_names(names, stage));
     }
     for (Linear* linear : stage) {
-      const Hessian* hessian = find_hessian(hessians, names.at(linear));
-      std::vector<float> moments;
-      if (hessian != nullptr) {
-        moments = hessian->second_moment();
-        if (static_cast<double>(hessian->rows) <
-            kLeastRowsPerChannel * static_cast<double>(hessian->channels)) {
-          job_.note(fmt::format(
-              "layer {}, {}: {} tokens came here, too few for {} channels; rounded without their "
-              "correlations",
-              layer, linear->module, hessian->rows, hessian->channels));
-          hessian = nullptr;
-        }
-      } else if (const ChannelStatistics* seen = find_statistics(statistics, names.at(linear))) {
-        moments = seen->second_moment();
+      const SolverInputs inputs = solver_inputs(hessians, statistics, names.at(linear));
+      if (inputs.few_rows > 0) {
+        job_.note(fmt::format(
+            "layer {}, {}: {} tokens came here, too few for {} channels; rounded without their "
+            "correlations",
+            layer, linear->module, inputs.few_rows, linear->weight.canonical.cols));
       }
-      solved[linear] = solve_one(layer, *linear, moments, hessian);
+      solved[linear] = solve_one(layer, *linear, inputs.second_moment, inputs.hessian);
     }
     if (stream_ == nullptr) continue;
     for (Linear* linear : stage) {

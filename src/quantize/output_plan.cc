@@ -111,8 +111,13 @@ std::set<std::string> fused_names(const ModelSpec& spec, const std::string& pref
 class Planner {
  public:
   Planner(const ModelSpec& spec, const Checkpoint& source, const ModelFormat& format,
-          FormatChooser& chooser, Backend& backend)
-      : spec_(spec), source_(source), format_(format), chooser_(chooser), backend_(backend) {}
+          const ModuleFormats& chosen, FormatChooser& chooser, Backend& backend)
+      : spec_(spec),
+        source_(source),
+        format_(format),
+        chosen_(chosen),
+        chooser_(chooser),
+        backend_(backend) {}
 
   OutputPlan run() {
     for (std::int64_t layer = 0; layer < spec_.layers; ++layer) add_layer(layer);
@@ -169,10 +174,13 @@ class Planner {
   }
 
   void add_module(PlannedModule module, const FormatPtr& stored, const FormatPtr& wanted) {
-    const FormatPtr chosen = chooser_.find_override(module.module);
+    const FormatPtr overriding = chooser_.find_override(module.module);
+    const auto chosen = chosen_.find(module.module);
     module.format = stored;
-    if (chosen != nullptr || wanted != nullptr) {
-      module.format = chooser_.fit(module, chosen != nullptr ? chosen : wanted, stored);
+    if (overriding == nullptr && chosen != chosen_.end()) {
+      module.format = chosen->second;
+    } else if (overriding != nullptr || wanted != nullptr) {
+      module.format = chooser_.fit(module, overriding != nullptr ? overriding : wanted, stored);
     }
     // Inputs are rounded for the sake of products of codes.
     if (!module.format->is_float()) module.activations = format_.activations;
@@ -196,11 +204,12 @@ class Planner {
       plan_.copied.push_back(name);
     }
     for (const StoredTensor& tensor : rewritten_) all[tensor.name] = tensor;
-    for (const PlannedModule& module : plan_.modules) {
+    for (PlannedModule& module : plan_.modules) {
       for (const StoredTensor& tensor : stored_tensors(module)) {
         all[tensor.name] = tensor;
-        if (module.layer >= 0) block_bytes_ += static_cast<double>(tensor.byte_size());
+        module.bytes += static_cast<std::int64_t>(tensor.byte_size());
       }
+      if (module.layer >= 0) block_bytes_ += static_cast<double>(module.bytes);
     }
     for (auto& [name, tensor] : all) {
       plan_.bytes += static_cast<std::int64_t>(tensor.byte_size());
@@ -246,6 +255,7 @@ class Planner {
   const ModelSpec& spec_;
   const Checkpoint& source_;
   const ModelFormat& format_;
+  const ModuleFormats& chosen_;
   FormatChooser& chooser_;
   Backend& backend_;
   OutputPlan plan_;
@@ -300,10 +310,11 @@ std::vector<std::string> OutputPlan::plain(const ModelSpec& spec, const Checkpoi
 }
 
 OutputPlan plan_output(const ModelSpec& spec, const Checkpoint& source, const ModelFormat& format,
-                       const std::vector<FormatOverride>& overrides, Backend& backend) {
+                       const std::vector<FormatOverride>& overrides, Backend& backend,
+                       const ModuleFormats& chosen) {
   FormatChooser chooser(overrides, checkpoint_half_type(spec, source),
                         format.scale_type_from_checkpoint);
-  return Planner(spec, source, format, chooser, backend).run();
+  return Planner(spec, source, format, chosen, chooser, backend).run();
 }
 
 DType checkpoint_half_type(const ModelSpec& spec, const Checkpoint& source) {

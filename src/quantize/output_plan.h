@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -21,6 +22,7 @@ struct PlannedModule {
   // How the weight is stored: quantized, or a float format ("<module>.weight", 16-bit or F32).
   FormatPtr format;
   ActivationFormatPtr activations = nullptr;  // what its input is rounded to; null: nothing
+  std::int64_t bytes = 0;                     // of its tensors
 };
 
 struct OutputPlan {
@@ -42,10 +44,15 @@ struct OutputPlan {
                                  Backend& backend) const;
 };
 
-// kUsage for overrides that do not compile or match nothing; kUnsupported when the source is
-// quantized already or no convention can store a format.
+// Formats by module, as plan_output() has fitted them before.
+using ModuleFormats = std::map<std::string, FormatPtr>;
+
+// Overrides count before `chosen`, and that before the format of the model. kUsage for overrides
+// that do not compile or match nothing; kUnsupported when the source is quantized already or no
+// convention can store a format.
 OutputPlan plan_output(const ModelSpec& spec, const Checkpoint& source, const ModelFormat& format,
-                       const std::vector<FormatOverride>& overrides, Backend& backend);
+                       const std::vector<FormatOverride>& overrides, Backend& backend,
+                       const ModuleFormats& chosen = {});
 
 // The 16-bit type of a checkpoint: that of its embedding, or F16 when it is stored in F32.
 DType checkpoint_half_type(const ModelSpec& spec, const Checkpoint& source);

@@ -26,16 +26,48 @@ void finish_output(const Job& job, ShardedWriter& writer, const std::filesystem:
   write_config(directory, job.source.config(), quantization);
 }
 
-// Calibrates, searches and writes into the staged directory.
-void run_passes(const Job& job, const std::filesystem::path& directory) {
+struct Calibrated {
   Calibration calibration;
+  RecipePoint point;
+};
+
+Calibrated calibrate(const Job& job) {
+  Calibrated result;
   if (job.options.recipe.needs_statistics() || job.plan.has_static_inputs()) {
-    calibration = run_statistics_pass(job);
+    result.calibration = run_statistics_pass(job);
   }
-  const RecipePoint point = run_search(job, calibration);
-  calibration.reference = {};
+  result.point = run_search(job, result.calibration);
+  result.calibration.reference = {};
+  return result;
+}
+
+// Measures the formats of the menu, and chooses among them unless that is all that was asked for.
+void choose_formats(const Job& job, const Calibrated& calibrated, Setup& setup,
+                    const std::filesystem::path& state) {
+  const MixedOptions& mixed = job.options.mixed;
+  const FormatMenu menu = setup.format_menu();
+  Measurements measurements(
+      mixed.measurements.empty() ? state / "measurements.json" : mixed.measurements,
+      setup.measurements_key());
+  run_measure_pass(job, calibrated.calibration, calibrated.point, menu, measurements);
+  MixedReport& report = job.report.mixed.emplace();
+  report.tokens = static_cast<std::int64_t>(job.windows.search.size());
+  for (const FusedGroup& group : menu.groups) {
+    for (const std::string& name : menu.names) {
+      report.measured.push_back({group.layer, group.name, name,
+                                 measurements.find(group.layer, group.name, name).value()});
+    }
+  }
+  if (mixed.measure_only) return;
+  setup.choose(choose_formats(job, calibrated.calibration, calibrated.point, menu, measurements,
+                              [&](const ModuleFormats& chosen) { return setup.plan_of(chosen); }));
+}
+
+// Writes into the staged directory.
+void write_output(const Job& job, const Calibrated& calibrated,
+                  const std::filesystem::path& directory) {
   ShardedWriter writer(directory, job.plan.tensors, job.options.max_shard_bytes);
-  run_write_pass(job, calibration, point, writer);
+  run_write_pass(job, calibrated.calibration, calibrated.point, writer);
   finish_output(job, writer, directory);
 }
 
@@ -64,12 +96,22 @@ class Run {
   void execute() {
     report_.recipe = options_.recipe.name;
     describe(setup_.plan(), setup_.windows(), report_);
-    StagedDirectory staged(options_.output, setup_.fingerprint(), options_.resume);
+    const bool measures = options_.mixed.measure_only;
+    // What is measured is kept in its file, so a run that was interrupted there just goes on.
+    StagedDirectory staged(
+        measures ? options_.mixed.measurements.string() + ".run" : options_.output.string(),
+        setup_.fingerprint(), options_.resume || measures);
     Journal journal(staged.state_path() / "state", options_.on_saved);
     const Job job{options_,      backend_,         setup_.source(), setup_.spec(),
                   setup_.plan(), setup_.windows(), journal,         report_};
     for (const std::string& message : setup_.notes()) job.note(message);
-    run_passes(job, staged.path());
+    const Calibrated calibrated = calibrate(job);
+    if (options_.mixed.enabled()) {
+      choose_formats(job, calibrated, setup_, staged.state_path());
+      describe(setup_.plan(), setup_.windows(), report_);
+    }
+    if (measures) return;
+    write_output(job, calibrated, staged.path());
     if (setup_.verifies()) {
       report_.verify = verify(staged.path(), options_.source, setup_.verification_text(),
                               options_.verify, backend_, options_.progress);

@@ -27,6 +27,19 @@ struct FormatOverride {
   FormatPtr format;
 };
 
+// A format for each group of modules, chosen to meet a target (mixed_precision.h). At most one
+// target is set.
+struct MixedOptions {
+  std::vector<ModelFormat> formats;    // to choose from, their weights alone; empty: one for all
+  double target_bits = 0;              // bits_per_weight, at most
+  std::int64_t target_bytes = 0;       // of all tensors of the output, at most
+  double max_kl = 0;                   // mean KL on held-back calibration text, nats, at most
+  std::filesystem::path measurements;  // where they are kept; empty: nowhere
+  bool measure_only = false;           // writes no output
+
+  bool enabled() const { return !formats.empty(); }
+};
+
 struct QuantizeOptions {
   std::filesystem::path source;
   std::filesystem::path output;  // must not exist
@@ -38,6 +51,8 @@ struct QuantizeOptions {
   std::vector<std::filesystem::path> calibration_files;  // empty: the bundled text
   // Positive values replace those of the recipe.
   CalibrationOptions calibration = {0, 0, 0};
+
+  MixedOptions mixed;
 
   VerifyOptions verify;
   bool resume = false;
@@ -73,6 +88,22 @@ struct SearchReport {
   std::int64_t candidates = 0;
 };
 
+// One group of modules of a layer in one format.
+struct GroupFormat {
+  std::int64_t layer = 0;
+  std::string group;   // of modules that share a format, named after their input
+  std::string format;  // as it was asked for
+  double kl = 0;       // mean KL in nats when this group alone is stored so
+};
+
+struct MixedReport {
+  std::vector<GroupFormat> measured;  // every group in every format
+  std::vector<GroupFormat> chosen;    // empty under measure_only
+  double predicted_kl = 0;            // sum over the chosen
+  std::optional<double> measured_kl;  // of the chosen together, where the target is a KL
+  std::int64_t tokens = 0;            // of the text
+};
+
 struct QuantizeReport {
   std::string recipe;
   std::string format;      // of most weights, scale type included
@@ -84,6 +115,7 @@ struct QuantizeReport {
   std::int64_t peak_anon_bytes = 0;
   std::int64_t calibration_tokens = 0;  // statistics and search together
   std::optional<SearchReport> search;
+  std::optional<MixedReport> mixed;
   std::optional<VerifyResult> verify;
   std::vector<LayerReport> layers;
   std::vector<std::string> notes;  // everything that was said aloud as a warning

@@ -6,7 +6,7 @@
 #include <set>
 
 #include "base/error.h"
-#include "eval/perplexity.h"
+#include "quantize/output_loss.h"
 #include "quantize/passes.h"
 #include "quantize/screening.h"
 
@@ -14,7 +14,6 @@ namespace nibble {
 namespace {
 
 constexpr std::int64_t kMaxHiddenBytes = std::int64_t{512} << 20;  // of all candidates of a batch
-constexpr std::int64_t kMaxLogitBytes = std::int64_t{32} << 20;
 
 // The index of the least loss; the first of equals. A loss that is no number never wins.
 std::size_t least(const std::vector<double>& losses) {
@@ -128,7 +127,8 @@ class CandidateRunner {
       job_.journal.remove(fmt::format("{}.{}", name, layer - 1));
     }
     progress(job_.options.progress, step, layers, layers);
-    return compare_outputs(values.data(), choices.size(), rows);
+    return output_losses(job_.spec, job_.source, calibration_.reference.data<float>(),
+                         values.data(), choices.size(), rows, job_.backend);
   }
 
   std::span<const std::int32_t> ids(std::int64_t rows) const {
@@ -158,66 +158,6 @@ class CandidateRunner {
       run_windows(spec, layer, weights, ids(rows), job_.windows.context, job_.backend, hidden);
       hidden += rows * spec.hidden;
     }
-  }
-
-  // Mean over all positions of the distance between the source's and each candidate's output: KL
-  // of the distributions, or, for an encoder, the relative squared distance of the hidden states.
-  std::vector<double> compare_outputs(const float* hidden, std::size_t candidates,
-                                      std::int64_t rows) {
-    const ModelSpec& spec = job_.spec;
-    const EmbeddingWeights embedding = load_embedding(spec, job_.source, job_.backend);
-    const HeadWeights head = load_head(spec, embedding, job_.source, job_.backend);
-    const std::int64_t width = spec.decoder ? spec.vocab : spec.hidden;
-    const std::int64_t step = std::clamp<std::int64_t>(
-        kMaxLogitBytes / (width * static_cast<std::int64_t>(sizeof(float))), 1, rows);
-    std::vector<float> p(static_cast<std::size_t>(step * width));
-    std::vector<float> q(p.size());
-    std::vector<double> row_losses(static_cast<std::size_t>(step));
-    std::vector<double> sums(candidates, 0.0);
-    const float* reference = calibration_.reference.data<float>();
-    for (std::int64_t begin = 0; begin < rows; begin += step) {
-      const std::int64_t count = std::min(step, rows - begin);
-      run_output(head, reference + begin * spec.hidden, count, p);
-      for (std::size_t c = 0; c < candidates; ++c) {
-        const float* states = hidden + static_cast<std::int64_t>(c) * rows * spec.hidden;
-        run_output(head, states + begin * spec.hidden, count, q);
-        job_.backend.pool().parallel_for(count, 1, [&](std::int64_t first, std::int64_t last) {
-          for (std::int64_t r = first; r < last; ++r) {
-            row_losses[static_cast<std::size_t>(r)] = row_loss(row(p, r, width), row(q, r, width));
-          }
-        });
-        for (std::int64_t r = 0; r < count; ++r) sums[c] += row_losses[static_cast<std::size_t>(r)];
-      }
-    }
-    for (double& sum : sums) sum /= static_cast<double>(rows);
-    return sums;
-  }
-
-  static std::span<const float> row(const std::vector<float>& values, std::int64_t r,
-                                    std::int64_t width) {
-    return std::span(values).subspan(static_cast<std::size_t>(r * width),
-                                     static_cast<std::size_t>(width));
-  }
-
-  void run_output(const HeadWeights& head, const float* hidden, std::int64_t count,
-                  std::vector<float>& out) {
-    if (job_.spec.decoder) {
-      run_head(job_.spec, head, hidden, count, job_.backend, out.data());
-    } else {
-      std::copy_n(hidden, count * job_.spec.hidden, out.data());
-    }
-  }
-
-  double row_loss(std::span<const float> p, std::span<const float> q) const {
-    if (job_.spec.decoder) return kl_divergence(p, q);
-    double distance = 0;
-    double norm = 0;
-    for (std::size_t i = 0; i < p.size(); ++i) {
-      const double d = static_cast<double>(p[i]) - static_cast<double>(q[i]);
-      distance += d * d;
-      norm += static_cast<double>(p[i]) * static_cast<double>(p[i]);
-    }
-    return norm > 0 ? distance / norm : distance;
   }
 
   const Job& job_;

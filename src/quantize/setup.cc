@@ -1,7 +1,9 @@
 #include "quantize/setup.h"
 
 #include <algorithm>
+#include <iterator>
 
+#include "base/content_hash.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -84,6 +86,23 @@ void check_options(const QuantizeOptions& options) {
   if (options.verify.context < 2 || options.verify.tokens < 2) {
     fail(ErrorKind::kUsage, "verification: needs at least 2 tokens");
   }
+  const MixedOptions& mixed = options.mixed;
+  const int targets = (mixed.target_bits > 0 ? 1 : 0) + (mixed.target_bytes > 0 ? 1 : 0) +
+                      (mixed.max_kl > 0 ? 1 : 0);
+  if (targets > 1 || (mixed.enabled() && targets == 0 && !mixed.measure_only) ||
+      (!mixed.enabled() && (targets > 0 || mixed.measure_only))) {
+    fail(ErrorKind::kUsage,
+         "mixed precision: needs formats to choose from and one target: bits per weight, bytes or "
+         "a KL divergence");
+  }
+  if (mixed.measure_only && mixed.measurements.empty()) {
+    fail(ErrorKind::kUsage, "mixed precision: measuring alone needs a file to keep the result in");
+  }
+  for (const ModelFormat& format : mixed.formats) {
+    if (format.weights == nullptr) {
+      fail(ErrorKind::kUsage, "mixed precision: a format leaves the weights alone");
+    }
+  }
   if (!(options.verify.fail_above_kl >= 0)) {
     fail(ErrorKind::kUsage, "verification: a KL divergence of {} can never be reached",
          options.verify.fail_above_kl);
@@ -98,7 +117,8 @@ std::string text_of(const std::filesystem::path& path) {
 
 }  // namespace
 
-Setup::Setup(const QuantizeOptions& options, Backend& backend) : options_(options) {
+Setup::Setup(const QuantizeOptions& options, Backend& backend)
+    : options_(options), backend_(backend) {
   check_options(options);
   source_ = open_checkpoint(options.source);
   spec_ = build_spec(source_->config());
@@ -108,7 +128,9 @@ Setup::Setup(const QuantizeOptions& options, Backend& backend) : options_(option
   read_texts();
 }
 
-bool Setup::needs_text() const { return options_.recipe.needs_text() || plan_.has_static_inputs(); }
+bool Setup::needs_text() const {
+  return options_.recipe.needs_text() || plan_.has_static_inputs() || options_.mixed.enabled();
+}
 
 void Setup::load_tokenizer_if_any() {
   try {
@@ -136,7 +158,8 @@ void Setup::read_texts() {
     if (spec_.max_positions > 0) {
       calibration.context = std::min(calibration.context, spec_.max_positions);
     }
-    windows_ = cut_windows(ids, calibration, options_.recipe.needs_search());
+    windows_ =
+        cut_windows(ids, calibration, options_.recipe.needs_search() || options_.mixed.enabled());
     const auto used = static_cast<std::int64_t>(windows_.statistics.size());
     if (used + windows_.context <= calibration.tokens) {
       notes_.push_back(
@@ -160,18 +183,61 @@ void Setup::prepare_verification(const std::string& calibration_text) {
   verification_text_ = nibble::verification_text(options_.verify, calibration_text);
 }
 
-std::string Setup::fingerprint() const {
+std::string Setup::identity() const {
   std::string text =
       fmt::format("nibble {}\nsource {:016x}\n", NIBBLE_VERSION, hash_source(*source_));
   text += fmt::format("recipe {}\n", to_string(options_.recipe));
   text += fmt::format("windows {} {:016x} {:016x}\n", windows_.context,
                       hash_ids(windows_.statistics), hash_ids(windows_.search));
+  return text;
+}
+
+std::string Setup::fingerprint() const {
+  std::string text = identity();
   text += fmt::format("shards {}\n", options_.max_shard_bytes);
+  const MixedOptions& mixed = options_.mixed;
+  if (mixed.enabled()) {
+    text += fmt::format("target {} bits {} bytes {} KL\n", mixed.target_bits, mixed.target_bytes,
+                        mixed.max_kl);
+    for (const ModelFormat& format : mixed.formats) text += format.weights->name() + '\n';
+  }
   for (const PlannedModule& module : plan_.modules) {
     text += fmt::format("{} {} {}\n", module.module, module.format->name(),
                         module.activations != nullptr ? module.activations->name() : "16-bit");
   }
   return text;
+}
+
+FormatMenu Setup::format_menu() const {
+  FormatMenu menu;
+  for (const ModelFormat& format : options_.mixed.formats) {
+    ModelFormat whole = resolve_format(options_);
+    whole.weights = format.weights;
+    whole.scale_type_from_checkpoint = format.scale_type_from_checkpoint;
+    menu.names.push_back(format.weights->name());
+    menu.plans.push_back(plan_output(spec_, *source_, whole, options_.overrides, backend_));
+  }
+  for (std::int64_t layer = 0; layer < spec_.layers; ++layer) {
+    LayerWeights weights = load_layer(spec_, layer, *source_, backend_);
+    std::ranges::move(fused_groups(spec_, layer, weights), std::back_inserter(menu.groups));
+  }
+  return menu;
+}
+
+// Transforms go by the format of the whole model; without one it has no say.
+std::string Setup::measurements_key() const {
+  std::string text = identity();
+  if (options_.recipe.steps.size() > 1) {
+    for (const PlannedModule& module : plan_.modules) text += module.format->name() + '\n';
+  }
+  ContentHash hash;
+  hash.add(text);
+  return hash.hex();
+}
+
+OutputPlan Setup::plan_of(const ModuleFormats& chosen) const {
+  return plan_output(spec_, *source_, resolve_format(options_), options_.overrides, backend_,
+                     chosen);
 }
 
 }  // namespace nibble

@@ -8,6 +8,7 @@
 
 #include "model/tokenizer/tokenizer.h"
 #include "quantize/calibration.h"
+#include "quantize/mixed_precision.h"
 #include "quantize/output_plan.h"
 #include "quantize/quantize.h"
 
@@ -32,12 +33,21 @@ class Setup {
   // Says everything that the bytes of the output depend on.
   std::string fingerprint() const;
 
+  // Mixed precision: the menu of formats, what their measurements depend on, and the plan of a
+  // choice. choose() makes it the plan of the output.
+  FormatMenu format_menu() const;
+  std::string measurements_key() const;
+  OutputPlan plan_of(const ModuleFormats& chosen) const;
+  void choose(const ModuleFormats& chosen) { plan_ = plan_of(chosen); }
+
  private:
   void load_tokenizer_if_any();
   void read_texts();
   void prepare_verification(const std::string& calibration_text);
+  std::string identity() const;
 
   const QuantizeOptions& options_;
+  Backend& backend_;
   std::unique_ptr<Checkpoint> source_;
   ModelSpec spec_;
   OutputPlan plan_;

@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/quantize_options.h"
@@ -48,6 +51,26 @@ Json layers_json(const std::vector<LayerReport>& layers) {
   return result;
 }
 
+Json group_formats_json(const std::vector<GroupFormat>& groups) {
+  Json rows = Json::array();
+  for (const GroupFormat& group : groups) {
+    rows.push_back({{"layer", group.layer},
+                    {"group", group.group},
+                    {"format", group.format},
+                    {"kl", std::isfinite(group.kl) ? Json(group.kl) : Json(nullptr)}});
+  }
+  return rows;
+}
+
+Json mixed_json(const MixedReport& mixed) {
+  Json json = {{"tokens", mixed.tokens},
+               {"measured", group_formats_json(mixed.measured)},
+               {"chosen", group_formats_json(mixed.chosen)},
+               {"predicted_kl", mixed.predicted_kl}};
+  if (mixed.measured_kl) json["measured_kl"] = *mixed.measured_kl;
+  return json;
+}
+
 Json report_json(const QuantizeReport& report) {
   Json json = {{"recipe", report.recipe},
                {"format", report.format},
@@ -61,8 +84,31 @@ Json report_json(const QuantizeReport& report) {
                {"notes", report.notes},
                {"layers", layers_json(report.layers)}};
   if (report.search) json["search"] = search_json(*report.search);
+  if (report.mixed) json["mixed"] = mixed_json(*report.mixed);
   if (report.verify) json["verify"] = verify_json(*report.verify);
   return json;
+}
+
+// One line a group, one column a format; the chosen one in brackets.
+std::string mixed_text(const MixedReport& mixed) {
+  std::string text = fmt::format(
+      "mean KL in nats on {} held-back tokens when one group alone is stored so:\n", mixed.tokens);
+  std::string group;
+  for (const GroupFormat& row : mixed.measured) {
+    const std::string name = fmt::format("{:>4} {:<9}", row.layer, row.group);
+    if (name != group) text += (group.empty() ? "" : "\n") + name;
+    group = name;
+    const bool chosen = std::ranges::any_of(mixed.chosen, [&](const GroupFormat& other) {
+      return other.layer == row.layer && other.group == row.group && other.format == row.format;
+    });
+    const std::string cell = fmt::format("{} {:.5f}", row.format, row.kl);
+    text += chosen ? "  [" + cell + "]" : "  " + cell;
+  }
+  text += '\n';
+  if (mixed.chosen.empty()) return text;
+  text += fmt::format("chosen: {:.5f} in sum", mixed.predicted_kl);
+  if (mixed.measured_kl) text += fmt::format(", {:.5f} measured together", *mixed.measured_kl);
+  return text + '\n';
 }
 
 std::string report_text(const QuantizeReport& report, const std::string& output) {
@@ -82,6 +128,7 @@ std::string report_text(const QuantizeReport& report, const std::string& output)
     }
     text += '\n';
   }
+  if (report.mixed) text += mixed_text(*report.mixed);
   if (report.verify) {
     const VerifyResult& v = *report.verify;
     text += fmt::format(
@@ -95,6 +142,11 @@ std::string report_text(const QuantizeReport& report, const std::string& output)
 }
 
 void run_quantize(const QuantizeArguments& arguments, Context& context) {
+  if (arguments.output.empty() != arguments.measure_only) {
+    fail(
+        ErrorKind::kUsage, "quantize: {}",
+        arguments.measure_only ? "--measure-only writes no output" : "name the directory to write");
+  }
   context.exact = true;  // what the weights lost is to be seen, not what a kernel rounds on top
   const auto backend = context.make_cpu_backend("quantize");
   QuantizeOptions options = quantize_options(arguments);
@@ -109,6 +161,11 @@ void run_quantize(const QuantizeArguments& arguments, Context& context) {
       context.emit(report_json(report), report_text(report, arguments.output));
     }
     throw;
+  }
+  if (arguments.measure_only) {
+    context.emit({{"mixed", mixed_json(report.mixed.value())}, {"seconds", report.seconds}},
+                 mixed_text(report.mixed.value()));
+    return;
   }
   context.emit(report_json(report), report_text(report, arguments.output));
 }
@@ -153,8 +210,9 @@ void add_quantize(CLI::App& app, Context& context) {
       app.add_subcommand("quantize", "Make a model small, write it, and prove what that cost");
   auto options = add_command<QuantizeArguments>(command, context, run_quantize);
   command->add_option("source", options->source, "Checkpoint to quantize")->required();
-  command->add_option("output", options->output, "Directory to write; must not exist")->required();
+  command->add_option("output", options->output, "Directory to write; must not exist");
   add_quantize_options(command, *options);
+  add_mixed_options(command, *options);
   command->add_flag("--resume", options->resume, "Continue an interrupted run");
   command->add_flag("--no-verify", options->no_verify, "Skip the comparison with the source");
 }
