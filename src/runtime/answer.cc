@@ -1,20 +1,30 @@
 #include "runtime/answer.h"
 
+#include <algorithm>
 #include <limits>
 #include <utility>
+
+#include "runtime/grammar/guide.h"
 
 namespace nibble {
 
 Answer::Answer(EngineRequest request, UpdateSink sink, const Tokenizer* tokenizer,
-               const std::vector<std::int32_t>& model_stop_ids)
+               const std::vector<std::int32_t>& model_stop_ids,
+               std::unique_ptr<grammar::Guide> guide)
     : request_(std::move(request)),
       sink_(std::move(sink)),
-      stop_ids_(request_.stop_ids.begin(), request_.stop_ids.end()),
+      stop_ids_(request_.stop_ids),
       sampler_(request_.sampling),
+      guide_(std::move(guide)),
       text_(tokenizer, request_.stop) {
-  if (!request_.ignore_eos) stop_ids_.insert(model_stop_ids.begin(), model_stop_ids.end());
+  if (!request_.ignore_eos) {
+    stop_ids_.insert(stop_ids_.end(), model_stop_ids.begin(), model_stop_ids.end());
+  }
   if (request_.prompt_logprobs) update_.prompt_tokens.push_back({{request_.prompt.front(), 0}, {}});
 }
+
+Answer::~Answer() = default;
+Answer::Answer(Answer&&) noexcept = default;
 
 void Answer::begin() {
   if (std::exchange(begun_, true)) return;
@@ -46,13 +56,17 @@ std::optional<std::int32_t> Answer::choose(std::span<float> logits,
                                            std::span<const std::int32_t> tokens) {
   std::vector<float> own;  // the model's distribution, if it is wanted
   if (request_.logprobs >= 0) own.assign(logits.begin(), logits.end());
-  if (must_go_on()) forbid_stopping(logits);
+  if (guide_ != nullptr) {
+    guide_->restrict(logits, stop_ids_, !must_go_on());
+  } else if (must_go_on()) {
+    forbid_stopping(logits);
+  }
   const std::int32_t id = sampler_.sample(logits, tokens);
   return append(own.empty() ? EngineToken{{id, 0}, {}} : logprobs_of(own, id, request_.logprobs));
 }
 
 bool Answer::takes_likeliest() const {
-  return sampler_.takes_likeliest() && request_.logprobs < 0 && !must_go_on();
+  return sampler_.takes_likeliest() && request_.logprobs < 0 && !must_go_on() && guide_ == nullptr;
 }
 
 std::optional<std::int32_t> Answer::accept(std::int32_t likeliest) {
@@ -61,9 +75,13 @@ std::optional<std::int32_t> Answer::accept(std::int32_t likeliest) {
 
 std::optional<std::int32_t> Answer::append(EngineToken token) {
   const std::int32_t id = token.chosen.id;
-  if (stop_ids_.contains(id)) {
+  if (std::find(stop_ids_.begin(), stop_ids_.end(), id) != stop_ids_.end()) {
     stopped_ = true;
     return std::nullopt;
+  }
+  if (guide_ != nullptr) {
+    guide_->accept(id);
+    stopped_ = guide_->complete();
   }
   ++generated_;
   update_.tokens.push_back(std::move(token));

@@ -3,8 +3,8 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <optional>
-#include <set>
 #include <span>
 #include <vector>
 
@@ -13,13 +13,19 @@
 
 namespace nibble {
 
+namespace grammar {
+class Guide;
+}
+
 // Not thread-safe; different answers may be used by different threads.
 class Answer {
  public:
-  // model_stop_ids: tokens that end an answer unless the request ignores them. Errors of options:
-  // kUsage.
+  // model_stop_ids: tokens that end an answer unless the request ignores them. guide: of the
+  // request's structure, or null. Errors of options: kUsage.
   Answer(EngineRequest request, UpdateSink sink, const Tokenizer* tokenizer,
-         const std::vector<std::int32_t>& model_stop_ids);
+         const std::vector<std::int32_t>& model_stop_ids, std::unique_ptr<grammar::Guide> guide);
+  ~Answer();
+  Answer(Answer&&) noexcept;
 
   const EngineRequest& request() const { return request_; }
 
@@ -50,15 +56,16 @@ class Answer {
 
   EngineRequest request_;
   UpdateSink sink_;
-  std::set<std::int32_t> stop_ids_;
+  std::vector<std::int32_t> stop_ids_;
   Sampler sampler_;
+  std::unique_ptr<grammar::Guide> guide_;
   TextOutput text_;
   EngineUpdate update_;  // the next one
   std::chrono::steady_clock::time_point made_ = std::chrono::steady_clock::now();
   bool begun_ = false;
   std::size_t scored_ = 1;  // tokens of the prompt; nothing predicts the first
   std::int64_t generated_ = 0;
-  bool stopped_ = false;  // by a stop token
+  bool stopped_ = false;  // by a stop token, or because nothing can follow
 };
 
 }  // namespace nibble

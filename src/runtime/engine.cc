@@ -11,6 +11,7 @@
 #include "base/memory.h"
 #include "model/kv_cache.h"
 #include "runtime/answer.h"
+#include "runtime/grammar/guide.h"
 #include "runtime/scheduler.h"
 
 namespace nibble {
@@ -79,6 +80,8 @@ class BatchingEngine : public Engine {
         options_(options),
         limits_(limits_of(session, options)),
         model_stop_ids_(default_stop_ids(session)),
+        guides_(session.tokenizer ? std::make_unique<grammar::GuideMaker>(*session.tokenizer)
+                                  : nullptr),
         memory_(model_.spec(), limits_.blocks, limits_.block_rows, session.kv_type,
                 model_.backend().memory()),
         blocks_(limits_.blocks, limits_.block_rows),
@@ -100,7 +103,9 @@ class BatchingEngine : public Engine {
     check(request);
     const auto room = limits_.model_len - std::ssize(request.prompt);
     request.max_tokens = std::min(request.max_tokens, room);
-    Answer answer(std::move(request), std::move(sink), session_.tokenizer.get(), model_stop_ids_);
+    auto guide = request.structure ? guides_->make(*request.structure) : nullptr;
+    Answer answer(std::move(request), std::move(sink), session_.tokenizer.get(), model_stop_ids_,
+                  std::move(guide));
     RequestId id = 0;
     {
       const std::lock_guard lock(mutex_);
@@ -149,7 +154,7 @@ class BatchingEngine : public Engine {
     if (request.max_tokens < 1 || request.min_tokens < 0) {
       fail(ErrorKind::kUsage, "max_tokens must be at least 1 and min_tokens at least 0");
     }
-    if (!request.stop.empty()) session_.require_tokenizer();
+    if (!request.stop.empty() || request.structure) session_.require_tokenizer();
   }
 
   void loop() {
@@ -381,6 +386,7 @@ class BatchingEngine : public Engine {
   const EngineOptions options_;
   const Limits limits_;
   const std::vector<std::int32_t> model_stop_ids_;
+  const std::unique_ptr<grammar::GuideMaker> guides_;  // null without a tokenizer
 
   // Of the engine's thread.
   KvPool memory_;

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "runtime/generate.h"
+#include "runtime/grammar/spec.h"
 #include "runtime/logprobs.h"
 
 namespace nibble {
@@ -35,6 +36,9 @@ struct EngineRequest {
   std::vector<std::string> stop;       // texts that end the answer, not part of it
   std::vector<std::int32_t> stop_ids;  // tokens that end it, beside the model's own
   bool ignore_eos = false;             // the model's own stop ids do not end it
+  // What the answer must fit, if it is not cut off. It ends where nothing can follow, whatever
+  // min_tokens says.
+  std::optional<grammar::Spec> structure;
   // Log-probabilities of each token of the answer, and of so many of the likeliest instead; of the
   // model's own distribution, before penalties and filters. Negative: none.
   std::int64_t logprobs = -1;

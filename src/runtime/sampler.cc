@@ -54,6 +54,8 @@ void validate(const SamplingOptions& options) {
   require(options.top_k >= 0, "top-k", static_cast<double>(options.top_k), "0 (off) or more");
   require(options.top_p > 0 && options.top_p <= 1, "top-p", options.top_p, "in (0, 1]");
   require(options.min_p >= 0 && options.min_p <= 1, "min-p", options.min_p, "in [0, 1]");
+  require(options.typical_p > 0 && options.typical_p <= 1, "typical-p", options.typical_p,
+          "in (0, 1]");
   require(std::isfinite(options.repetition_penalty) && options.repetition_penalty > 0,
           "repetition penalty", options.repetition_penalty, "above 0");
   require(std::abs(options.frequency_penalty) <= 2, "frequency penalty", options.frequency_penalty,
@@ -139,6 +141,30 @@ void keep_min_p(std::span<float> logits, float p) {
   }
 }
 
+void keep_typical(std::span<float> logits, float p) {
+  const double top = largest(logits);
+  const double log_sum = top + std::log(exp_sum(logits, static_cast<float>(top)));
+  double entropy = 0;
+  for (const float v : logits) {
+    if (v != kRemoved) entropy -= std::exp(v - log_sum) * (v - log_sum);
+  }
+  std::vector<std::pair<double, double>> order;  // distance from the entropy, probability
+  for (const float v : logits) {
+    if (v != kRemoved) order.emplace_back(std::abs(log_sum - v - entropy), std::exp(v - log_sum));
+  }
+  std::sort(order.begin(), order.end());
+  double sum = 0;
+  double farthest = 0;
+  for (const auto& [distance, probability] : order) {
+    farthest = distance;
+    sum += probability;
+    if (sum >= p) break;
+  }
+  for (float& v : logits) {
+    if (std::abs(log_sum - v - entropy) > farthest) v = kRemoved;
+  }
+}
+
 void apply_filters(const SamplingOptions& options, std::span<const std::int32_t> context,
                    std::span<float> logits, const TokenCounts& generated) {
   apply_logit_bias(logits, options.logit_bias);
@@ -153,6 +179,7 @@ void apply_filters(const SamplingOptions& options, std::span<const std::int32_t>
   if (options.top_k > 0) keep_top_k(logits, options.top_k);
   if (options.top_p < 1) keep_top_p(logits, options.top_p);
   if (options.min_p > 0) keep_min_p(logits, options.min_p);
+  if (options.typical_p < 1) keep_typical(logits, options.typical_p);
 }
 
 std::int32_t argmax(std::span<const float> logits) {

@@ -3,9 +3,9 @@
 //
 // The filters are pure functions on one row of logits; a removed token gets -infinity. They follow
 // transformers' LogitsProcessors (generation/logits_process.py, 5.17) applied as `generate` applies
-// them: bias, repetition penalty, temperature, top-k, top-p, min-p. The frequency and presence
-// penalties, which it lacks, are those of OpenAI's API and stand where vLLM has them: after the
-// repetition penalty.
+// them: bias, repetition penalty, temperature, top-k, top-p, min-p, typical. The frequency and
+// presence penalties, which it lacks, are those of OpenAI's API and stand where vLLM has them:
+// after the repetition penalty.
 #pragma once
 
 #include <cstdint>
@@ -22,6 +22,7 @@ struct SamplingOptions {
   std::int64_t top_k = 0;        // 0 = off
   float top_p = 1;               // (0, 1]; 1 = off
   float min_p = 0;               // [0, 1]; 0 = off
+  float typical_p = 1;           // (0, 1]; 1 = off
   float repetition_penalty = 1;  // > 0; 1 = off
   float frequency_penalty = 0;   // [-2, 2]; 0 = off
   float presence_penalty = 0;    // [-2, 2]; 0 = off
@@ -53,6 +54,9 @@ void keep_top_k(std::span<float> logits, std::int64_t k);
 void keep_top_p(std::span<float> logits, float p);
 // Removes tokens whose probability is below p times that of the most probable one.
 void keep_min_p(std::span<float> logits, float p);
+// Keeps the tokens whose information content is nearest to the entropy, as many as it takes for
+// their probabilities to reach p (Meister et al. 2022, "Locally typical sampling"); ties stay.
+void keep_typical(std::span<float> logits, float p);
 
 // All of the above that the options switch on: bias, penalties and, unless the temperature is 0,
 // the rest in that order.

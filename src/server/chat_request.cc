@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "server/api_error.h"
+#include "server/structured_output.h"
 
 namespace nibble::server {
 namespace {
@@ -70,18 +71,32 @@ Ordered read_message(const Ordered& sent, std::size_t index) {
   return message;
 }
 
-// Whether the answer may call tools; a call cannot be forced without structured output.
-bool read_tool_choice(const Ordered& body, bool has_tools) {
+// Whether the answer may call tools, or must.
+struct ToolChoice {
+  bool may = false;
+  bool must = false;
+  std::string name;  // of the only one that it may call; empty: any
+};
+
+ToolChoice read_tool_choice(const Ordered& body, bool has_tools) {
   const auto choice = body.find("tool_choice");
-  if (choice == body.end() || choice->is_null()) return has_tools;
-  if (*choice == "none") return false;
-  if (*choice == "auto") return has_tools;
+  if (choice == body.end() || choice->is_null() || *choice == "auto") {
+    return {.may = has_tools, .must = false, .name = {}};
+  }
+  if (*choice == "none") return {};
+  if (!has_tools) refuse_member("tool_choice", "there are no tools to choose from");
+  if (*choice == "required") return {.may = true, .must = true, .name = {}};
+  const auto function = choice->is_object() ? choice->find("function") : choice->end();
+  if (choice->is_object() && function != choice->end() && function->is_object() &&
+      function->contains("name") && (*function)["name"].is_string()) {
+    return {.may = true, .must = true, .name = (*function)["name"].get<std::string>()};
+  }
   refuse_member("tool_choice",
-                "only \"auto\" and \"none\" are supported: a call cannot be forced without "
-                "structured output");
+                "must be \"none\", \"auto\", \"required\" or {\"type\": \"function\", "
+                "\"function\": {\"name\": ...}}");
 }
 
-bool read_tools(const Ordered& body, Ordered& conversation) {
+ToolChoice read_tools(const Ordered& body, Ordered& conversation) {
   const auto tools = body.find("tools");
   const bool given = tools != body.end() && !tools->is_null();
   if (given) {
@@ -97,9 +112,9 @@ bool read_tools(const Ordered& body, Ordered& conversation) {
       }
     }
   }
-  const bool usable = read_tool_choice(body, given && !tools->empty());
-  if (usable) conversation["tools"] = *tools;
-  return usable;
+  ToolChoice choice = read_tool_choice(body, given && !tools->empty());
+  if (choice.may) conversation["tools"] = *tools;
+  return choice;
 }
 
 // Must run after parse_json() has bounded the text.
@@ -156,7 +171,15 @@ ParsedChat parse_chat(std::string_view body, const RequestDefaults& defaults) {
   }
   const Ordered ordered = parse_ordered(body);
   request.conversation = read_conversation(ordered);
-  request.tools = read_tools(ordered, request.conversation);
+  std::optional<grammar::Spec>& structure = request.common.engine.structure;
+  structure = read_structure(fields, body);
+  const ToolChoice choice = read_tools(ordered, request.conversation);
+  request.tools = choice.may;
+  if (choice.must) {
+    if (structure) refuse_member("tool_choice", "a call cannot have another form as well");
+    structure = tool_call_structure(request.conversation["tools"], choice.name,
+                                    defaults.tagged_calls, request.parallel_tool_calls);
+  }
   for (const char* name :
        {"messages", "tools", "tool_choice", "chat_template_kwargs", "add_generation_prompt"}) {
     fields.find(name);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "server/api_error.h"
+#include "server/structured_output.h"
 
 namespace nibble::server {
 namespace {
@@ -59,6 +60,7 @@ ParsedCompletion parse_completion(std::string_view body, const RequestDefaults& 
   ParsedCompletion parsed;
   CompletionRequest& request = parsed.request;
   request.common = read_generation(fields, defaults);
+  request.common.engine.structure = read_structure(fields, body);
   request.prompts = read_prompts(fields, defaults.vocab);
   request.echo = fields.boolean("echo").value_or(false);
   request.best_of = fields.integer("best_of", 1, kMostChoices).value_or(request.common.n);

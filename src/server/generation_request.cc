@@ -15,17 +15,9 @@ constexpr std::int64_t kMostTokens = std::int64_t{1} << 31;
 // Members that would change the answer in ways this server does not know. Leaving them unread would
 // give an answer that is silently another than asked for.
 constexpr std::pair<std::string_view, std::string_view> kNotBuilt[] = {
-    {"structured_outputs", "structured output is not supported"},
-    {"guided_json", "structured output is not supported"},
-    {"guided_regex", "structured output is not supported"},
-    {"guided_choice", "structured output is not supported"},
-    {"guided_grammar", "structured output is not supported"},
-    {"json_schema", "structured output is not supported"},
-    {"grammar", "structured output is not supported"},
     {"use_beam_search", "beam search is not supported"},
     {"bad_words", "bad_words is not supported; logit_bias forbids single tokens"},
     {"allowed_token_ids", "allowed_token_ids is not supported; logit_bias favours tokens"},
-    {"typical_p", "typical sampling is not supported"},
     {"mirostat", "mirostat is not supported"},
     {"functions", "functions is not supported; use tools"},
     {"function_call", "function_call is not supported; use tool_choice"},
@@ -43,13 +35,6 @@ void refuse_not_built(Fields& fields) {
     const Json* value = fields.find(name);
     if (value != nullptr && asks_for_something(*value)) {
       refuse_member(std::string(name), std::string(why));
-    }
-  }
-  if (const Json* format = fields.find("response_format")) {
-    const Json type = format->is_object() ? format->value("type", Json()) : Json();
-    if (type != "text") {
-      refuse_member("response_format",
-                    "structured output is not supported; only {\"type\": \"text\"} is");
     }
   }
 }
@@ -87,6 +72,7 @@ void read_sampling(Fields& fields, std::int64_t vocab, SamplingOptions& sampling
   set(sampling.temperature, "temperature", 0, 100);
   set(sampling.top_p, "top_p", kTiny, 1);
   set(sampling.min_p, "min_p", 0, 1);
+  set(sampling.typical_p, "typical_p", kTiny, 1);
   set(sampling.repetition_penalty, "repetition_penalty", 1e-3, 1e3);
   set(sampling.frequency_penalty, "frequency_penalty", -2, 2);
   set(sampling.presence_penalty, "presence_penalty", -2, 2);
@@ -159,6 +145,7 @@ SamplingOptions default_sampling(const Json& generation_config) {
   set(sampling.top_k, "top_k");
   set(sampling.top_p, "top_p");
   set(sampling.min_p, "min_p");
+  set(sampling.typical_p, "typical_p");
   set(sampling.repetition_penalty, "repetition_penalty");
   validate(sampling);
   return sampling;

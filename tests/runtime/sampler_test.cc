@@ -21,6 +21,7 @@ SamplingOptions options_of(const Json& json) {
   options.top_k = json.value("top_k", std::int64_t{0});
   options.top_p = json.value("top_p", 1.0f);
   options.min_p = json.value("min_p", 0.0f);
+  options.typical_p = json.value("typical_p", 1.0f);
   options.repetition_penalty = json.value("repetition_penalty", 1.0f);
   for (const Json& bias : json.value("sequence_bias", Json::array())) {  // sequences of one token
     options.logit_bias.emplace_back(bias[0][0].get<std::int32_t>(), bias[1].get<float>());
@@ -140,6 +141,30 @@ TEST(Sampler, MinPIsRelativeToTheTop) {
   EXPECT_FALSE(std::isinf(logits[0]) || std::isinf(logits[1]) || std::isinf(logits[3]));
 }
 
+// Worked in the order of the definition: distances of the information content from the entropy,
+// the nearest first, until their probabilities reach p.
+TEST(Sampler, TypicalKeepsWhatIsAboutAsSurprisingAsExpected) {
+  const std::vector<double> probabilities = {0.5, 0.2, 0.12, 0.1, 0.05, 0.03};
+  Row logits;
+  for (const double p : probabilities) logits.push_back(static_cast<float>(std::log(p)) + 3);
+  // The entropy is 1.408 nats: 0.2 (1.609) lies 0.201 off, 0.12 (2.120) 0.712, 0.5 (0.693) 0.715.
+  const auto kept = [&](float p) {
+    Row row = logits;
+    keep_typical(row, p);
+    std::vector<std::size_t> ids;
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      if (!std::isinf(row[i])) ids.push_back(i);
+    }
+    return ids;
+  };
+  EXPECT_EQ(kept(0.15f), (std::vector<std::size_t>{1}));
+  EXPECT_EQ(kept(0.3f), (std::vector<std::size_t>{1, 2}));
+  EXPECT_EQ(kept(0.75f), (std::vector<std::size_t>{0, 1, 2}));
+  Row equal(8, 1.5f);
+  keep_typical(equal, 0.1f);
+  EXPECT_EQ(std::count(equal.begin(), equal.end(), 1.5f), 8) << "ties stay";
+}
+
 TEST(Sampler, GreedyTakesTheLowestIdAmongEquals) {
   Sampler sampler({});
   EXPECT_EQ(sampler.sample(Row{1, 5, 5, 2}, {}), 1);
@@ -218,6 +243,7 @@ TEST(Sampler, OptionsOutsideTheirRangeAreUsageErrors) {
   reject([](SamplingOptions& o) { o.top_p = 0; }, "top-p");
   reject([](SamplingOptions& o) { o.top_p = 1.5f; }, "top-p");
   reject([](SamplingOptions& o) { o.min_p = -0.1f; }, "min-p");
+  reject([](SamplingOptions& o) { o.typical_p = 0; }, "typical-p");
   reject([](SamplingOptions& o) { o.repetition_penalty = 0; }, "repetition penalty");
 }
 

@@ -7,6 +7,8 @@ Exits with 77, saying why, where the package is missing (pip install openai). Ma
 import asyncio
 import json
 import os
+import random
+import re
 import shutil
 import signal
 import subprocess
@@ -20,7 +22,7 @@ class Server:
 
     def __init__(self, program, model):
         self.command = [program, "serve", model, "--port", "0", "--served-model-name", "tiny",
-                        "--json", "--max-model-len", "256"]
+                        "--json", "--max-model-len", "512"]
 
     def __enter__(self):
         self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True,
@@ -127,11 +129,102 @@ def check_errors(openai, client, address):
     except openai.AuthenticationError as error:
         assert error.request_id
     try:
-        client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "x"}],
-                                       response_format={"type": "json_object"})
-        raise AssertionError("structured output was accepted")
+        client.chat.completions.create(
+            model="tiny", messages=[{"role": "user", "content": "x"}],
+            response_format={"type": "json_schema", "json_schema": {
+                "name": "n", "schema": {"type": "array", "uniqueItems": True}}})
+        raise AssertionError("a schema that is not followed was accepted")
     except openai.BadRequestError as error:
-        assert error.param == "response_format"
+        assert error.param == "response_format" and "uniqueItems" in error.message
+
+
+def random_schema(draw, depth=0):
+    """A schema of any of the keywords that the server follows."""
+    kinds = ["integer", "number", "string", "enum", "format", "boolean", "null"]
+    if depth < 3:
+        kinds += ["object", "object", "array", "anyOf", "map"]
+    kind = draw.choice(kinds)
+    if kind == "object":
+        names = draw.sample(["a", "b \"q\"", "list", "näme", "x-y"], draw.randint(1, 4))
+        return {"type": "object", "properties": {n: random_schema(draw, depth + 1) for n in names},
+                "required": draw.sample(names, draw.randint(0, len(names))),
+                "additionalProperties": draw.random() < 0.3 and random_schema(draw, 3)}
+    if kind == "map":
+        return {"type": "object", "additionalProperties": random_schema(draw, 3),
+                "maxProperties": draw.randint(1, 3)}
+    if kind == "array":
+        least = draw.randint(0, 2)
+        return {"type": "array", "items": random_schema(draw, depth + 1), "minItems": least,
+                "maxItems": least + draw.randint(0, 2)}
+    if kind == "anyOf":
+        return {"anyOf": [random_schema(draw, depth + 1) for _ in range(draw.randint(1, 3))]}
+    if kind in ("integer", "number"):
+        least = draw.choice([-1000, -7, -0.5, 0, 0.25, 3, 12.75])
+        limits = {draw.choice(["minimum", "exclusiveMinimum"]): least,
+                  draw.choice(["maximum", "exclusiveMaximum"]): least + draw.choice([3, 117.5])}
+        return {"type": kind, **{k: limits[k] for k in draw.sample(sorted(limits), 2)}}
+    if kind == "string":
+        if draw.random() < 0.4:
+            return {"type": "string", "pattern": draw.choice(
+                ["^[A-Z]{2,5}-\\d+x$", "^(a|\"b\"|\\\\)+$", "^\\w{1,4}$|^[^a-z]{3}$"]), }
+        return {"type": "string", "minLength": draw.randint(0, 2), "maxLength": draw.randint(2, 9)}
+    if kind == "enum":
+        return {"enum": draw.sample(["a\nb", 1, 2.5, None, True, "ü", [1, "x"], {"k": []}], 3)}
+    if kind == "format":
+        return {"type": "string",
+                "format": draw.choice(["date", "date-time", "uuid", "ipv4", "email", "time"])}
+    return {"type": kind}
+
+
+def check_structure(client):
+    """Every document that is not cut off is valid, whatever the model would rather say."""
+    ask = {"model": "tiny", "max_tokens": 400, "temperature": 1.5,
+           "messages": [{"role": "user", "content": "Tell me."}]}
+
+    def answer(**how):
+        choice = client.chat.completions.create(**ask, **how).choices[0]
+        return choice.message.content if choice.finish_reason == "stop" else None
+
+    try:
+        import jsonschema
+    except ImportError:
+        jsonschema = None
+        print("jsonschema is not installed: documents are parsed, not validated")
+    draw = random.Random(11)
+    whole = 0
+    for number in range(40):
+        schema = random_schema(draw)
+        text = answer(seed=number, response_format={
+            "type": "json_schema", "json_schema": {"name": "n", "schema": schema, "strict": True}})
+        if text is None:
+            continue
+        whole += 1
+        document = json.loads(text)
+        if jsonschema:
+            jsonschema.Draft202012Validator(schema).validate(document)
+    assert whole >= 30, f"only {whole} of 40 documents came to an end"
+    text = answer(seed=1, response_format={"type": "json_object"})
+    assert text is None or isinstance(json.loads(text), dict)
+    pattern = "[A-Z][a-z]{2,6} (lives|died), \\d{1,3} years?"
+    assert re.fullmatch(pattern, answer(extra_body={"guided_regex": pattern}))
+    grammar = 'root ::= "It is " ("not "){0,2} word "."\nword ::= [a-z]{1,9}'
+    assert re.fullmatch("It is (not ){0,2}[a-z]{1,9}[.]", answer(extra_body={"grammar": grammar}))
+    chosen = answer(extra_body={"structured_outputs": {"choice": ["red", "\"green\"", "blue"]}})
+    assert chosen in ("red", '"green"', "blue"), chosen
+    tools = [{"type": "function", "function": {"name": name, "parameters": {
+        "type": "object", "properties": {"city": {"type": "string", "maxLength": 8}, "n": {
+            "$ref": "#/$defs/n"}}, "required": ["city", "n"],
+        "$defs": {"n": {"type": "integer", "minimum": 1, "maximum": 31}}}}}
+        for name in ("weather", "news")]
+    for choice, names in (("required", ("weather", "news")),
+                          ({"type": "function", "function": {"name": "news"}}, ("news",))):
+        called = client.chat.completions.create(**ask, tools=tools, tool_choice=choice).choices[0]
+        assert called.finish_reason == "tool_calls", called
+        function = called.message.tool_calls[0].function
+        arguments = json.loads(function.arguments)
+        assert function.name in names and 1 <= arguments["n"] <= 31 and len(arguments["city"]) <= 8
+    stream = client.chat.completions.create(**ask, stream=True, extra_body={"guided_regex": pattern})
+    assert re.fullmatch(pattern, "".join(event.choices[0].delta.content or "" for event in stream))
 
 
 async def check_async(openai, address):
@@ -163,6 +256,7 @@ def main(program, model):
         client = openai.OpenAI(base_url=server.address + "/v1", api_key=KEY, max_retries=0)
         check_completions(client)
         check_chats(client)
+        check_structure(client)
         check_errors(openai, client, server.address)
         asyncio.run(check_async(openai, server.address))
         if shutil.which("curl"):

@@ -77,9 +77,17 @@ TEST(CompletionRequest, RefusesWhatCannotBeMeant) {
       {"stream", R"({"prompt": "x", "stream": "yes"})"},
       {"stream_options", R"({"prompt": "x", "stream_options": {}})"},
       {"suffix", R"({"prompt": "x", "suffix": "y"})"},
-      {"response_format", R"({"prompt": "x", "response_format": {"type": "json_object"}})"},
+      {"response_format", R"({"prompt": "x", "response_format": {"type": "yaml"}})"},
+      {"response_format", R"({"prompt": "x", "response_format": {"type": "json_schema",
+                              "json_schema": {"name": "n", "schema": {"not": {}}}}})"},
+      {"guided_regex", R"({"prompt": "x", "guided_regex": "(a"})"},
+      {"guided_grammar", R"({"prompt": "x", "guided_grammar": "root ::= root"})"},
+      {"guided_choice", R"({"prompt": "x", "guided_choice": []})"},
+      {"grammar", R"({"prompt": "x", "guided_regex": "a", "grammar": "root ::= \"a\""})"},
+      {"structured_outputs", R"({"prompt": "x", "structured_outputs": {"lark": "x"}})"},
+      {"typical_p", R"({"prompt": "x", "typical_p": 0})"},
       {"response_format", R"({"prompt": "x", "response_format": "json"})"},
-      {"guided_json", R"({"prompt": "x", "guided_json": {"type": "object"}})"},
+      {"guided_json", R"({"prompt": "x", "guided_json": 3})"},
       {"use_beam_search", R"({"prompt": "x", "use_beam_search": true})"},
       {"model", R"({"prompt": "x", "model": 3})"},
       {"echo", R"({"prompt": "x", "echo": 1})"},
@@ -174,6 +182,27 @@ TEST(ChatRequest, JoinsPartsAndOpensArguments) {
   EXPECT_EQ(conversation["enable_thinking"], false);
   EXPECT_EQ(conversation["add_generation_prompt"], true);
   EXPECT_TRUE(parsed.request.tools);
+}
+
+TEST(ChatRequest, FormsAreTakenInTheirOrder) {
+  const auto parsed = server::parse_chat(
+      R"({"messages": [{"role": "user", "content": "x"}], "response_format": {"type": "json_schema",
+          "json_schema": {"schema": {"properties": {"z": {"type": "null"}, "a": true}}}}})",
+      defaults());
+  ASSERT_TRUE(parsed.request.common.engine.structure.has_value());
+  EXPECT_EQ(parsed.request.common.engine.structure->text,
+            R"(json {"properties":{"z":{"type":"null"},"a":true}})");
+  for (const bool tagged : {true, false}) {
+    server::RequestDefaults form = defaults();
+    form.tagged_calls = tagged;
+    const auto forced = server::parse_chat(
+        R"({"messages": [{"role": "user", "content": "x"}], "tool_choice": "required",
+            "tools": [{"type": "function", "function": {"name": "f\"g"}}]})",
+        form);
+    const std::string& grammar = forced.request.common.engine.structure->text;
+    EXPECT_TRUE(forced.request.tools);
+    EXPECT_EQ(grammar.find("<tool_call>") != std::string::npos, tagged) << grammar;
+  }
 }
 
 TEST(ChatRequest, ToolChoiceNoneHidesTheTools) {

@@ -77,6 +77,8 @@ server::ServiceOptions service_options(const ServeOptions& options, const Sessio
   service.defaults.sampling =
       server::default_sampling(own ? session.generation_config : Json::object());
   service.defaults.vocab = session.model->spec().vocab;
+  service.defaults.tagged_calls =
+      service.chat_template && service.chat_template->find("<tool_call>") != std::string::npos;
   service.api_keys = api_keys(options);
   return service;
 }

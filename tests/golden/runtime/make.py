@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes sampling.json: rows of logits before and after the logits processors of transformers.
 
-Made with transformers 5.17.0 and torch 2.15.0 (CPU).  Usage: make.py OUT_DIR
+Made with transformers 5.24.0 and torch 2.15.0 (CPU).  Usage: make.py OUT_DIR
 The processors are taken from a GenerationConfig by `generate`'s own function, so their order is
 the library's, not ours. null stands for -infinity.
 """
@@ -25,6 +25,9 @@ CASES = [
     {"top_p": 0.01},
     {"min_p": 0.1},
     {"min_p": 1.0},
+    {"typical_p": 0.2},
+    {"typical_p": 0.8},
+    {"temperature": 1.4, "top_k": 25, "min_p": 0.02, "typical_p": 0.6},
     {"repetition_penalty": 1.3},
     {"repetition_penalty": 0.8, "temperature": 1.7},
     {"temperature": 0.6, "top_k": 20, "top_p": 0.8},
