@@ -43,6 +43,10 @@ class Answer {
   // is a stop token: then the answer has ended. kCorrupt when the logits are broken. Nothing is
   // sent.
   std::optional<std::int32_t> choose(std::span<float> logits, std::span<const std::int32_t> tokens);
+  // Tokens that it may still have; whether none will follow; whether there are some.
+  std::int64_t tokens_left() const { return request_.max_tokens - generated_; }
+  bool over() const { return stopped_ || text_.stopped() || tokens_left() <= 0; }
+  bool begun_to_speak() const { return generated_ > 0; }
   // Sends what there is to send. The answer has ended when this returns true: no more calls then.
   bool send(std::int64_t cached_prompt_tokens);
   // Sends the last update of an answer that ends early.

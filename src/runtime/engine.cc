@@ -1,66 +1,23 @@
 #include "runtime/engine.h"
 
 #include <algorithm>
+#include <chrono>
 #include <condition_variable>
+#include <deque>
 #include <limits>
 #include <map>
 #include <mutex>
 #include <thread>
 #include <utility>
 
-#include "base/memory.h"
 #include "model/kv_cache.h"
 #include "runtime/answer.h"
+#include "runtime/engine_limits.h"
 #include "runtime/grammar/guide.h"
 #include "runtime/scheduler.h"
 
 namespace nibble {
 namespace {
-
-// Limits of an engine that follow from its options, the model and the memory.
-struct Limits {
-  std::int64_t model_len = 0;
-  std::int64_t block_rows = 0;
-  std::int64_t blocks = 0;
-};
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
-std::int64_t model_len_of(const ModelSpec& spec, std::int64_t asked) {
-  constexpr std::int64_t kUnlimited = 4096;  // for models without a limit of their own
-  if (spec.max_positions == 0) return asked > 0 ? asked : kUnlimited;
-  return asked > 0 ? std::min(asked, spec.max_positions) : spec.max_positions;
-}
-
-std::int64_t cache_bytes_of(const EngineOptions& options, const DeviceMemory& memory) {
-  if (options.kv_cache_bytes > 0) return static_cast<std::int64_t>(options.kv_cache_bytes);
-  if (memory.is_host()) return available_memory_bytes() / 2;
-  return static_cast<std::int64_t>(memory.available() / 2);
-}
-
-Limits limits_of(const Session& session, const EngineOptions& options) {
-  const ModelSpec& spec = session.model->spec();
-  const DeviceMemory& memory = session.model->backend().memory();
-  Limits limits;
-  limits.model_len = model_len_of(spec, options.max_model_len);
-  // Kernels of a device take as many keys at a time, all from one block.
-  constexpr std::int64_t kStep = 32;
-  limits.block_rows =
-      memory.is_host() ? options.block_size : ceil_div(options.block_size, kStep) * kStep;
-  const std::int64_t block_bytes = KvPool::block_bytes(spec, limits.block_rows, session.kv_type);
-  const std::int64_t cache_bytes = cache_bytes_of(options, memory);
-  const std::int64_t wanted = ceil_div(limits.model_len, limits.block_rows) * options.max_num_seqs;
-  limits.blocks = std::min(wanted, cache_bytes / block_bytes);
-  const std::int64_t room = limits.blocks * limits.block_rows;
-  if (room == 0 || (options.max_model_len > 0 && room < limits.model_len)) {
-    fail(ErrorKind::kMemory,
-         "engine: a cache of {} bytes holds {} tokens of {} bytes, fewer than the {} of one "
-         "request; give it more memory, fewer bits, or a smaller model length",
-         cache_bytes, room, block_bytes / limits.block_rows, limits.model_len);
-  }
-  limits.model_len = std::min(limits.model_len, room);
-  return limits;
-}
 
 void check_options(const ModelSpec& spec, const EngineOptions& options) {
   if (!spec.decoder) {
@@ -68,8 +25,23 @@ void check_options(const ModelSpec& spec, const EngineOptions& options) {
   }
   const bool sane = options.max_model_len >= 0 && options.max_num_seqs > 0 &&
                     options.max_num_batched_tokens > 0 && options.block_size > 0 &&
-                    options.max_waiting > 0;
-  if (!sane) fail(ErrorKind::kUsage, "engine: sizes must be positive");
+                    options.max_waiting > 0 && options.speculative.tokens >= 0 &&
+                    options.speculative.shortest_ngram > 0 &&
+                    options.speculative.longest_ngram >= options.speculative.shortest_ngram;
+  const bool share = options.memory_utilization > 0 && options.memory_utilization <= 1;
+  if (!sane || !share) fail(ErrorKind::kUsage, "engine: sizes must be positive");
+}
+
+std::unique_ptr<Drafter> make_drafter(const Session& session, const EngineOptions& options) {
+  if (options.speculative.tokens == 0) return nullptr;
+  if (options.draft == nullptr) return make_lookup_drafter(options.speculative);
+  const std::int64_t vocab = session.model->spec().vocab;
+  if (options.draft->model->spec().vocab != vocab) {
+    fail(ErrorKind::kUsage,
+         "speculation: the draft model has a vocabulary of {} tokens, the model one of {}",
+         options.draft->model->spec().vocab, vocab);
+  }
+  return make_model_drafter(*options.draft);
 }
 
 class BatchingEngine : public Engine {
@@ -78,7 +50,7 @@ class BatchingEngine : public Engine {
       : session_(session),
         model_(*session.model),
         options_(options),
-        limits_(limits_of(session, options)),
+        limits_(engine_limits(session, options)),
         model_stop_ids_(default_stop_ids(session)),
         guides_(session.tokenizer ? std::make_unique<grammar::GuideMaker>(*session.tokenizer)
                                   : nullptr),
@@ -88,6 +60,8 @@ class BatchingEngine : public Engine {
         scheduler_(
             {options.max_num_seqs, options.max_num_batched_tokens, options.enable_prefix_caching},
             blocks_),
+        drafter_(make_drafter(session, options)),
+        governor_(options.speculative.tokens),
         thread_([this] { loop(); }) {}
 
   ~BatchingEngine() override {
@@ -159,9 +133,12 @@ class BatchingEngine : public Engine {
 
   void loop() {
     while (take_orders()) {
-      const std::vector<ScheduledRows> plan = scheduler_.plan();
+      const auto start = std::chrono::steady_clock::now();
+      std::vector<ScheduledRows> plan;
       try {
-        step(plan);
+        suggest_guesses();
+        plan = scheduler_.plan();
+        step(plan, start);
       } catch (const Error& error) {
         end_all(plan, error);
       } catch (const std::exception& error) {
@@ -208,6 +185,7 @@ class BatchingEngine : public Engine {
     answers_.erase(id);
     caches_.erase(id);
     scheduler_.remove(id);
+    if (drafter_ != nullptr) drafter_->forget(id);
     ++finished_;
   }
 
@@ -217,18 +195,68 @@ class BatchingEngine : public Engine {
 
   // What one sequence of a step gives.
   struct Choice {
-    RequestId id = 0;
-    std::optional<std::int32_t> token;
+    std::vector<std::int32_t> tokens;
+    std::int64_t right = 0;  // of them, the first so many were guessed
     std::optional<Error> error;
   };
 
-  void step(std::span<const ScheduledRows> plan) {
+  // Lets the drafter say how the running answers may go on.
+  void suggest_guesses() {
+    const std::int64_t most = drafter_ != nullptr ? governor_.tokens() : 0;
+    if (most == 0) return;
+    std::vector<DraftRequest> requests;
+    for (const auto& [id, answer] : answers_) {
+      if (!answer.begun_to_speak() || !scheduler_.is_answering(id)) continue;
+      const std::int64_t wanted = std::min(most, answer.tokens_left() - 1);
+      if (wanted > 0) requests.push_back({id, scheduler_.tokens(id), wanted});
+    }
+    std::vector<std::vector<std::int32_t>> guesses;
+    try {
+      guesses = drafter_->guess(requests);
+    } catch (const Error&) {  // no memory for its caches, say: answers go on without
+      drafter_.reset();
+      return;
+    }
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      scheduler_.suggest(requests[i].id, std::move(guesses[i]));
+    }
+  }
+
+  // Tells the governor of a step that made answers alone.
+  void measure(std::span<const ScheduledRows> plan, std::span<const Choice> choices,
+               double seconds) {
+    std::int64_t guessed = 0;
+    std::int64_t right = 0;
+    std::int64_t tokens = 0;
+    bool answers_alone = true;
+    for (std::size_t i = 0; i < plan.size(); ++i) {
+      guessed += plan[i].guessed;
+      right += choices[i].right;
+      tokens += std::ssize(choices[i].tokens);
+      answers_alone = answers_alone && plan[i].rows == plan[i].guessed + 1;
+    }
+    guessed_tokens_ += guessed;
+    right_tokens_ += right;
+    if (answers_alone) governor_.record(seconds, std::ssize(plan), tokens, guessed, right);
+  }
+
+  void step(std::span<const ScheduledRows> plan, std::chrono::steady_clock::time_point start) {
     if (plan.empty()) return;
     for (const ScheduledRows& rows : plan) answers_.at(rows.id).begin();
     const bool likeliest = std::ranges::all_of(
         plan, [this](const ScheduledRows& rows) { return takes_likeliest(rows); });
     std::vector<Choice> choices = likeliest ? choose_likeliest(plan) : choose_by_logits(plan);
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+    measure(plan, choices, taken.count());
     for (std::size_t i = 0; i < plan.size(); ++i) finish_step(plan[i], std::move(choices[i]));
+  }
+
+  // Where each sequence's results begin among those of a step: one for its end, one for each token
+  // that is guessed behind it.
+  static std::vector<std::int64_t> first_results(std::span<const ScheduledRows> plan) {
+    std::vector<std::int64_t> first = {0};
+    for (const ScheduledRows& rows : plan) first.push_back(first.back() + rows.guessed + 1);
+    return first;
   }
 
   // Whether the backend can choose what follows: then no logits leave it.
@@ -245,24 +273,31 @@ class BatchingEngine : public Engine {
     Batch batch;
     for (const ScheduledRows& rows : plan) append(batch, rows);
     const std::vector<std::int32_t> tokens = model_.likeliest_tokens(batch);
+    guess_caches_.clear();
     scheduler_.computed(plan);
+    const std::vector<std::int64_t> first = first_results(plan);
     std::vector<Choice> choices;
     for (std::size_t i = 0; i < plan.size(); ++i) {
-      choices.push_back(choose(plan[i], [&](Answer& answer) { return answer.accept(tokens[i]); }));
+      choices.push_back(choose(plan[i], [&](Answer& answer, std::int64_t at, const auto&) {
+        return answer.accept(tokens[static_cast<std::size_t>(first[i] + at)]);
+      }));
     }
     return choices;
   }
 
   std::vector<Choice> choose_by_logits(std::span<const ScheduledRows> plan) {
-    Tensor logits = forward(plan);
+    const std::vector<std::int64_t> first = first_results(plan);
+    Tensor logits = forward(plan, first);
+    guess_caches_.clear();
     scheduler_.computed(plan);
     std::vector<Choice> choices(plan.size());
     model_.backend().pool().parallel_for(
         std::ssize(plan), 1, [&](std::int64_t begin, std::int64_t end) {
           for (std::int64_t i = begin; i < end; ++i) {
-            const ScheduledRows& rows = plan[static_cast<std::size_t>(i)];
-            choices[static_cast<std::size_t>(i)] = choose(rows, [&](Answer& answer) {
-              return answer.choose(row_of(logits, i), scheduler_.tokens(rows.id));
+            const auto one = static_cast<std::size_t>(i);
+            choices[one] = choose(plan[one], [&](Answer& answer, std::int64_t at,
+                                                 std::span<const std::int32_t> context) {
+              return answer.choose(row_of(logits, first[one] + at), context);
             });
           }
         });
@@ -274,13 +309,28 @@ class BatchingEngine : public Engine {
     return {logits.mutable_data<float>() + row * vocab, static_cast<std::size_t>(vocab)};
   }
 
-  // next: of an answer, the token or none when it has ended.
+  // next: of an answer, the token by the result `at` behind a context, or none when it has ended.
+  // What was guessed is gone through as long as it is what is chosen.
   template <class Next>
   Choice choose(const ScheduledRows& rows, const Next& next) {
-    Choice choice = {.id = rows.id, .token = std::nullopt, .error = std::nullopt};
+    Choice choice;
     try {
       require_finite(rows);
-      if (rows.samples) choice.token = next(answers_.at(rows.id));
+      if (!rows.samples) return choice;
+      Answer& answer = answers_.at(rows.id);
+      const std::span<const std::int32_t> known = scheduler_.tokens(rows.id);
+      const std::span<const std::int32_t> guess = scheduler_.guess(rows.id);
+      std::vector<std::int32_t> longer;  // the context, once a guess was right
+      for (std::int64_t at = 0; at <= rows.guessed; ++at) {
+        const std::optional<std::int32_t> token = next(answer, at, at == 0 ? known : longer);
+        if (!token) break;
+        choice.tokens.push_back(*token);
+        const bool right = at < rows.guessed && *token == guess[static_cast<std::size_t>(at)];
+        if (!right || answer.over()) break;
+        ++choice.right;
+        if (at == 0) longer.assign(known.begin(), known.end());
+        longer.push_back(*token);
+      }
     } catch (const Error& error) {
       choice.error = error;
     }
@@ -290,6 +340,7 @@ class BatchingEngine : public Engine {
   // A value beyond the range of F16 became infinity when it was stored.
   void require_finite(const ScheduledRows& rows) {
     KvCache& cache = caches_.at(rows.id);
+    if (rows.guessed > 0) cache.set_blocks(scheduler_.blocks(rows.id), rows.begin + rows.rows);
     for (std::int64_t layer = 0; layer < model_.spec().layers; ++layer) {
       if (!cache.overflowed(layer, rows.begin)) continue;
       fail(ErrorKind::kUnsupported,
@@ -304,8 +355,10 @@ class BatchingEngine : public Engine {
     }
     if (choice.error.has_value()) return end(rows.id, std::move(choice.error));
     if (!rows.samples) return;
-    generation_tokens_ += choice.token.has_value() ? 1 : 0;
-    if (choice.token.has_value()) scheduler_.append(rows.id, *choice.token);
+    generation_tokens_ += std::ssize(choice.tokens);
+    for (std::int64_t i = 0; i < std::ssize(choice.tokens); ++i) {
+      scheduler_.append(rows.id, choice.tokens[static_cast<std::size_t>(i)], i < choice.right);
+    }
     if (answers_.at(rows.id).send(scheduler_.found(rows.id))) forget(rows.id);
   }
 
@@ -313,37 +366,45 @@ class BatchingEngine : public Engine {
     return std::ssize(answers_.at(id).request().prompt);
   }
 
-  // Logits after the last planned row of each sequence, [plan, vocab].
-  Tensor forward(std::span<const ScheduledRows> plan) {
+  // Logits of all results, [first.back(), vocab].
+  Tensor forward(std::span<const ScheduledRows> plan, std::span<const std::int64_t> first) {
     Batch batch;
-    std::vector<std::int64_t> place;  // in the plan, of each sequence of the batch
-    Tensor logits = Tensor::allocate(DType::kF32, {std::ssize(plan), model_.spec().vocab});
+    std::vector<std::int64_t> place;  // among the results, of each sequence of the batch
+    Tensor logits = Tensor::allocate(DType::kF32, {first.back(), model_.spec().vocab});
     for (std::size_t i = 0; i < plan.size(); ++i) {
-      const auto row = static_cast<std::int64_t>(i);
       if (scores_prompt(plan[i])) {
-        forward_scored(plan[i], row_of(logits, row));
+        forward_scored(plan[i], row_of(logits, first[i]));
         continue;
       }
       append(batch, plan[i]);
-      place.push_back(row);
+      for (std::int64_t row = first[i]; row < first[i + 1]; ++row) place.push_back(row);
     }
     if (place.empty()) return logits;
-    const Tensor last = model_.last_logits(batch);
-    if (place.size() == plan.size()) return last;
+    Tensor last = model_.last_logits(batch);
+    if (std::ssize(place) == first.back()) return last;
     for (std::size_t i = 0; i < place.size(); ++i) {
-      const auto vocab = static_cast<std::size_t>(model_.spec().vocab);
-      std::copy_n(last.data<float>() + i * vocab, vocab, row_of(logits, place[i]).data());
+      std::ranges::copy(row_of(last, static_cast<std::int64_t>(i)),
+                        row_of(logits, place[i]).begin());
     }
     return logits;
   }
 
+  // Guessed tokens follow as sequences of one row each, in the same blocks: a step stores all keys
+  // and values before it reads any, and gives a result for the last row of every sequence.
   void append(Batch& batch, const ScheduledRows& rows) {
+    const std::int64_t own = rows.rows - rows.guessed;
     const auto tokens = scheduler_.tokens(rows.id).subspan(static_cast<std::size_t>(rows.begin),
-                                                           static_cast<std::size_t>(rows.rows));
+                                                           static_cast<std::size_t>(own));
     KvCache& cache = caches_.try_emplace(rows.id, memory_).first->second;
     cache.set_blocks(scheduler_.blocks(rows.id), rows.begin);
     batch.ids.insert(batch.ids.end(), tokens.begin(), tokens.end());
-    batch.sequences.push_back({rows.rows, rows.begin, &cache});
+    batch.sequences.push_back({own, rows.begin, &cache});
+    for (std::int64_t i = 0; i < rows.guessed; ++i) {
+      batch.ids.push_back(scheduler_.guess(rows.id)[static_cast<std::size_t>(i)]);
+      KvCache& longer = guess_caches_.emplace_back(memory_);
+      longer.set_blocks(scheduler_.blocks(rows.id), rows.begin + own + i);
+      batch.sequences.push_back({1, rows.begin + own + i, &longer});
+    }
   }
 
   // A part of a prompt all of whose tokens are to be scored; the last row's logits go to `last`.
@@ -377,6 +438,8 @@ class BatchingEngine : public Engine {
     stats.prefix_cache_queries = scheduler_.stats().queried_tokens;
     stats.prefix_cache_hits = scheduler_.stats().found_tokens;
     stats.finished = finished_;
+    stats.guessed_tokens = guessed_tokens_;
+    stats.right_guesses = right_tokens_;
     const std::lock_guard lock(mutex_);
     stats_ = stats;
   }
@@ -384,7 +447,7 @@ class BatchingEngine : public Engine {
   const Session& session_;
   const Model& model_;
   const EngineOptions options_;
-  const Limits limits_;
+  const EngineLimits limits_;
   const std::vector<std::int32_t> model_stop_ids_;
   const std::unique_ptr<grammar::GuideMaker> guides_;  // null without a tokenizer
 
@@ -394,9 +457,14 @@ class BatchingEngine : public Engine {
   Scheduler scheduler_;
   Answers answers_;
   std::map<RequestId, KvCache> caches_;
-  std::int64_t prompt_tokens_ = 0;  // computed
+  std::deque<KvCache> guess_caches_;  // of the guessed rows of a step
+  std::int64_t prompt_tokens_ = 0;    // computed
   std::int64_t generation_tokens_ = 0;
   std::int64_t finished_ = 0;
+  std::unique_ptr<Drafter> drafter_;  // null without speculation
+  SpeculationGovernor governor_;
+  std::int64_t guessed_tokens_ = 0;
+  std::int64_t right_tokens_ = 0;
 
   // Of all threads.
   mutable std::mutex mutex_;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "runtime/draft.h"
 #include "runtime/generate.h"
 #include "runtime/grammar/spec.h"
 #include "runtime/logprobs.h"
@@ -19,13 +20,18 @@ namespace nibble {
 struct EngineOptions {
   std::int64_t max_model_len =
       0;  // tokens of prompt and answer together; 0 = the model's own limit
-  std::size_t kv_cache_bytes = 0;  // of keys and values; 0 = half of the memory that is free
+  // Of keys and values; 0: on the host half of the memory that is free, on a card by the next two.
+  std::size_t kv_cache_bytes = 0;
+  double memory_utilization = 0.9;  // share of a card's memory for weights, cache and steps; (0, 1]
+  std::size_t device_bytes = 0;    // what was free there before the model came; 0: what is free now
   std::int64_t max_num_seqs = 64;  // requests that run at once; others wait
   // Rows of one step: tokens of prompts and one token of each running answer together.
   std::int64_t max_num_batched_tokens = 1024;
   std::int64_t block_size = 64;  // tokens that share a block of the cache
   bool enable_prefix_caching = true;
   std::int64_t max_waiting = 4096;  // requests that wait; more are refused
+  SpeculativeOptions speculative;
+  const Session* draft = nullptr;  // guesses for it; null: what the text itself holds
 };
 
 struct EngineRequest {
@@ -72,6 +78,8 @@ struct EngineStats {
   std::int64_t prefix_cache_queries = 0;  // tokens looked up, and found
   std::int64_t prefix_cache_hits = 0;
   std::int64_t finished = 0;
+  std::int64_t guessed_tokens = 0;  // by speculation, and of them the right ones
+  std::int64_t right_guesses = 0;
 };
 
 // Called on the engine's thread: must be quick, must not throw, must not call the engine except for
@@ -93,9 +101,9 @@ class Engine {
   virtual std::int64_t max_model_len() const = 0;
 };
 
-// Runs steps on a thread of its own. The session must outlive it, and nobody else may use the
-// session's model meanwhile. kUsage for an encoder or options that make no sense, kMemory when the
-// cache cannot hold one block for a request.
+// Runs steps on a thread of its own. The session (and that of a draft, which may share its backend)
+// must outlive it, and nobody else may use its model meanwhile. kUsage for an encoder or options
+// that make no sense, kMemory when the cache cannot hold one block for a request.
 std::unique_ptr<Engine> make_engine(const Session& session, const EngineOptions& options);
 
 }  // namespace nibble

@@ -31,13 +31,22 @@ void Scheduler::remove(SequenceId id) {
   sequences_.erase(id);
 }
 
-void Scheduler::append(SequenceId id, std::int32_t token) {
-  sequences_.at(id).tokens.push_back(token);
+void Scheduler::append(SequenceId id, std::int32_t token, bool guessed) {
+  Sequence& sequence = sequences_.at(id);
+  sequence.tokens.push_back(token);
+  if (!guessed) return;
+  ++sequence.computed;
+  if (sequence.reusable) publish_full_blocks(sequence, sequence.computed - 1);
+}
+
+void Scheduler::suggest(SequenceId id, std::vector<std::int32_t> guess) {
+  sequences_.at(id).guess = std::move(guess);
 }
 
 void Scheduler::drop_blocks(Sequence& sequence) {
   pool_.release(sequence.blocks);
   sequence.blocks.clear();
+  sequence.guess.clear();
   sequence.computed = 0;
 }
 
@@ -66,7 +75,8 @@ bool Scheduler::reserve(Order order, std::int64_t tokens) {
 
 void Scheduler::schedule(Order order, std::int64_t rows, std::vector<ScheduledRows>& plan) {
   const Sequence& sequence = sequences_.at(order.id);
-  plan.push_back({order.id, sequence.computed, rows, rows == sequence.left()});
+  const std::int64_t guessed = std::max<std::int64_t>(rows - sequence.left(), 0);
+  plan.push_back({order.id, sequence.computed, rows, rows >= sequence.left(), guessed});
   budget_ -= rows;
 }
 
@@ -95,19 +105,40 @@ bool Scheduler::admit(Order order) {
   return true;
 }
 
+// Rows for the guess behind the sequence's own, at most `spare`, in blocks that it has or that are
+// free: nobody is preempted for a guess. The guess is cut to them.
+std::int64_t Scheduler::room_for_guess(Sequence& sequence, std::int64_t spare) {
+  if (sequence.left() != 1) spare = 0;
+  std::int64_t rows = std::min(std::ssize(sequence.guess), std::max<std::int64_t>(spare, 0));
+  const std::int64_t tokens = std::ssize(sequence.tokens);
+  while (rows > 0 && std::ssize(sequence.blocks) < blocks_for(tokens + rows)) {
+    if (pool_.available() > 0) {
+      sequence.blocks.push_back(pool_.take());
+    } else {
+      rows = std::ssize(sequence.blocks) * pool_.block_rows() - tokens;
+    }
+  }
+  sequence.guess.resize(static_cast<std::size_t>(rows));
+  return rows;
+}
+
 std::vector<ScheduledRows> Scheduler::plan() {
   std::vector<ScheduledRows> plan;
   budget_ = options_.max_rows;
   const std::int64_t preempted_before = stats_.preemptions;
+  // Every running sequence gets its row before guesses get theirs.
+  std::int64_t spare = budget_ - running();
   for (const bool answers : {true, false}) {
     const std::vector<Order> order(running_.begin(), running_.end());
     for (const Order& next : order) {
       if (budget_ == 0 || !running_.contains(next)) continue;
-      const Sequence& sequence = sequences_.at(next.id);
+      Sequence& sequence = sequences_.at(next.id);
       if ((sequence.left() == 1) != answers) continue;
       const std::int64_t rows = std::min(sequence.left(), budget_);
       if (!reserve(next, sequence.computed + rows)) continue;
-      schedule(next, rows, plan);
+      const std::int64_t guessed = room_for_guess(sequence, spare);
+      spare -= guessed;
+      schedule(next, rows + guessed, plan);
     }
   }
   // What was preempted after it was planned lost its blocks.
@@ -139,7 +170,7 @@ void Scheduler::computed(std::span<const ScheduledRows> rows) {
   for (const ScheduledRows& done : rows) {
     Sequence& sequence = sequences_.at(done.id);
     NIBBLE_CHECK(sequence.computed == done.begin);
-    sequence.computed += done.rows;
+    sequence.computed += done.rows - done.guessed;
     if (sequence.reusable) publish_full_blocks(sequence, done.begin);
   }
 }

@@ -31,7 +31,8 @@ struct ScheduledRows {
   SequenceId id = 0;
   std::int64_t begin = 0;
   std::int64_t rows = 0;
-  bool samples = false;  // they reach its end: the next token can be chosen
+  bool samples = false;      // they reach its end: the next token can be chosen
+  std::int64_t guessed = 0;  // of the rows, the last ones are of guess(): the end lies before them
 };
 
 struct SchedulerStats {
@@ -55,15 +56,26 @@ class Scheduler {
   // Ends a sequence, wherever it is.
   void remove(SequenceId id);
 
+  // How a running answer may go on after its tokens: rows for it are planned in the next step if
+  // there is room for them that nobody else needs.
+  void suggest(SequenceId id, std::vector<std::int32_t> guess);
+
   // The next step; empty when there is nothing to do. Between plan() and computed() the sequences
   // must not change.
   std::vector<ScheduledRows> plan();
-  // The planned rows are in the cache.
+  // The planned rows are in the cache. Guesses count when they are confirmed.
   void computed(std::span<const ScheduledRows> rows);
-  // The token that follows.
-  void append(SequenceId id, std::int32_t token);
+  // The token that follows. `guessed`: it is the next one of the guess, and in the cache.
+  void append(SequenceId id, std::int32_t token, bool guessed = false);
 
   std::span<const std::int32_t> tokens(SequenceId id) const { return sequence(id).tokens; }
+  // Whether it runs and only its last token is not in the cache.
+  bool is_answering(SequenceId id) const {
+    const Sequence& one = sequence(id);
+    return one.left() == 1 && running_.contains({one.priority, id});
+  }
+  // What was suggested for the step that is planned now.
+  std::span<const std::int32_t> guess(SequenceId id) const { return sequence(id).guess; }
   std::span<const BlockId> blocks(SequenceId id) const { return sequence(id).blocks; }
   // Tokens that were found in the pool at the last admission.
   std::int64_t found(SequenceId id) const { return sequence(id).found; }
@@ -77,6 +89,7 @@ class Scheduler {
     std::int32_t priority = 0;
     bool reusable = true;
     std::vector<std::int32_t> tokens;
+    std::vector<std::int32_t> guess;
     std::int64_t computed = 0;
     std::int64_t found = 0;
     std::vector<BlockId> blocks;
@@ -96,6 +109,7 @@ class Scheduler {
   bool admit(Order order);
   void publish_full_blocks(Sequence& sequence, std::int64_t before);
   void schedule(Order order, std::int64_t rows, std::vector<ScheduledRows>& plan);
+  std::int64_t room_for_guess(Sequence& sequence, std::int64_t spare);
 
   SchedulerOptions options_;
   BlockPool& pool_;

@@ -83,6 +83,10 @@ void render_engine(const EngineStats& stats, Page& page) {
            number(stats.prefix_cache_queries));
   page.one("prefix_cache_hits_total", "counter", "Tokens that the prefix cache had.",
            number(stats.prefix_cache_hits));
+  page.one("spec_decode_num_draft_tokens_total", "counter", "Tokens guessed by speculation.",
+           number(stats.guessed_tokens));
+  page.one("spec_decode_num_accepted_tokens_total", "counter", "Guessed tokens that were right.",
+           number(stats.right_guesses));
 }
 
 }  // namespace

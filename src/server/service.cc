@@ -99,7 +99,7 @@ std::vector<EngineRequest> Service::requests(const GenerationRequest& common,
                   fmt::format("is {}, more than the {} tokens that the answer may have",
                               request.min_tokens, request.max_tokens));
   }
-  if (!common.seeded) request.sampling.seed = next_random();
+  if (!common.seeded) request.sampling.seed = options_.default_seed.value_or(next_random());
   request.prompt = std::move(prompt);
   std::vector<EngineRequest> requests(static_cast<std::size_t>(count), request);
   for (std::size_t i = 0; i < requests.size(); ++i) requests[i].sampling.seed += i;

@@ -21,6 +21,7 @@ struct ServiceOptions {
   std::optional<std::string> chat_template;  // none: fallback_chat_template()
   RequestDefaults defaults;
   std::vector<std::string> api_keys;  // none: everybody may
+  std::optional<std::uint64_t> default_seed;  // of requests without one; none: another each time
 };
 
 // Thread-safe. Keeps references to the tokenizer and the engine.

@@ -2,8 +2,10 @@
 
 #include <gmock/gmock.h>
 
+#include <array>
 #include <cmath>
 #include <condition_variable>
+#include <map>
 #include <mutex>
 #include <thread>
 
@@ -150,6 +152,125 @@ TEST_F(EngineTest, SamplesAsAlone) {
   EXPECT_EQ(inbox.ids(), alone(kTexts[0], 20, sampling).ids);
 }
 
+// Greedy and sampled answers are the same with guesses and without, right ones (of the model
+// itself) and wrong ones (of words that came before).
+TEST_F(EngineTest, GuessesChangeNoAnswer) {
+  const char* const repeating =
+      "one two three four five six, one two three four five six, one two three four";
+  SamplingOptions drawn;
+  drawn.temperature = 0.7f;
+  drawn.repetition_penalty = 1.2f;
+  drawn.seed = 9;
+  for (const SamplingOptions& sampling : {SamplingOptions{}, drawn}) {
+    const GenerateResult expected = alone(repeating, 30, sampling);
+    const GenerateResult other = alone(kTexts[1], 30, sampling);
+    for (const Session* const draft :
+         {static_cast<const Session*>(nullptr), &std::as_const(session_)}) {
+      for (const std::int64_t blocks : {200, 14}) {
+        EngineOptions options = small(blocks);
+        options.speculative = {.tokens = 4, .longest_ngram = 3, .shortest_ngram = 1};
+        options.draft = draft;
+        const auto engine = make_engine(session_, options);
+        Inbox first, second, third;
+        EngineRequest asked = request(repeating, 30);
+        asked.sampling = sampling;
+        engine->submit(asked, first.sink());
+        const std::string stop = expected.text.substr(expected.text.size() / 2, 4);
+        asked.stop = {stop};
+        engine->submit(asked, second.sink());
+        asked = request(kTexts[1], 30);
+        asked.sampling = sampling;
+        asked.logprobs = 1;
+        engine->submit(asked, third.sink());
+        for (Inbox* inbox : {&first, &second, &third}) inbox->wait();
+        EXPECT_EQ(first.ids(), expected.ids) << (first.error_ ? first.error_->what() : "");
+        EXPECT_EQ(first.text_, expected.text);
+        EXPECT_EQ(second.text_, expected.text.substr(0, expected.text.find(stop)));
+        EXPECT_EQ(third.ids(), other.ids);
+        const EngineStats stats = engine->stats();
+        EXPECT_GT(stats.guessed_tokens, 0);
+        if (draft != nullptr && sampling.temperature == 0) {
+          EXPECT_GT(stats.right_guesses, stats.guessed_tokens / 2) << "it guesses its own words";
+        }
+      }
+    }
+  }
+}
+
+// Frequencies of the second token of many answers, guessed and not, against each other: a guess may
+// not make what it names more likely. Chi-squared over the tokens that occur often.
+TEST_F(EngineTest, GuessesDoNotShiftWhatIsDrawn) {
+  std::map<std::int32_t, std::array<int, 2>> counts;
+  constexpr int kAnswers = 400;
+  for (const int guessed : {0, 1}) {
+    EngineOptions options;
+    options.speculative.tokens = guessed * 3;
+    options.draft = guessed == 1 ? &session_ : nullptr;
+    const auto engine = make_engine(session_, options);
+    std::vector<Inbox> inboxes(kAnswers);
+    for (int i = 0; i < kAnswers; ++i) {
+      EngineRequest asked = request("It was", 3);
+      asked.sampling.temperature = 1;
+      asked.sampling.top_k = 6;
+      asked.sampling.seed = static_cast<std::uint64_t>(i + 1000 * guessed);
+      asked.ignore_eos = true;
+      engine->submit(asked, inboxes[static_cast<std::size_t>(i)].sink());
+    }
+    for (Inbox& inbox : inboxes) {
+      inbox.wait();
+      ++counts[inbox.ids().at(1)][static_cast<std::size_t>(guessed)];
+    }
+    EXPECT_EQ(engine->stats().guessed_tokens > 0, guessed == 1);
+  }
+  double chi = 0;
+  int kinds = 0;
+  for (const auto& [id, count] : counts) {
+    const double both = count[0] + count[1];
+    if (both < 10) continue;
+    ++kinds;
+    chi += (count[0] - count[1]) * (count[0] - count[1]) / both;
+  }
+  // Mean kinds, variance 2 kinds: four standard deviations.
+  EXPECT_LT(chi, kinds + 4 * std::sqrt(2.0 * kinds)) << kinds << " kinds";
+  EXPECT_GT(kinds, 3);
+}
+
+TEST(Drafts, LookUpFindsTheLongestAndLastPlace) {
+  const Ids text = {1, 2, 3, 4, 9, 2, 3, 5, 7, 2, 3};
+  EXPECT_EQ(look_up(text, 2, 1, 4), (Ids{5, 7}));  // the last place of "2 3"
+  const Ids longer = {8, 2, 3, 4, 9, 2, 3, 5, 8, 2, 3};
+  EXPECT_EQ(look_up(longer, 3, 1, 4), (Ids{4, 9, 2}));  // "8 2 3" is longer than "2 3"
+  EXPECT_EQ(look_up(longer, 3, 1, 2), (Ids{5, 8, 2}));
+  EXPECT_EQ(look_up(text, 3, 3, 4), Ids{});
+  EXPECT_EQ(look_up(Ids{5}, 3, 1, 4), Ids{});
+  EXPECT_EQ(look_up(Ids{5, 5}, 3, 1, 4), Ids{5});
+}
+
+// Plays steps of a device: a guessed token costs `cost` of a step, and is right so often.
+std::int64_t guessing_steps(double cost, double share, int steps) {
+  SpeculationGovernor governor(5);
+  std::int64_t guessing = 0;
+  double due = 0;  // right tokens, in parts
+  for (int i = 0; i < steps; ++i) {
+    const std::int64_t guessed = governor.tokens();
+    std::int64_t right = 0;
+    double chance = 1;
+    for (std::int64_t k = 0; k < guessed; ++k) due += chance *= share;
+    right = std::min(guessed, static_cast<std::int64_t>(due));
+    due -= static_cast<double>(right);
+    governor.record(1 + cost * static_cast<double>(guessed), 2, 2 * (1 + right), 2 * guessed,
+                    2 * right);
+    guessing += guessed > 0 ? 1 : 0;
+  }
+  return guessing;
+}
+
+TEST(Drafts, TheGovernorGuessesWhereItPays) {
+  EXPECT_GT(guessing_steps(0.05, 0.8, 2000), 1800);
+  EXPECT_LT(guessing_steps(0.6, 0.3, 2000), 200);
+  EXPECT_LT(guessing_steps(0.05, 0.0, 2000), 200);
+}
+
 TEST_F(EngineTest, SharedBeginningsAreComputedOnce) {
   const auto engine = make_engine(session_, small(100));
   Inbox first, second;
@@ -227,6 +348,39 @@ TEST_F(EngineTest, LogprobsAreThoseOfTheModel) {
     EXPECT_EQ(token.likeliest[0].id, argmax(row));
     EXPECT_GE(token.likeliest[0].logprob, token.likeliest[1].logprob);
   }
+}
+
+// What --deterministic sets: the same bits whatever else runs, preempted and cut up or not.
+TEST_F(EngineTest, OneKernelForAnyNumberOfRowsGivesTheSameBits) {
+  BackendOptions kernel;
+  kernel.exact = true;
+  for (const ImplRow& row : backend_->impl_rows()) {
+    const bool fits = row.op == "linear" && row.usable && row.name.ends_with("_blocked");
+    if (fits && kernel.force.empty()) kernel.force = "linear:" + row.name + ",attention:reference";
+  }
+  const auto backend = make_cpu_backend(kernel);
+  const Session session = open_session(test::tiny_novel(), *backend);
+  const auto asked = [](std::size_t text) {
+    EngineRequest one = request(kTexts[text], 30);
+    one.logprobs = 0;
+    return one;
+  };
+  std::vector<Inbox> calm(std::size(kTexts));
+  {
+    const auto engine = make_engine(session, {});
+    for (std::size_t i = 0; i < calm.size(); ++i) run(*engine, asked(i), calm[i]);
+  }
+  const auto engine = make_engine(session, small(14));
+  std::vector<Inbox> busy(std::size(kTexts));
+  for (std::size_t i = 0; i < busy.size(); ++i) engine->submit(asked(i), busy[i].sink());
+  for (std::size_t i = 0; i < busy.size(); ++i) {
+    busy[i].wait();
+    ASSERT_EQ(busy[i].ids(), calm[i].ids());
+    for (std::size_t k = 0; k < busy[i].tokens_.size(); ++k) {
+      EXPECT_EQ(busy[i].tokens_[k].chosen.logprob, calm[i].tokens_[k].chosen.logprob);
+    }
+  }
+  EXPECT_GT(engine->stats().preemptions, 0);
 }
 
 TEST_F(EngineTest, CancelEndsARequestAndNoOther) {

@@ -26,6 +26,8 @@ struct ServeOptions {
   std::string chat_template_file;
   std::string generation_config = "auto";
   std::string kv_type;
+  std::string draft;
+  bool deterministic = false;
   EngineOptions engine;
   server::HttpOptions http;
   double drain_seconds = 120;
@@ -80,6 +82,7 @@ server::ServiceOptions service_options(const ServeOptions& options, const Sessio
   service.defaults.tagged_calls =
       service.chat_template && service.chat_template->find("<tool_call>") != std::string::npos;
   service.api_keys = api_keys(options);
+  if (options.deterministic) service.default_seed = 0;
   return service;
 }
 
@@ -107,13 +110,39 @@ server::HttpOptions http_options(const ServeOptions& options, const Context& con
   return http;
 }
 
+// The same request gives the same bytes whatever runs beside it: one linear kernel for any number
+// of rows, and none that rounds activations. (Seeds are taken care of by the service.)
+std::unique_ptr<Backend> make_serving_backend(const ServeOptions& options, Context& context) {
+  if (!options.deterministic) return context.make_backend();
+  const auto usual = context.make_cpu_backend("serve --deterministic");
+  context.device = "cpu";
+  context.exact = true;
+  for (const ImplRow& row : usual->impl_rows()) {  // the best first
+    const bool fits = row.op == "linear" && row.usable && row.name.ends_with("_blocked");
+    if (fits) {
+      return context.make_backend("linear:" + row.name + ",attention:reference");
+    }
+  }
+  fail(ErrorKind::kUnsupported, "serve: no kernel of this machine gives the same for any batch");
+}
+
 void serve(const ServeOptions& options, Context& context) {
   // A taken port and a bad key file are found before a large model is loaded.
   server::Listener listener = open_listener(options);
   const std::string address = listener.address();
-  const auto backend = context.make_backend();
+  const auto backend = make_serving_backend(options, context);
+  EngineOptions engine_options = options.engine;
+  engine_options.device_bytes = backend->memory().available();
   const Session session = context.open(options.model, *backend, parse_kv_type(options.kv_type));
-  auto engine = make_engine(session, options.engine);
+  std::optional<Session> draft;
+  if (!options.draft.empty()) {
+    if (options.engine.speculative.tokens == 0) {
+      fail(ErrorKind::kUsage, "serve: --speculative-model needs --num-speculative-tokens");
+    }
+    draft = context.open(options.draft, *backend);
+    engine_options.draft = &*draft;
+  }
+  auto engine = make_engine(session, engine_options);
   server::Service service(session.require_tokenizer(), *engine,
                           service_options(options, session, context));
   server::HttpServer server(std::move(listener), http_options(options, context),
@@ -143,7 +172,15 @@ void add_engine_options(CLI::App* command, ServeOptions& options) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command->add_option("--kv-cache-memory-bytes", engine.kv_cache_bytes,
-                      "Memory of keys and values (default: half of what is free)");
+                      "Memory of keys and values (default on a CPU: half of what is free)");
+  command
+      ->add_option("--gpu-memory-utilization", engine.memory_utilization,
+                   "Share of a card's memory for weights, keys and values, and steps together")
+      ->check(CLI::Range(0.01, 1.0))
+      ->capture_default_str();
+  command->add_flag(
+      "--deterministic", options.deterministic,
+      "The same bytes whatever runs beside a request, unseeded ones too (CPU; slower)");
   command->add_option("--block-size", engine.block_size, "Tokens of a block of the KV cache")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
@@ -151,6 +188,25 @@ void add_engine_options(CLI::App* command, ServeOptions& options) {
                     engine.enable_prefix_caching,
                     "Share the keys and values of common beginnings (default: on)");
   add_kv_option(command, options.kv_type, "the type of the stored embedding");
+}
+
+void add_speculation_options(CLI::App* command, ServeOptions& options) {
+  SpeculativeOptions& speculative = options.engine.speculative;
+  command
+      ->add_option("--num-speculative-tokens", speculative.tokens,
+                   "Tokens to guess ahead where that is faster; 0: none")
+      ->check(CLI::Range(0, 64))
+      ->capture_default_str();
+  command->add_option(
+      "--speculative-model", options.draft,
+      "Checkpoint with the same vocabulary that guesses (default: what followed the "
+      "last words before, in prompt or answer)");
+  command->add_option("--prompt-lookup-max", speculative.longest_ngram, "Longest run looked up")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  command->add_option("--prompt-lookup-min", speculative.shortest_ngram, "Shortest run looked up")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
 }
 
 void add_http_options(CLI::App* command, ServeOptions& options) {
@@ -198,6 +254,7 @@ void add_serve(CLI::App& app, Context& context) {
       ->check(CLI::IsMember({"auto", "none"}))
       ->capture_default_str();
   add_engine_options(command, *options);
+  add_speculation_options(command, *options);
   add_http_options(command, *options);
 }
 

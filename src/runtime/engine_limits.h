@@ -1,0 +1,22 @@
+// What an engine can hold, by the arithmetic of memory.
+#pragma once
+
+#include <cstdint>
+
+#include "runtime/engine.h"
+
+namespace nibble {
+
+struct EngineLimits {
+  std::int64_t model_len = 0;   // tokens of prompt and answer
+  std::int64_t block_rows = 0;  // of a block of the cache
+  std::int64_t blocks = 0;
+};
+
+// Bytes that a step takes beside weights and cache: its activations and logits.
+std::int64_t step_bytes(const ModelSpec& spec, const EngineOptions& options);
+
+// kMemory when the cache cannot hold one request of the length that was asked for.
+EngineLimits engine_limits(const Session& session, const EngineOptions& options);
+
+}  // namespace nibble
