@@ -24,8 +24,8 @@ constexpr std::int64_t kMostLogprobs = 20;     // logprobs and top_logprobs
 struct RequestDefaults {
   SamplingOptions sampling;  // of the model's generation_config.json
   std::int64_t vocab = 0;
-  // How calls of tools that are asked for are written (see ToolCallParser): in tags, or as the whole
-  // answer.
+  // How calls of tools that are asked for are written (see ToolCallParser): in tags, or as the
+  // whole answer.
   bool tagged_calls = false;
 };
 

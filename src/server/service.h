@@ -20,7 +20,7 @@ struct ServiceOptions {
   std::vector<std::string> names;            // of the model; answers carry the first
   std::optional<std::string> chat_template;  // none: fallback_chat_template()
   RequestDefaults defaults;
-  std::vector<std::string> api_keys;  // none: everybody may
+  std::vector<std::string> api_keys;          // none: everybody may
   std::optional<std::uint64_t> default_seed;  // of requests without one; none: another each time
 };
 
