@@ -96,7 +96,11 @@ void Generation::receive(std::size_t index, EngineUpdate update) {
   measure(one, update);
   if (update.finish) end(one, update);
   if (over_) return;
-  if (update.error) return fail_all(ApiError(500, update.error->what()));
+  if (update.error) {  // a grammar may turn out to be too ambiguous on the way
+    return fail_all(update.error->kind() == ErrorKind::kUsage
+                        ? to_api_error(*update.error)
+                        : ApiError(500, update.error->what()));
+  }
   if (update.finish == FinishReason::kCancelled) {
     return fail_all(ApiError(503, "the server is shutting down"));
   }
