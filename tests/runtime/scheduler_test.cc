@@ -151,7 +151,10 @@ class Play {
           !last);
     }
     check_blocks();
-    if (client.got < client.answer) return;
+    if (client.got < client.answer) {
+      EXPECT_TRUE(scheduler_.is_answering(rows.id)) << "right guesses are in the cache";
+      return;
+    }
     scheduler_.remove(rows.id);
     clients_.erase(rows.id);
     ++finished_;
