@@ -28,8 +28,10 @@ if(NIBBLE_FUZZ)
   target_compile_options(nibble_flags INTERFACE -fsanitize=fuzzer-no-link)
 endif()
 
+# APART: sources, as one regular expression, that name their private parts like others of the folder
+# do, as the members of a registry may; they are compiled by themselves where the others are joined.
 function(nibble_library name)
-  cmake_parse_arguments(ARG "" "" "DEPS;PRECOMPILE" ${ARGN})
+  cmake_parse_arguments(ARG "" "APART" "DEPS;PRECOMPILE" ${ARGN})
   # Relative, so that the filter sees nothing of where the checkout lies.
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR}
     ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
@@ -38,6 +40,13 @@ function(nibble_library name)
   list(FILTER sources EXCLUDE REGEX "(^|/)((isa|cuda|main)/|no_cuda.cc$)")
   add_library(nibble_${name} STATIC ${sources})
   target_link_libraries(nibble_${name} PUBLIC nibble_flags ${ARG_DEPS})
+  if(NIBBLE_JOIN_SOURCES)
+    set_target_properties(nibble_${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 8)
+    if(ARG_APART)
+      list(FILTER sources INCLUDE REGEX "${ARG_APART}")
+      set_source_files_properties(${sources} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+    endif()
+  endif()
   if(ARG_PRECOMPILE)  # headers that only this library includes in most sources
     nibble_precompile(nibble_${name} nibble_${name} ${ARG_PRECOMPILE})
   else()

@@ -41,7 +41,8 @@ build_dir() { [[ "$1" == release ]] && echo build || echo "build-$1"; }
 build_preset() {
   local dir
   dir=$(build_dir "$1")
-  [[ -f "$dir/build.ninja" ]] || cmake --preset "$1" >/dev/null
+  [[ -f "$dir/build.ninja" ]] ||
+    cmake --preset "$1" ${NIBBLE_JOIN_SOURCES:+-DNIBBLE_JOIN_SOURCES=$NIBBLE_JOIN_SOURCES} >/dev/null
   ninja -C "$dir" --quiet
 }
 
