@@ -82,10 +82,12 @@ class CudaBackend final : public Backend {
 
   void run_gated(const LinearArgs& gate, const LinearArgs& up,
                  const ActivationArgs& activation) override {
-    const bool pair = cuda::is_silu_pair(gate, up, activation) &&
-                      ops_.linear.impl_of(gate, caps_) == cuda::kPairImpl;
-    if (!pair) return Backend::run_gated(gate, up, activation);
-    queue_.run([&] { cuda::run_silu_pair(gate, up, activation, context_); }, /*record=*/false);
+    const cuda::PairRun pair = cuda::is_silu_pair(gate, up, activation)
+                                   ? cuda::silu_pair_of(ops_.linear.impl_of(gate, caps_), gate.m)
+                                   : nullptr;
+    if (pair == nullptr) return Backend::run_gated(gate, up, activation);
+    queue_.run([&] { cuda::run_silu_pair(pair, gate, up, activation, context_); },
+               /*record=*/false);
   }
 
   void run_step(const std::function<void()>& step) override { queue_.run(step, /*record=*/true); }

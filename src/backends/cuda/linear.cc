@@ -8,6 +8,7 @@
 #include "backends/cuda/kernels/decode_fragments.h"
 #include "backends/cuda/kernels/decode_weight.h"
 #include "backends/cuda/kernels/dense_linear.h"
+#include "backends/cuda/kernels/fp8_rows.h"
 #include "backends/cuda/kernels/round_rows.h"
 #include "backends/cuda/kernels/row_ops.h"
 #include "backends/cuda/kernels/small_linear.h"
@@ -21,6 +22,14 @@
 
 namespace nibble::cuda {
 namespace {
+
+constexpr const char* kSmallW4 = "w4_small";
+constexpr const char* kLargeW4 = "w4_large";
+constexpr const char* kFp8W4 = "w4_fp8";
+// Beyond, tiles of 256 tokens save more than an activation of its own costs.
+constexpr std::int64_t kLargePairRows = 128;
+constexpr std::int64_t kFp8PairRows = 64;
+constexpr std::pair<std::int64_t, std::int64_t> kFp8Rows{8, 256};
 
 bool is_repacked(const LinearArgs& args, int bits) {
   const FragmentWeight* const w = fragments_of(*args.w);
@@ -83,6 +92,8 @@ DenseLinear dense_linear(const LinearArgs& args) {
 
 // ---- w4_small, w8_small: few rows of x and repacked weights, up to three weights a launch
 
+constexpr std::int64_t kSmallRowsOnHopper = 16;
+
 template <int kBits>
 Support small_supports(const LinearArgs& args, const DeviceCaps& caps) {
   if (const Support input = takes_input(args); !input.ok) return input;
@@ -92,6 +103,9 @@ Support small_supports(const LinearArgs& args, const DeviceCaps& caps) {
                                   : "weights are not repacked 8-bit ones");
   }
   if (args.m > kSmallLinearMaxRows) return Support::no("for up to 32 rows");
+  if (kBits == 4 && caps.compute_capability == 90 && args.m > kSmallRowsOnHopper) {
+    return Support::no("w4_large is faster");
+  }
   if (args.x_stride % 4 != 0 || !on_16_bytes(args.x)) return Support::no("x is not on 16 bytes");
   return Support::yes();
 }
@@ -122,19 +136,25 @@ void launch_small(std::span<const LinearArgs> calls, bool silu_pair, ExecContext
   context.queue->launch("linear", linear, +run);
 }
 
-void run_small_together(std::span<const LinearArgs> calls, ExecContext& context) {
-  if (calls.front().m == 0) return;
+// Neighbouring calls that one launch can take, up to `most` at a time.
+template <class Launch>
+void for_each_launch(std::span<const LinearArgs> calls, std::size_t most, const Launch& launch) {
   while (!calls.empty()) {
     const LinearArgs& first = calls.front();
     std::size_t count = 1;
-    while (count < std::min<std::size_t>(calls.size(), kSmallLinearMaxParts) &&
-           calls[count].accumulate == first.accumulate &&
+    while (count < std::min(calls.size(), most) && calls[count].accumulate == first.accumulate &&
            alike(*fragments_of(*first.w), *fragments_of(*calls[count].w))) {
       ++count;
     }
-    launch_small(calls.first(count), false, context);
+    launch(calls.first(count));
     calls = calls.subspan(count);
   }
+}
+
+void run_small_together(std::span<const LinearArgs> calls, ExecContext& context) {
+  if (calls.front().m == 0) return;
+  for_each_launch(calls, kSmallLinearMaxParts,
+                  [&](std::span<const LinearArgs> some) { launch_small(some, false, context); });
 }
 
 void run_small(const LinearArgs& args, ExecContext& context) {
@@ -159,36 +179,119 @@ struct TiledW4 {
   W4LargeTile tile;
 };
 
-void launch_w4_large(const LinearArgs& args, const void* rounded_x, ExecContext& context) {
-  TiledW4 product;
+// What a launch takes, but for x. Calls are alike.
+W4Large w4_large_args(std::span<const LinearArgs> calls, bool silu_pair, ExecContext& context) {
+  const LinearArgs& first = calls.front();
+  W4Large product;
+  product.m = first.m;
+  product.part_count = static_cast<int>(calls.size());
+  for (std::size_t i = 0; i < calls.size(); ++i) {
+    const LinearArgs& call = calls[i];
+    product.parts[i] = {matrix_of(*fragments_of(*call.w)), call.bias, call.y, call.y_stride};
+  }
+  product.accumulate = first.accumulate;
+  product.silu_pair = silu_pair;
+  product.dependent_launch = true;
+  product.workspace = context.queue->own_workspace(
+      DeviceQueue::Family::kLinear, w4_large_workspace(context.caps.multiprocessors));
+  return product;
+}
+
+void launch_w4_large(std::span<const LinearArgs> calls, bool silu_pair, const void* rounded_x,
+                     ExecContext& context) {
+  TiledW4 product{w4_large_args(calls, silu_pair, context), {}};
   product.args.x = rounded_x;
-  product.args.y = args.y;
-  product.args.weight = matrix_of(*fragments_of(*args.w));
-  product.args.bias = args.bias;
-  product.args.m = args.m;
-  product.args.y_stride = args.y_stride;
-  product.args.accumulate = args.accumulate;
-  product.args.dependent_launch = true;
-  product.tile = choose_w4_large_tile(args.m, args.w->canonical.rows, args.w->canonical.cols,
-                                      context.caps.multiprocessors);
+  product.tile = choose_w4_large_tile(product.args, context.caps.multiprocessors);
   const auto run = [](const TiledW4& tiled, cudaStream_t stream) {
     return w4_large(tiled.args, tiled.tile, stream);
   };
   context.queue->launch("linear", product, +run);
 }
 
+void* rounded_to_bf16(const LinearArgs& args, ExecContext& context) {
+  const auto bytes = static_cast<std::size_t>(2 * args.m * args.w->canonical.cols);
+  void* const x = context.queue->workspace(bytes);
+  round_x(args, false, x, *context.queue);
+  return x;
+}
+
 // x is rounded once for all calls.
 void run_w4_large_together(std::span<const LinearArgs> calls, ExecContext& context) {
-  const LinearArgs& first = calls.front();
-  if (first.m == 0) return;
-  const auto x_bytes = static_cast<std::size_t>(2 * first.m * first.w->canonical.cols);
-  void* const x = context.queue->workspace(x_bytes);
-  round_x(first, false, x, *context.queue);
-  for (const LinearArgs& call : calls) launch_w4_large(call, x, context);
+  if (calls.front().m == 0) return;
+  const void* const x = rounded_to_bf16(calls.front(), context);
+  for_each_launch(calls, kW4LargeMaxParts, [&](std::span<const LinearArgs> some) {
+    launch_w4_large(some, false, x, context);
+  });
 }
 
 void run_w4_large(const LinearArgs& args, ExecContext& context) {
   run_w4_large_together({&args, 1}, context);
+}
+
+// ---- w4_fp8: the same on activations of fp8 by token, groups of 128 or the row
+
+Support w4_fp8_supports(const LinearArgs& args, const DeviceCaps& caps) {
+  if (args.activations == nullptr) return Support::no("x is not to be rounded");
+  if (byte_type(*args.activations) != ByteType::kFp8) {
+    return Support::no("activations are not fp8 (e4m3), one scale a token");
+  }
+  if (caps.compute_capability != 90) return Support::no("it needs compute capability 9.0");
+  // Fewer rows are read faster by w4_small, more multiplied faster in bf16: rounded to fp8 first.
+  if (args.m <= kFp8Rows.first || args.m > kFp8Rows.second) return Support::no("for 9 to 256 rows");
+  if (!is_repacked(args, 4)) return Support::no("weights are not repacked 4-bit ones");
+  const FragmentWeight& w = *fragments_of(*args.w);
+  if (w.cols % kFp8SumColumns != 0 || (w.groups != 1 && w.group != kFp8SumColumns)) {
+    return Support::no("groups are not of 128 columns, nor the row");
+  }
+  if (args.x_stride % 4 != 0 || !on_16_bytes(args.x)) return Support::no("x is not on 16 bytes");
+  return Support::yes();
+}
+
+// What products of fp8 read, in the workspace.
+Fp8Rows rounded_to_fp8(const LinearArgs& args, ExecContext& context) {
+  Fp8Rows rows;
+  rows.x = args.x;
+  rows.x_stride = args.x_stride;
+  rows.rows = args.m;
+  rows.cols = args.w->canonical.cols;
+  rows.most = args.activations->largest();
+  rows.sums_stride = (args.m + 3) / 4 * 4;
+  const auto code_bytes = static_cast<std::size_t>(args.m * rows.cols);
+  const auto scale_bytes = static_cast<std::size_t>(args.m) * sizeof(float);
+  const auto sum_bytes =
+      static_cast<std::size_t>(rows.cols / kFp8SumColumns * rows.sums_stride) * sizeof(float);
+  Workspace workspace(*context.queue, aligned(code_bytes) + aligned(scale_bytes) + sum_bytes);
+  rows.codes = workspace.take(code_bytes);
+  rows.scales = static_cast<float*>(workspace.take(scale_bytes));
+  rows.sums = static_cast<float*>(workspace.take(sum_bytes));
+  context.queue->launch("round activations", rows, fp8_rows);
+  return rows;
+}
+
+void launch_w4_fp8(std::span<const LinearArgs> calls, bool silu_pair, const Fp8Rows& x,
+                   ExecContext& context) {
+  TiledW4 product{w4_large_args(calls, silu_pair, context), {}};
+  product.args.x = x.codes;
+  product.args.x_scales = x.scales;
+  product.args.x_sums = x.sums;
+  product.args.sums_stride = x.sums_stride;
+  product.tile = choose_w4_fp8_tile(product.args, context.caps.multiprocessors);
+  const auto run = [](const TiledW4& tiled, cudaStream_t stream) {
+    return w4_fp8(tiled.args, tiled.tile, stream);
+  };
+  context.queue->launch("linear", product, +run);
+}
+
+void run_w4_fp8_together(std::span<const LinearArgs> calls, ExecContext& context) {
+  if (calls.front().m == 0) return;
+  const Fp8Rows x = rounded_to_fp8(calls.front(), context);
+  for_each_launch(calls, kW4LargeMaxParts, [&](std::span<const LinearArgs> some) {
+    launch_w4_fp8(some, false, x, context);
+  });
+}
+
+void run_w4_fp8(const LinearArgs& args, ExecContext& context) {
+  run_w4_fp8_together({&args, 1}, context);
 }
 
 // ---- stream: few rows of x, plain weights, float32
@@ -284,27 +387,47 @@ bool is_silu_pair(const LinearArgs& gate, const LinearArgs& up, const Activation
   const FragmentWeight* const second = fragments_of(*up.w);
   return first != nullptr && second != nullptr && first->bits == 4 && alike(*first, *second) &&
          first->rows == second->rows && !gate.accumulate && !up.accumulate &&
-         up.activations == nullptr && activation.kind == Activation::kSilu &&
+         up.activations == gate.activations && activation.kind == Activation::kSilu &&
          activation.x == gate.y && activation.multiplier == up.y && activation.rows == gate.m &&
          activation.cols == first->rows;
 }
 
-void run_silu_pair(const LinearArgs& gate, const LinearArgs& up, const ActivationArgs& activation,
-                   ExecContext& context) {
+PairRun silu_pair_of(std::string_view impl, std::int64_t rows) {
+  if (impl == kSmallW4) {
+    return [](std::span<const LinearArgs> calls, ExecContext& context) {
+      launch_small(calls, true, context);
+    };
+  }
+  if (impl == kLargeW4 && rows <= kLargePairRows) {
+    return [](std::span<const LinearArgs> calls, ExecContext& context) {
+      launch_w4_large(calls, true, rounded_to_bf16(calls.front(), context), context);
+    };
+  }
+  if (impl == kFp8W4 && rows <= kFp8PairRows) {
+    return [](std::span<const LinearArgs> calls, ExecContext& context) {
+      launch_w4_fp8(calls, true, rounded_to_fp8(calls.front(), context), context);
+    };
+  }
+  return nullptr;
+}
+
+void run_silu_pair(PairRun run, const LinearArgs& gate, const LinearArgs& up,
+                   const ActivationArgs& activation, ExecContext& context) {
   if (gate.m == 0) return;
   LinearArgs calls[] = {gate, up};
   calls[0].y = activation.y;
   calls[0].y_stride = activation.y_stride;
-  launch_small(calls, true, context);
+  run(std::span<const LinearArgs>(calls), context);
 }
 
 ImplList<LinearArgs> linear_impls() {
   static constexpr Impl<LinearArgs> kImpls[] = {
-      {kPairImpl, small_supports<4>, run_small, Arithmetic::kBf16Exact, rounds, run_small_together},
+      {kSmallW4, small_supports<4>, run_small, Arithmetic::kBf16Exact, rounds, run_small_together},
       {"w8_small", small_supports<8>, run_small, Arithmetic::kBf16Exact, rounds,
        run_small_together},
-      {"w4_large", w4_large_supports, run_w4_large, Arithmetic::kBf16Scaled, is_hopper,
+      {kLargeW4, w4_large_supports, run_w4_large, Arithmetic::kBf16Scaled, is_hopper,
        run_w4_large_together},
+      {kFp8W4, w4_fp8_supports, run_w4_fp8, Arithmetic::kFp8, is_hopper, run_w4_fp8_together},
       {"stream", stream_supports, run_stream},
       {"blas_f16", blas_supports<true>, run_blas, Arithmetic::kF16, rounds},
       {"blas_bf16", blas_supports<false>, run_blas, Arithmetic::kBf16, rounds},

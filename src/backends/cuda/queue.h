@@ -48,7 +48,7 @@ class DeviceQueue {
   void* workspace(std::size_t bytes);
   // Memory of a family of kernels alone, which starts as zeros: they clear again what must be zero
   // when they meet it. Aligned to 256 bytes.
-  enum class Family { kRounded, kAttention };
+  enum class Family { kRounded, kAttention, kLinear };
   void* own_workspace(Family family, std::size_t bytes);
 
   // Launches by `kernel(params, stream)`. Params say all that distinguishes one launch from
@@ -114,7 +114,7 @@ class DeviceQueue {
   // Makes the block at least so large; what it held is lost.
   void grow(Block& block, std::size_t bytes);
   Block workspace_;
-  Block own_[2];  // by family
+  Block own_[3];  // by family
 };
 
 }  // namespace nibble

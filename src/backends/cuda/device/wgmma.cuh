@@ -49,6 +49,17 @@ inline constexpr int kRowsAreK = 1;
 
 // d += a b over 16 of k.
 template <int kRows = kRowsAreColumns>
+__device__ __forceinline__ void multiply_bf16(float (&d)[16], const std::uint32_t* a,
+                                              std::uint64_t b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+      "}, {%16, %17, %18, %19}, %20, 1, 1, 1, %21;"
+      : NIBBLE_D8(0), NIBBLE_D8(8)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(kRows));
+}
+
+template <int kRows = kRowsAreColumns>
 __device__ __forceinline__ void multiply_bf16(float (&d)[32], const std::uint32_t* a,
                                               std::uint64_t b) {
   asm volatile(
@@ -91,6 +102,52 @@ __device__ __forceinline__ void multiply_bf16(float (&d)[128], const std::uint32
       "}, {%128, %129, %130, %131}, %132, 1, 1, 1, %133;"
       : NIBBLE_D32(0), NIBBLE_D32(32), NIBBLE_D32(64), NIBBLE_D32(96)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(kRows));
+}
+
+// d += a b over 32 of k of e4m3, or d = a b where `add` is 0. The tensor cores keep some 13 bits of
+// what they add to.
+__device__ __forceinline__ void multiply_fp8(float (&d)[16], const std::uint32_t* a,
+                                             std::uint64_t b, int add) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %21, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n32k32.f32.e4m3.e4m3 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+      "}, {%16, %17, %18, %19}, %20, p, 1, 1;\n}"
+      : NIBBLE_D8(0), NIBBLE_D8(8)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+}
+
+__device__ __forceinline__ void multiply_fp8(float (&d)[32], const std::uint32_t* a,
+                                             std::uint64_t b, int add) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k32.f32.e4m3.e4m3 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+      "}, {%32, %33, %34, %35}, %36, p, 1, 1;\n}"
+      : NIBBLE_D32(0)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+}
+
+__device__ __forceinline__ void multiply_fp8(float (&d)[64], const std::uint32_t* a,
+                                             std::uint64_t b, int add) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+      "}, {%64, %65, %66, %67}, %68, p, 1, 1;\n}"
+      : NIBBLE_D32(0), NIBBLE_D32(32)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+}
+
+// Keeps what reads d behind the waiting for its products.
+template <int kSums>
+__device__ __forceinline__ void settle_products(float (&d)[kSums]) {
+#pragma unroll
+  for (float& v : d) asm volatile("" : "+f"(v)::"memory");
 }
 
 // The same with a in shared memory too: d [64, 128] += a [64, 16] b [128, 16]^T, or d = a b^T where

@@ -1,48 +1,21 @@
-// Launches of the kernels of device/large_tile.cuh.
+// Launches of the kernels of device/large_kernel.cuh.
 #pragma once
 
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <climits>
 #include <cstdint>
 
 #include "backends/cuda/device/dependent_launch.cuh"
-#include "backends/cuda/device/large_tile.cuh"
+#include "backends/cuda/device/large_kernel.cuh"
 #include "backends/cuda/kernels/tensor_map.h"
 
 namespace nibble::cuda {
 
-// Rows and tokens of a tile, and how many blocks share loads of x or split k.
-struct LargeCut {
-  int rows, tokens, share, split;
-};
-
 inline std::int64_t tile_count(std::int64_t size, std::int64_t tile_size) {
   return (size + tile_size - 1) / tile_size;
 }
-
-inline LargeGrid make_large_grid(std::int64_t m, std::int64_t n, std::int64_t k_blocks,
-                                 const LargeCut& cut) {
-  return {static_cast<int>(n),
-          static_cast<int>(k_blocks),
-          static_cast<int>(tile_count(n, std::int64_t{cut.rows} * cut.share)),
-          static_cast<int>(tile_count(m, cut.tokens)),
-          cut.share,
-          cut.split};
-}
-
-// Of y [m, n], y_stride floats from row to row, for tiles of so many tokens.
-inline cudaError_t make_out_map(float* y, std::int64_t m, std::int64_t n, std::int64_t y_stride,
-                                int tokens, CUtensorMap* map) {
-  return make_tensor_map(
-      {y, 4, {n, m, 1}, {y_stride * 4, m * y_stride * 4}, {32, out_tokens(tokens), 1}, true}, map);
-}
-
-struct LargeLaunch {
-  int threads;
-  int shared_bytes;
-  bool dependent;
-};
 
 inline cudaError_t count_multiprocessors(int* count) {
   int device = 0;
@@ -50,32 +23,138 @@ inline cudaError_t count_multiprocessors(int* count) {
   return cudaDeviceGetAttribute(count, cudaDevAttrMultiProcessorCount, device);
 }
 
-template <class Params>
-cudaError_t launch_large(void (*kernel)(Params), const LargeLaunch& shape, const Params& params,
-                         cudaStream_t stream) {
+inline TensorBox planes_box(const void* data, int element_bytes, const std::int64_t (&sizes)[3],
+                            int middle_box, int outer_box) {
+  const std::int64_t bytes = sizes[0] * element_bytes;
+  return {data,
+          element_bytes,
+          {sizes[0], sizes[1], sizes[2]},
+          {bytes, sizes[1] * bytes},
+          {static_cast<int>(sizes[0]), middle_box, outer_box},
+          false};
+}
+
+template <class C>
+cudaError_t make_part_maps(const W4Large& args, const W4LargePart& part, LargePart* to) {
+  const FragmentMatrix& w = part.w;
+  const int slots = args.silu_pair ? C::kSlots / 2 : C::kSlots;
+  const std::int64_t blocks = w.rows / 64;
+  const TensorBox codes =
+      planes_box(w.codes, 8, {kCodeBytes / 8, w.cols / 64, blocks}, C::kUnits, slots);
+  const TensorBox scales = planes_box(w.scales, 2, {64, w.groups, blocks}, C::kGroups, slots);
+  const TensorBox zeros = planes_box(w.zeros, 1, {64, w.groups, blocks}, C::kGroups, slots);
+  cudaError_t error = make_tensor_map(codes, &to->codes);
+  if (error == cudaSuccess) error = make_tensor_map(scales, &to->scales);
+  if (error == cudaSuccess && w.zeros != nullptr) error = make_tensor_map(zeros, &to->zeros);
+  if (error == cudaSuccess && C::kTokens == kWholeTileTokens) {
+    error = make_tensor_map({part.y,
+                             4,
+                             {w.rows, args.m, 1},
+                             {part.y_stride * 4, args.m * part.y_stride * 4},
+                             {32, kOutTokens, 1},
+                             true},
+                            &to->out);
+  }
+  to->bias = part.bias;
+  to->y = part.y;
+  to->y_stride = part.y_stride;
+  to->rows = static_cast<int>(w.rows);
+  return error;
+}
+
+template <class C>
+cudaError_t make_x_maps(const W4Large& args, const W4LargeTile& tile, LargeParams* p) {
+  constexpr int kElementBytes = 128 / C::kBoxElements;
+  const std::int64_t cols = args.parts[0].w.cols;
+  const std::int64_t row_bytes = cols * kElementBytes;
+  const TensorBox x{args.x,
+                    kElementBytes,
+                    {cols, args.m, 1},
+                    {row_bytes, args.m * row_bytes},
+                    {C::kBoxElements, C::kTokens / tile.share, 1},
+                    true};
+  const cudaError_t error = make_tensor_map(x, &p->x);
+  if (error != cudaSuccess || !C::kSums) return error;
+  const std::int64_t sum_bytes = args.sums_stride * 4;
+  return make_tensor_map({args.x_sums,
+                          4,
+                          {args.sums_stride, cols / 128, 1},
+                          {sum_bytes, cols / 128 * sum_bytes},
+                          {C::kTokens, 1, 1},
+                          false},
+                         &p->x_sums);
+}
+
+template <class C>
+LargeGrid make_grid(const W4Large& args, const W4LargeTile& tile) {
+  const std::int64_t rows = (args.silu_pair ? C::kRows / 2 : C::kRows) * tile.share;
+  LargeGrid grid{};
+  grid.k_blocks = static_cast<int>(args.parts[0].w.cols / (64 * C::kUnits));
+  grid.token_tiles = static_cast<int>(tile_count(args.m, C::kTokens));
+  grid.share = tile.share;
+  grid.split = tile.split;
+  const int parts = args.silu_pair ? 1 : args.part_count;
+  for (int i = 0; i < parts; ++i) {
+    grid.first_tile[i] = grid.row_tiles;
+    grid.row_tiles += static_cast<int>(tile_count(args.parts[i].w.rows, rows));
+  }
+  for (int i = parts; i < kW4LargeMaxParts; ++i) grid.first_tile[i] = INT_MAX;
+  return grid;
+}
+
+template <class C>
+cudaError_t make_params(const W4Large& args, const W4LargeTile& tile, LargeParams* p) {
+  const FragmentMatrix& w = args.parts[0].w;
+  const std::int64_t stage = 64 * C::kUnits;
+  const std::int64_t group = w.cols / w.groups;
+  if (const cudaError_t error = make_x_maps<C>(args, tile, p)) return error;
+  for (int i = 0; i < args.part_count; ++i) {
+    if (const cudaError_t error = make_part_maps<C>(args, args.parts[i], &p->parts[i])) {
+      return error;
+    }
+  }
+  p->grid = make_grid<C>(args, tile);
+  p->x_scales = args.x_scales;
+  p->counters = static_cast<unsigned*>(args.workspace);
+  p->sums = reinterpret_cast<float4*>(static_cast<char*>(args.workspace) + kW4LargeCounterBytes);
+  p->m = static_cast<int>(args.m);
+  p->blocks_of_group = group < stage ? 1 : static_cast<int>(group / stage);
+  p->group_mask = w.groups == 1 ? INT_MAX : p->blocks_of_group - 1;
+  p->has_zeros = w.zeros != nullptr;
+  p->scales_are_bf16 = w.bf16_scales;
+  p->accumulate = args.accumulate;
+  p->silu_pair = args.silu_pair;
+  return cudaSuccess;
+}
+
+template <class C, template <class> class M>
+cudaError_t launch_large(const W4Large& args, const W4LargeTile& tile, cudaStream_t stream) {
+  LargeParams params{};
+  if (const cudaError_t error = make_params<C>(args, tile, &params)) return error;
   int multiprocessors = 0;
   if (const cudaError_t error = count_multiprocessors(&multiprocessors)) return error;
-  if (const cudaError_t error = cudaFuncSetAttribute(
-          kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shape.shared_bytes)) {
+  void (*const kernel)(LargeParams) = large_kernel<C, M>;
+  if (const cudaError_t error =
+          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, C::kAllBytes)) {
     return error;
   }
   const LargeGrid& grid = params.grid;
-  const int blocks = grid.share * grid.split;
   const int tiles = grid.row_tiles * grid.token_tiles;
+  const int room = std::max(1, multiprocessors / grid.share);
   // Blocks that split k meet once and leave; others stay for tile after tile.
-  const int clusters =
-      grid.split > 1 ? tiles : std::min(tiles, std::max(1, multiprocessors / blocks));
+  if (grid.split > 1 && tiles * grid.split > room) return cudaErrorInvalidValue;
+  const int clusters = grid.split > 1 ? tiles * grid.split : std::min(tiles, room);
   cudaLaunchAttribute attributes[2] = {};
   attributes[0].id = cudaLaunchAttributeClusterDimension;
-  attributes[0].val.clusterDim = {static_cast<unsigned>(blocks), 1, 1};
-  attributes[1] = dependent_launch_attribute(shape.dependent);
+  attributes[0].val.clusterDim = {static_cast<unsigned>(grid.share), 1, 1};
+  attributes[1] = dependent_launch_attribute(args.dependent_launch);
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(clusters * blocks));
-  config.blockDim = dim3(static_cast<unsigned>(shape.threads));
-  config.dynamicSmemBytes = static_cast<std::size_t>(shape.shared_bytes);
+  config.gridDim = dim3(static_cast<unsigned>(clusters * grid.share));
+  config.blockDim = dim3(kLargeThreads);
+  config.dynamicSmemBytes = C::kAllBytes;
   config.stream = stream;
   config.attrs = attributes;
-  config.numAttrs = shape.dependent ? 2 : 1;
+  config.numAttrs = args.dependent_launch ? 2 : 1;
   return cudaLaunchKernelEx(&config, kernel, params);
 }
 

@@ -1,41 +1,75 @@
-// y = x W^T (+ bias) for 4-bit weights and many rows of x, on Hopper's warpgroup products.
+// y = x W^T (+ bias) for 4-bit weights on Hopper's warpgroup products: from some ten rows of x up.
 #pragma once
 
 #include <cuda_runtime_api.h>
 
+#include <cstddef>
 #include <cstdint>
 
 #include "backends/cuda/kernels/fragment_matrix.h"
 
 namespace nibble::cuda {
 
+inline constexpr int kW4LargeMaxParts = 3;
+
+// One weight of a launch and its result.
+struct W4LargePart {
+  FragmentMatrix w;             // of 4 bits
+  const float* bias = nullptr;  // [w.rows] or null
+  float* y = nullptr;           // [m, w.rows]; for tiles of 256 tokens on 16 bytes
+  std::int64_t y_stride = 0;    // floats from row to row; for these tiles a multiple of 4
+};
+
 struct W4Large {
-  const void* x = nullptr;  // bfloat16 [m, cols], contiguous, on 16 bytes (kernels/round_rows.h)
-  float* y = nullptr;       // [m, rows], y_stride floats from row to row; on 16 bytes
-  FragmentMatrix weight;    // of 4 bits
-  const float* bias = nullptr;  // [rows] or null
+  // bfloat16 [m, cols], contiguous, on 16 bytes (kernels/round_rows.h); for w4_fp8, codes of fp8
+  // [m, cols] in the order of kernels/fp8_rows.h.
+  const void* x = nullptr;
+  // Of w4_fp8 alone: [m], and the sums of 128 codes [cols / 128, sums_stride] (kernels/fp8_rows.h).
+  const float* x_scales = nullptr;
+  const float* x_sums = nullptr;
+  std::int64_t sums_stride = 0;
   std::int64_t m = 0;
-  std::int64_t y_stride = 0;      // a multiple of 4
-  bool accumulate = false;        // y += instead of y =
+  // All with the same columns, groups, type of scales, and with or without zeros alike.
+  W4LargePart parts[kW4LargeMaxParts];
+  int part_count = 1;
+  bool accumulate = false;  // y += instead of y =
+  // Two parts of the same shape: y of the first is silu(first) * second, that of the second is not
+  // written. Not with accumulate.
+  bool silu_pair = false;
   bool dependent_launch = false;  // may start before the kernel ahead of it in the stream has ended
+  // w4_large_workspace() bytes on 256 bytes, for tiles that split k: zeros before the first launch,
+  // then of these kernels alone, one launch at a time.
+  void* workspace = nullptr;
 };
 
 // How the product is cut. A block of threads computes `rows` of W by `tokens` of x.
 struct W4LargeTile {
-  int rows = 0;    // 128, or 256 with 64 tokens
-  int tokens = 0;  // 64, 128 or 256
+  int rows = 0;    // 128 or 256
+  int tokens = 0;  // of bf16: 256 (by 128 rows), 128 or 32 (by 256), 64 (by either)
   int share = 1;   // 1, or 2 blocks of a cluster with the same tokens that share their loads
-  int split =
-      1;  // blocks of a cluster with the same tile that share out k: 1, 2, or 4 with 64 tokens
+  // Blocks with the same tile that share out k: 1 to 8. They wait for each other, so all blocks of
+  // such a launch must fit on the device at once. Not for 256 tokens.
+  int split = 1;
 };
 
-// The tile expected to be fastest for W [n, k] on a device of so many multiprocessors
-// (w4_large_tile.cc).
-W4LargeTile choose_w4_large_tile(std::int64_t m, std::int64_t n, std::int64_t k,
-                                 int multiprocessors);
+// The tile expected to be fastest on a device of so many multiprocessors (w4_large_tile.cc).
+W4LargeTile choose_w4_large_tile(const W4Large& args, int multiprocessors);
+W4LargeTile choose_w4_fp8_tile(const W4Large& args, int multiprocessors);
+
+inline constexpr std::size_t kW4LargeCounterBytes = 4096;  // at the begin of the workspace
+std::size_t w4_large_workspace(int multiprocessors);
+
+// Whether arguments and tile are as said here, but for what one of the kernels asks of groups and
+// tokens. stage_columns: of k, that a block works on at a time.
+bool valid_large(const W4Large& args, const W4LargeTile& tile, int stage_columns);
 
 // Needs compute capability 9.0. Deterministic. x, scales and W's values are rounded to bfloat16,
 // sums are float32. cudaErrorInvalidValue for sizes or tiles not as above.
 cudaError_t w4_large(const W4Large& args, const W4LargeTile& tile, cudaStream_t stream);
+
+// The same for x in fp8 (e4m3) and groups of 128 or the whole row: products of exact codes, summed
+// by the tensor cores over 128 of k and then scaled in float32. Tiles of 256 rows by 64 or 32
+// tokens, or 128 by 128.
+cudaError_t w4_fp8(const W4Large& args, const W4LargeTile& tile, cudaStream_t stream);
 
 }  // namespace nibble::cuda

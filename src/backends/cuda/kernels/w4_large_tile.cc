@@ -1,6 +1,7 @@
-// How products of many rows are cut, by what the tiles cost on an H200. Plain C++.
+// What products of many rows take, and how they are cut, by what tiles cost on an H200. Plain C++.
 #include <algorithm>
 #include <cmath>
+#include <span>
 
 #include "backends/cuda/kernels/w4_large.h"
 
@@ -9,52 +10,118 @@ namespace {
 
 // Nanoseconds on an H200 with random data.
 struct TileCost {
-  int rows, tokens, share, split;
-  double stage;   // 64 of k
-  double finish;  // of a tile: its last stores, and the exchange of sums where k is split
+  int rows, tokens, share;
+  double stage;   // of k: 64, of fp8 128
+  double finish;  // of a tile: its last stores
+  double split;   // where k is split: the exchange of sums
 };
 
 constexpr double kStart = 3000;  // launch and first stages
+constexpr int kMostSplit = 8;
 
-constexpr TileCost kCosts[] = {
-    {128, 256, 2, 1, 630, 1000}, {128, 256, 1, 2, 630, 10000}, {128, 128, 1, 1, 420, 500},
-    {128, 128, 1, 2, 420, 4000}, {128, 64, 1, 1, 330, 300},    {128, 64, 1, 2, 330, 3000},
-    {128, 64, 1, 4, 330, 3500},  {256, 64, 1, 1, 490, 500},    {256, 64, 1, 2, 490, 5000}};
+constexpr TileCost kBf16Costs[] = {{128, 256, 2, 630, 1000, HUGE_VAL},
+                                   {256, 128, 1, 820, 1000, 6500},
+                                   {256, 64, 1, 640, 1000, 4000},
+                                   {256, 32, 1, 570, 1000, 3000},
+                                   {128, 64, 1, 380, 500, 3200}};
+
+constexpr TileCost kFp8Costs[] = {{128, 128, 2, 800, 500, HUGE_VAL},
+                                  {128, 128, 1, 820, 500, 3000},
+                                  {256, 64, 1, 1020, 1000, 4000},
+                                  {256, 32, 1, 850, 1000, 3000}};
 
 std::int64_t tiles_of(std::int64_t size, std::int64_t tile_size) {
   return (size + tile_size - 1) / tile_size;
 }
 
-// x [m, stages], W [n, stages].
-struct Product {
-  std::int64_t m, n, stages;
-  int multiprocessors;
-};
-
-// Clusters of four do not come out even with the parts of the chip that hold them.
-std::int64_t clusters_at_once(const TileCost& tile, int multiprocessors) {
-  const int blocks = tile.share * tile.split;
-  return std::max(1, multiprocessors / blocks * (blocks < 4 ? 8 : 7) / 8);
+std::int64_t clusters_of(const W4Large& args, const TileCost& tile) {
+  const std::int64_t rows = (args.silu_pair ? tile.rows / 2 : tile.rows) * tile.share;
+  std::int64_t tiles = 0;
+  for (int i = 0; i < (args.silu_pair ? 1 : args.part_count); ++i) {
+    tiles += tiles_of(args.parts[i].w.rows, rows);
+  }
+  return tiles * tiles_of(args.m, tile.tokens);
 }
 
-double expected_time(const TileCost& tile, const Product& product) {
-  if (tile.split > product.stages) return HUGE_VAL;
-  const std::int64_t clusters =
-      tiles_of(product.n, std::int64_t{tile.rows} * tile.share) * tiles_of(product.m, tile.tokens);
-  const auto rounds =
-      static_cast<double>(tiles_of(clusters, clusters_at_once(tile, product.multiprocessors)));
-  const double stages = static_cast<double>(product.stages) / tile.split;
-  return rounds * (stages * tile.stage + tile.finish) + kStart;
+W4LargeTile cheapest(std::span<const TileCost> costs, const W4Large& args, std::int64_t stages,
+                     int multiprocessors) {
+  W4LargeTile best;
+  double least = HUGE_VAL;
+  for (const TileCost& tile : costs) {
+    if (args.silu_pair && tile.rows != 256) continue;
+    const std::int64_t clusters = clusters_of(args, tile);
+    const std::int64_t room = std::max(1, multiprocessors / tile.share);
+    for (int split = 1; split <= std::min<std::int64_t>(kMostSplit, stages); ++split) {
+      if (split > 1 && clusters * split > room) break;
+      const double time =
+          static_cast<double>(tiles_of(clusters, room)) *
+              (static_cast<double>(tiles_of(stages, split)) * tile.stage + tile.finish) +
+          (split > 1 ? tile.split : 0) + kStart;
+      if (time < least) {
+        least = time;
+        best = {tile.rows, tile.tokens, tile.share, split};
+      }
+    }
+  }
+  return best;
+}
+
+bool alike(const FragmentMatrix& a, const FragmentMatrix& b) {
+  return a.cols == b.cols && a.groups == b.groups && a.bf16_scales == b.bf16_scales &&
+         (a.zeros == nullptr) == (b.zeros == nullptr);
+}
+
+bool valid_part(const W4Large& args, const W4LargeTile& tile, const W4LargePart& part) {
+  constexpr std::int64_t kMost = 1 << 24;
+  const FragmentMatrix& w = part.w;
+  return w.bits == 4 && w.rows > 0 && w.rows <= kMost && w.rows % 64 == 0 &&
+         part.y_stride >= w.rows && (tile.tokens != 256 || part.y_stride % 4 == 0) &&
+         alike(w, args.parts[0].w) && (!args.silu_pair || w.rows == args.parts[0].w.rows);
+}
+
+bool valid_columns(const FragmentMatrix& w, int stage_columns) {
+  constexpr std::int64_t kMost = 1 << 24;
+  if (w.cols <= 0 || w.cols > kMost || w.cols % stage_columns != 0 || w.groups <= 0 ||
+      w.cols % w.groups != 0) {
+    return false;
+  }
+  const std::int64_t group = w.cols / w.groups;
+  return group == 32 || group == 64 || group == 128 || w.groups == 1;
+}
+
+bool valid_tile(const W4Large& args, const W4LargeTile& tile, int stage_columns) {
+  if (tile.share != 1 && tile.share != 2) return false;
+  if (tile.split < 1 || tile.split > kMostSplit) return false;
+  if (args.silu_pair && tile.rows != 256) return false;
+  if (tile.split == 1) return true;
+  return tile.tokens != 256 && args.workspace != nullptr &&
+         args.parts[0].w.cols / stage_columns >= tile.split;
 }
 
 }  // namespace
 
-W4LargeTile choose_w4_large_tile(std::int64_t m, std::int64_t n, std::int64_t k,
-                                 int multiprocessors) {
-  const Product product{m, n, k / 64, multiprocessors};
-  const TileCost& best = *std::ranges::min_element(
-      kCosts, {}, [&](const TileCost& tile) { return expected_time(tile, product); });
-  return {best.rows, best.tokens, best.share, best.split};
+bool valid_large(const W4Large& args, const W4LargeTile& tile, int stage_columns) {
+  constexpr std::int64_t kMost = 1 << 24;
+  if (args.m <= 0 || args.m > kMost || args.part_count < 1 || args.part_count > kW4LargeMaxParts) {
+    return false;
+  }
+  if (args.silu_pair && (args.part_count != 2 || args.accumulate)) return false;
+  return valid_columns(args.parts[0].w, stage_columns) && valid_tile(args, tile, stage_columns) &&
+         std::all_of(args.parts, args.parts + args.part_count,
+                     [&](const W4LargePart& part) { return valid_part(args, tile, part); });
+}
+
+W4LargeTile choose_w4_large_tile(const W4Large& args, int multiprocessors) {
+  return cheapest(kBf16Costs, args, args.parts[0].w.cols / 64, multiprocessors);
+}
+
+W4LargeTile choose_w4_fp8_tile(const W4Large& args, int multiprocessors) {
+  return cheapest(kFp8Costs, args, args.parts[0].w.cols / 128, multiprocessors);
+}
+
+std::size_t w4_large_workspace(int multiprocessors) {
+  constexpr std::size_t kMostSums = std::size_t{256} * 128 * sizeof(float);  // of a block
+  return kW4LargeCounterBytes + static_cast<std::size_t>(multiprocessors) * kMostSums;
 }
 
 }  // namespace nibble::cuda

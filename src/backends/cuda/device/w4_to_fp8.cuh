@@ -1,0 +1,28 @@
+// 4-bit codes in fragment order (backends/cuda/fragment_weight.h) to operand A of products of fp8.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace nibble::cuda {
+
+// A byte b up to 15 is b * 2^-9 as e4m3: the subnormal numbers and the first that are not have the
+// same steps. A code q becomes the odd integer 2 q - 15, a sign and a magnitude below 16, times
+// kFp8CodeUnit; so products hardly ever have one sign, and little is lost where the tensor cores
+// add them up with 13 bits.
+inline constexpr float kFp8CodeUnit = 1.0f / 512;
+
+// Of the nibbles that have bit 3 in `top` of each byte, moved there as bits 1 to 3 by `moved`.
+__device__ __forceinline__ std::uint32_t fp8_of_nibbles(std::uint32_t moved, std::uint32_t below) {
+  constexpr std::uint32_t kNegative = 0x8e / 2;  // flips the sign and all bits of the magnitude
+  return (moved & 0x0e0e0e0eu) ^ (below * kNegative + 0x01010101u);
+}
+
+// The two registers of a word of 16 of k: rows g and g + 8.
+__device__ __forceinline__ void w4_fp8_pair(std::uint32_t word, std::uint32_t* a) {
+  a[0] = fp8_of_nibbles(word << 1, (~word & 0x08080808u) >> 2);
+  a[1] = fp8_of_nibbles(word >> 3, (~word & 0x80808080u) >> 6);
+}
+
+}  // namespace nibble::cuda
