@@ -43,7 +43,7 @@ class Context {
 
   // open_session(), with the notes of the checkpoint going to log().
   Session open(const std::filesystem::path& path, Backend& backend,
-               std::optional<KvType> kv_type = std::nullopt,
+               std::optional<KvFormat> kv_type = std::nullopt,
                const ModelFormat& rounding = {}) const;
   void say_notes(const Checkpoint& checkpoint) const;
 
@@ -89,7 +89,7 @@ std::shared_ptr<Options> add_command(CLI::App* command, Context& context, Body b
   return options;
 }
 
-// --kv-cache-dtype: a name for parse_kv_type(), or "auto", for which that gives nothing and the
+// --kv-cache-dtype: a name for parse_kv_format(), or "auto", for which that gives nothing and the
 // help says `automatic`.
 void add_kv_option(CLI::App* command, std::string& value, const std::string& automatic);
 

@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <memory>
 #include <ostream>
 
@@ -35,7 +37,7 @@ std::unique_ptr<Backend> Context::make_cpu_backend(std::string_view command) con
 }
 
 Session Context::open(const std::filesystem::path& path, Backend& backend,
-                      std::optional<KvType> kv_type, const ModelFormat& rounding) const {
+                      std::optional<KvFormat> kv_type, const ModelFormat& rounding) const {
   if ((repack_cache || !repack_cache_dir.empty()) &&
       (rounding.weights != nullptr || rounding.embeddings != nullptr)) {
     fail(ErrorKind::kUsage,
@@ -78,7 +80,7 @@ ProgressSink Context::progress() const {
 
 void add_kv_option(CLI::App* command, std::string& value, const std::string& automatic) {
   std::vector<std::string> names = {"auto"};
-  for (const KvType type : kKvTypes) names.emplace_back(to_string(type));
+  std::ranges::copy(kv_format_names(), std::back_inserter(names));
   value = names.front();
   command
       ->add_option("--kv-cache-dtype,--kv", value,

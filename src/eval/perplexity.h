@@ -28,7 +28,7 @@ struct WindowOptions {
   std::int32_t bos = -1;
   // Each window's keys and values are read from a cache of this type; none: as they were computed.
   // Of two models this is for the one that is judged, not for the reference.
-  std::optional<KvType> kv_type = {};
+  std::optional<KvFormat> kv_type = {};
 };
 
 struct PerplexityResult {

@@ -47,7 +47,7 @@ void require_comparable(std::span<const Model* const> models) {
 }
 
 // Hidden states of equal windows, each through a cache of its own when there is a type for it.
-Tensor run_windows(const Model& model, Batch batch, const std::optional<KvType>& kv_type) {
+Tensor run_windows(const Model& model, Batch batch, const std::optional<KvFormat>& kv_type) {
   std::vector<KvCache> caches;
   if (kv_type) {
     caches.reserve(batch.sequences.size());

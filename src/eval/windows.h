@@ -21,8 +21,8 @@ struct WindowPlan {
   std::int64_t rows = 0;
   std::int64_t count = 0;
   std::int64_t first_counted = 0;
-  std::int32_t first_token = -1;  // replaces each window's first token unless negative
-  std::optional<KvType> kv_type;  // of the first model's caches; none: it runs without
+  std::int32_t first_token = -1;    // replaces each window's first token unless negative
+  std::optional<KvFormat> kv_type;  // of the first model's caches; none: it runs without
 
   std::int64_t counted_per_window() const { return rows - 1 - first_counted; }
   // Tokens of windows [begin, end), end to end.

@@ -7,11 +7,19 @@
 
 #include "base/error.h"
 #include "base/half.h"
+#include "formats/float_bits.h"
 
 namespace nibble {
 namespace {
 
 constexpr std::int64_t kHeader = sizeof(KvScale);
+
+constexpr std::string_view kHadamard = "_hadamard";
+
+const CodeTable& e4m3() {
+  static const CodeTable table = table_of(FloatBits{});
+  return table;
+}
 
 float levels(KvType type) { return type == KvType::kInt8 ? 255.0f : 15.0f; }
 
@@ -40,6 +48,16 @@ RowRange range_of(const float* values, std::int64_t count, float top) {
   return {{scale, low}, to_code};
 }
 
+void encode_e4m3(const float* values, std::int64_t head_dim, std::byte* row) {
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  float largest = 0;
+  const bool finite = scalar_spans().magnitudes(values, 1, head_dim, &largest);
+  const KvScale stored = finite ? KvScale{largest / e4m3().max(), 0} : KvScale{kNan, kNan};
+  std::memcpy(row, &stored, kHeader);
+  scalar_spans().table_codes(e4m3().view(), &stored.scale, values, 1, head_dim,
+                             reinterpret_cast<std::uint8_t*>(row + kHeader));
+}
+
 void encode_codes(KvType type, const float* values, std::int64_t head_dim, std::byte* row) {
   const float top = levels(type);
   const RowRange range = range_of(values, head_dim, top);
@@ -62,8 +80,9 @@ void decode_codes(KvType type, const std::byte* row, std::int64_t head_dim, floa
   const KvScale stored = kv_row_scale(row);
   const auto* codes = reinterpret_cast<const std::uint8_t*>(row + kHeader);
   for (std::int64_t i = 0; i < head_dim; ++i) {
-    const int code = type == KvType::kInt8 ? codes[i] : codes[i / 2] >> (i % 2 * 4) & 15;
-    values[i] = stored.offset + stored.scale * static_cast<float>(code);
+    const int code = type == KvType::kInt4 ? codes[i / 2] >> (i % 2 * 4) & 15 : codes[i];
+    const float steps = type == KvType::kFp8 ? e4m3().value(code) : static_cast<float>(code);
+    values[i] = stored.offset + stored.scale * steps;
   }
 }
 
@@ -81,6 +100,8 @@ std::string_view to_string(KvType type) {
       return "int8";
     case KvType::kInt4:
       return "int4";
+    case KvType::kFp8:
+      return "fp8";
   }
   fail(ErrorKind::kInternal, "no type of a KV cache: {}", static_cast<int>(type));
 }
@@ -92,7 +113,30 @@ std::optional<KvType> parse_kv_type(std::string_view name) {
   return std::nullopt;
 }
 
-bool is_quantized(KvType type) { return type == KvType::kInt8 || type == KvType::kInt4; }
+bool is_quantized(KvType type) {
+  return type == KvType::kInt8 || type == KvType::kInt4 || type == KvType::kFp8;
+}
+
+std::string to_string(const KvFormat& format) {
+  return std::string(to_string(format.type)) + std::string(format.hadamard ? kHadamard : "");
+}
+
+std::optional<KvFormat> parse_kv_format(std::string_view name) {
+  const bool hadamard = name.ends_with(kHadamard);
+  if (hadamard) name.remove_suffix(kHadamard.size());
+  const auto type = parse_kv_type(name);
+  if (!type || (hadamard && !is_quantized(*type))) return std::nullopt;
+  return KvFormat(*type, hadamard);
+}
+
+std::vector<std::string> kv_format_names() {
+  std::vector<std::string> names;
+  for (const KvType type : kKvTypes) {
+    names.push_back(to_string(KvFormat(type)));
+    if (is_quantized(type)) names.push_back(to_string(KvFormat(type, true)));
+  }
+  return names;
+}
 
 KvType kv_type_of(DType dtype) {
   switch (dtype) {
@@ -116,6 +160,7 @@ std::int64_t kv_row_bytes(KvType type, std::int64_t head_dim) {
     case KvType::kBF16:
       return 2 * head_dim;
     case KvType::kInt8:
+    case KvType::kFp8:
       return kHeader + head_dim;
     case KvType::kInt4:
       return kHeader + (head_dim + 1) / 2;
@@ -130,6 +175,7 @@ KvScale kv_row_scale(const std::byte* row) {
 }
 
 void encode_kv_row(KvType type, const float* values, std::int64_t head_dim, std::byte* row) {
+  if (type == KvType::kFp8) return encode_e4m3(values, head_dim, row);
   if (is_quantized(type)) return encode_codes(type, values, head_dim, row);
   for (std::int64_t i = 0; i < head_dim; ++i) {
     if (type == KvType::kF32) {

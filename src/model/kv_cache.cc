@@ -31,27 +31,28 @@ std::int64_t head_bytes(std::int64_t rows, std::int64_t row_bytes) {
 
 }  // namespace
 
-KvCache::KvCache(const ModelSpec& spec, std::int64_t capacity, KvType type, DeviceMemory& memory)
+KvCache::KvCache(const ModelSpec& spec, std::int64_t capacity, KvFormat format,
+                 DeviceMemory& memory)
     : memory_(&memory),
-      type_(type),
+      format_(format),
       layers_(spec.layers),
       heads_(spec.attention.kv_heads),
       head_dim_(spec.attention.head_dim),
-      row_bytes_(kv_row_bytes(type, spec.attention.head_dim)) {
+      row_bytes_(kv_row_bytes(format.type, spec.attention.head_dim)) {
   if (capacity < 0) fail(ErrorKind::kUsage, "a cache for {} tokens", capacity);
   allocate(capacity);
 }
 
 KvCache::KvCache(const KvPool& pool)
     : memory_(pool.memory_),
-      type_(pool.type_),
+      format_(pool.format_),
       layers_(pool.spec_.layers),
       heads_(pool.spec_.attention.kv_heads),
       head_dim_(pool.spec_.attention.head_dim),
-      row_bytes_(kv_row_bytes(type_, head_dim_)),
+      row_bytes_(kv_row_bytes(format_.type, head_dim_)),
       head_bytes_(head_bytes(pool.block_rows_, row_bytes_)),
       block_rows_(pool.block_rows_),
-      block_bytes_(KvPool::block_bytes(pool.spec_, pool.block_rows_, type_)),
+      block_bytes_(KvPool::block_bytes(pool.spec_, pool.block_rows_, format_)),
       bytes_(pool.bytes_) {}
 
 void KvCache::allocate(std::int64_t capacity) {
@@ -123,7 +124,7 @@ std::vector<KvRun> KvCache::runs(std::int64_t layer, std::int64_t begin, std::in
 }
 
 bool KvCache::overflowed(std::int64_t layer, std::int64_t begin) {
-  if (type_ != KvType::kF16) return false;
+  if (format_.type != KvType::kF16) return false;
   std::vector<std::byte> rows;
   for (const KvRun& run : runs(layer, begin, size_ - begin)) {
     rows.resize(static_cast<std::size_t>(run.rows * row_bytes_));
@@ -138,17 +139,18 @@ bool KvCache::overflowed(std::int64_t layer, std::int64_t begin) {
   return false;
 }
 
-KvPool::KvPool(const ModelSpec& spec, std::int64_t blocks, std::int64_t block_rows, KvType type,
+KvPool::KvPool(const ModelSpec& spec, std::int64_t blocks, std::int64_t block_rows, KvFormat format,
                DeviceMemory& memory)
     : spec_(spec),
       block_rows_(block_rows),
-      type_(type),
+      format_(format),
       memory_(&memory),
-      bytes_(memory.allocate(DType::kU8, {blocks, block_bytes(spec, block_rows, type)})) {}
+      bytes_(memory.allocate(DType::kU8, {blocks, block_bytes(spec, block_rows, format)})) {}
 
-std::int64_t KvPool::block_bytes(const ModelSpec& spec, std::int64_t block_rows, KvType type) {
+std::int64_t KvPool::block_bytes(const ModelSpec& spec, std::int64_t block_rows,
+                                 const KvFormat& format) {
   const AttentionSpec& attention = spec.attention;
-  const std::int64_t row = kv_row_bytes(type, attention.head_dim);
+  const std::int64_t row = kv_row_bytes(format.type, attention.head_dim);
   return element_count({spec.layers, 2, attention.kv_heads, head_bytes(block_rows, row)});
 }
 

@@ -22,18 +22,18 @@ struct KvRun {
 };
 
 // One block of memory, or several of a pool. Layout of a block: [layers, K and V, kv_heads, rows]
-// rows of kv_row_bytes(type, head_dim) bytes. The rows of one head lie one after the other, so that
-// attention reads memory in order.
+// rows of kv_row_bytes(format.type, head_dim) bytes. The rows of one head lie one after the other,
+// so that attention reads memory in order.
 class KvCache {
  public:
   // Room for `capacity` tokens, all layers, in the memory of the backend that runs the model (which
   // must outlive the cache). kMemory or kDevice when it cannot be had.
-  KvCache(const ModelSpec& spec, std::int64_t capacity, KvType type,
+  KvCache(const ModelSpec& spec, std::int64_t capacity, KvFormat format,
           DeviceMemory& memory = host_memory());
   // In blocks of a pool, which must outlive it; none at first.
   explicit KvCache(const KvPool& pool);
 
-  KvType type() const { return type_; }
+  const KvFormat& format() const { return format_; }
   std::int64_t size() const { return size_; }
   std::int64_t capacity() const { return capacity_; }
   // What one token takes, all layers together.
@@ -66,7 +66,7 @@ class KvCache {
   void allocate(std::int64_t capacity);
 
   DeviceMemory* memory_;
-  KvType type_;
+  KvFormat format_;
   std::int64_t layers_;
   std::int64_t heads_;
   std::int64_t head_dim_;
@@ -86,11 +86,12 @@ class KvCache {
 class KvPool {
  public:
   // kMemory or kDevice when the memory cannot be had.
-  KvPool(const ModelSpec& spec, std::int64_t blocks, std::int64_t block_rows, KvType type,
+  KvPool(const ModelSpec& spec, std::int64_t blocks, std::int64_t block_rows, KvFormat format,
          DeviceMemory& memory = host_memory());
 
   // What a block takes, all layers together.
-  static std::int64_t block_bytes(const ModelSpec& spec, std::int64_t block_rows, KvType type);
+  static std::int64_t block_bytes(const ModelSpec& spec, std::int64_t block_rows,
+                                  const KvFormat& format);
 
   std::int64_t block_rows() const { return block_rows_; }
 
@@ -98,7 +99,7 @@ class KvPool {
   friend class KvCache;
   const ModelSpec& spec_;
   std::int64_t block_rows_;
-  KvType type_;
+  KvFormat format_;
   DeviceMemory* memory_;
   Tensor bytes_;  // [blocks, bytes of a block]
 };

@@ -92,6 +92,16 @@ struct RopeArgs {
   float scale = 1;
 };
 
+// x[r] = x[r] H in place, [rows, cols] without gaps. H is the Hadamard matrix of Sylvester's order,
+// of the largest power of two n that divides cols, over sqrt(n); it is applied to n columns at a
+// time, and is its own inverse: H[i, j] = (-1)^popcount(i & j) / sqrt(n).
+struct HadamardArgs {
+  float* x = nullptr;
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;  // >= 1
+};
+inline std::int64_t hadamard_size(std::int64_t cols) { return cols & -cols; }
+
 // The view from a row on; strides in bytes.
 inline HeadView<void> from_row(const HeadView<void>& view, std::int64_t row) {
   return {static_cast<std::byte*>(view.data) + row * view.row_stride, view.row_stride,

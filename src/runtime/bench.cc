@@ -87,7 +87,7 @@ void fill(const Model& model, KvCache& cache, std::int64_t count) {
   args.v = {args.k.data, args.k.row_stride, args.k.head_stride};
   args.heads = spec.kv_heads;
   args.head_dim = spec.head_dim;
-  args.type = cache.type();
+  args.type = cache.format().type;
   for (std::int64_t layer = 0; layer < model.spec().layers; ++layer) {
     for (std::int64_t at = 0; at < count; at += kRows) {
       const KvWriteSequence sequence = {0, std::min(kRows, count - at),
@@ -132,7 +132,7 @@ double kv_bytes(const ModelSpec& spec, const BenchOptions& options) {
       static_cast<double>(options.context) + static_cast<double>(options.generated + 1) / 2;
   const AttentionSpec& attention = spec.attention;
   return 2 * static_cast<double>(spec.layers * attention.kv_heads) * keys *
-         static_cast<double>(kv_row_bytes(options.kv_type, attention.head_dim));
+         static_cast<double>(kv_row_bytes(options.kv_type.type, attention.head_dim));
 }
 
 // Of the linear layers: the first stands for all.

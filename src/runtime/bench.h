@@ -17,7 +17,7 @@ struct BenchOptions {
   // the speed of a step does not depend on what they say.
   std::int64_t context = 0;
   std::int64_t repetitions = 3;  // each measurement is the best of these; >= 1
-  KvType kv_type = KvType::kBF16;
+  KvFormat kv_type = KvType::kBF16;
   // What the machine was measured to do, all threads together, 0 or null = not known: bytes read
   // from memory, and operations of a kind a second (a multiply-add is two).
   double bytes_per_second = 0;

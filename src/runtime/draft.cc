@@ -94,7 +94,7 @@ class ModelDrafter : public Drafter {
   }
 
   const Model& model_;
-  KvType kv_type_;
+  KvFormat kv_type_;
   std::map<std::uint64_t, Text> texts_;
 };
 

@@ -23,10 +23,10 @@ constexpr std::int64_t kMinCapacity = 256;
 // The cache of one sequence: grown by doubling up to the context, and checked for overflow.
 class GrowingCache {
  public:
-  GrowingCache(const Model& model, KvType type, std::int64_t first, std::int64_t limit)
+  GrowingCache(const Model& model, KvFormat format, std::int64_t first, std::int64_t limit)
       : spec_(model.spec()),
         limit_(limit),
-        cache_(spec_, std::min(limit, round_up(first)), type, model.backend().memory()) {}
+        cache_(spec_, std::min(limit, round_up(first)), format, model.backend().memory()) {}
 
   // Room for `rows` more.
   KvCache& reserve(std::int64_t rows) {

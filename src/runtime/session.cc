@@ -52,13 +52,13 @@ ModelFormat settle_scales(const ModelFormat& rounding, const WeightSource& sourc
   return with_half_scales(rounding, bf16 ? DType::kBF16 : DType::kF16);
 }
 
-Session open_session(const fs::path& path, Backend& backend, std::optional<KvType> kv_type,
+Session open_session(const fs::path& path, Backend& backend, std::optional<KvFormat> kv_type,
                      const ModelFormat& rounding) {
   Session session;
   session.checkpoint = open_checkpoint(path);
   const ModelSpec spec = build_spec(session.checkpoint->config());
   if (!kv_type) kv_type = rounding.kv;
-  session.kv_type = kv_type.value_or(default_kv_type(*session.checkpoint, spec));
+  session.kv_type = kv_type ? *kv_type : default_kv_type(*session.checkpoint, spec);
   session.generation_config = read_generation_config(path);
   session.tokenizer = open_tokenizer(path);
   session.model = std::make_unique<Model>(spec, *session.checkpoint, backend,

@@ -17,7 +17,7 @@ struct Session {
   std::unique_ptr<Model> model;
   std::unique_ptr<Tokenizer> tokenizer;  // null when the checkpoint has none (needed for text only)
   Json generation_config = Json::object();
-  KvType kv_type = KvType::kF32;  // of KV caches: see default_kv_type()
+  KvFormat kv_type = KvType::kF32;  // of KV caches: see default_kv_type()
 
   // kUsage, naming the checkpoint, when there is no tokenizer.
   const Tokenizer& require_tokenizer() const;
@@ -33,7 +33,7 @@ KvType default_kv_type(const WeightSource& source, const ModelSpec& spec);
 // tokenizer or generation_config.json is an error; a missing one is not. The backend must outlive
 // the session.
 Session open_session(const std::filesystem::path& path, Backend& backend,
-                     std::optional<KvType> kv_type = std::nullopt,
+                     std::optional<KvFormat> kv_type = std::nullopt,
                      const ModelFormat& rounding = {});
 
 // `rounding` with the type of scales that it leaves open: the 16-bit type of the checkpoint.

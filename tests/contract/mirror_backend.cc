@@ -135,6 +135,14 @@ RopeArgs mapped(Mirror& mirror, RopeArgs args) {
   return args;
 }
 
+void add_ranges(Mirror& mirror, const HadamardArgs& args) {
+  mirror.add(args.x, args.rows * args.cols * kFloat);
+}
+HadamardArgs mapped(Mirror& mirror, HadamardArgs args) {
+  args.x = mirror.map(args.x);
+  return args;
+}
+
 void add_ranges(Mirror& mirror, const KvWriteArgs& args) {
   const std::int64_t row = kv_row_bytes(args.type, args.head_dim);
   std::int64_t rows = 0;

@@ -158,7 +158,9 @@ class AttentionCase {
     if (!is_quantized(options_.kv)) return 0;
     const std::int64_t row = (s.q_begin == 0 ? 0 : shape_.kv_rows) + j;
     const KvScale scale = kv_row_scale(rows.data() + row * row_bytes_ + head * head_bytes_);
-    const float top = options_.kv == KvType::kInt8 ? 255.0f : 15.0f;
+    const float top = options_.kv == KvType::kInt8   ? 255.0f
+                      : options_.kv == KvType::kInt4 ? 15.0f
+                                                     : 448.0f;
     return std::abs(scale.offset) + top * scale.scale;
   }
 
@@ -280,6 +282,8 @@ constexpr Options kOptions[] = {
     {.kv = KvType::kInt8, .window = 9, .softcap = 2.0f},
     {.kv = KvType::kInt4},
     {.kv = KvType::kInt4, .alibi = true},
+    {.kv = KvType::kFp8},
+    {.kv = KvType::kFp8, .window = 9, .alibi = true},
     {.causal = false},
     {.causal = false, .window = 130},
     {.softcap = 2.0f},
@@ -481,14 +485,17 @@ TEST_P(AttentionContract, NoSequencesAndNoQueriesAreFine) {
 INSTANTIATE_TEST_SUITE_P(Impls, AttentionContract, ::testing::ValuesIn(usable_rows("attention")),
                          [](const auto& test) { return test.param.name; });
 
-// Values halfway between two numbers of a type, which go to the even one: those of bf16 have 8 bits
-// and those of f16 11; the codes of a row of both ends of [0, 255] or [0, 15] are its values.
+// Values halfway between two numbers of a type, which go to the even one: those of bf16 have 8
+// bits, those of f16 11 and those of fp8 4, where a value of 448 makes the scale 1; the codes of a
+// row of both ends of [0, 255] or [0, 15] are its values.
 std::vector<float> ties(KvType type, std::int64_t head_dim) {
   std::vector<float> values;
   const float top = type == KvType::kInt4 ? 15.0f : 255.0f;
-  const float half = type == KvType::kF16 ? 0x1p-11f : 0x1p-8f;
+  const float half = type == KvType::kF16 ? 0x1p-11f : type == KvType::kFp8 ? 0x1p-4f : 0x1p-8f;
   for (std::int64_t d = 0; d < head_dim; ++d) {
-    if (is_quantized(type)) {
+    if (type == KvType::kFp8) {
+      values.push_back(d == 1 ? 448.0f : 1 + static_cast<float>(2 * (d % 8) + 1) * half);
+    } else if (is_quantized(type)) {
       const float code = static_cast<float>(d % 7) + 0.5f;
       values.push_back(d == 0 ? 0 : d == 1 ? top : code);
     } else {
@@ -600,7 +607,8 @@ TEST_P(KvWriteContract, RotatesQueriesAndKeysOnTheWay) {
 TEST_P(KvWriteContract, TiesGoToEven) {
   const auto backend = forced_backend("kv_write", GetParam());
   constexpr std::int64_t kHeadDim = 37;
-  for (const KvType type : {KvType::kF16, KvType::kBF16, KvType::kInt8, KvType::kInt4}) {
+  for (const KvType type : kKvTypes) {
+    if (type == KvType::kF32) continue;
     std::vector<float> x = ties(type, kHeadDim);
     const std::int64_t bytes = kv_row_bytes(type, kHeadDim);
     std::vector<std::byte> row(static_cast<std::size_t>(bytes));
@@ -617,8 +625,12 @@ TEST_P(KvWriteContract, TiesGoToEven) {
     EXPECT_EQ(values_row, row);
     std::vector<float> read(x.size());
     decode_kv_row(type, row.data(), kHeadDim, read.data());
-    // nearbyint() goes to even; a step of bf16 in [1, 2) is 2^-7, of f16 2^-10, of codes 1.
-    const float step = type == KvType::kBF16 ? 0x1p-7f : type == KvType::kF16 ? 0x1p-10f : 1.0f;
+    // nearbyint() goes to even; a step of bf16 in [1, 2) is 2^-7, of f16 2^-10, of fp8 2^-3, of
+    // integer codes 1.
+    const float step = type == KvType::kBF16  ? 0x1p-7f
+                       : type == KvType::kF16 ? 0x1p-10f
+                       : type == KvType::kFp8 ? 0x1p-3f
+                                              : 1.0f;
     for (std::size_t d = 0; d < x.size(); ++d) {
       EXPECT_EQ(read[d], std::nearbyint(x[d] / step) * step) << to_string(type) << ", " << d;
     }

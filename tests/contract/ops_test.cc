@@ -1,4 +1,5 @@
 // Every implementation of the row-wise ops, against their definitions in double.
+#include <bit>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -95,6 +96,42 @@ TEST_P(NormContract, EveryKindAndSize) {
   }
 }
 INSTANTIATE_TEST_SUITE_P(Impls, NormContract, ::testing::ValuesIn(usable_impls("norm")), name_of);
+
+// ---- hadamard
+
+class HadamardContract : public Impls {};
+
+// Against the signs of the definition, for sizes that are powers of two and for blocks of them.
+TEST_P(HadamardContract, MultipliesByTheSignsOfItsIndices) {
+  const auto backend = forced_backend("hadamard", GetParam());
+  constexpr std::int64_t kRows = 5;
+  for (const std::int64_t cols : {1, 2, 6, 8, 40, 64, 80, 96, 128, 192, 256, 512, 1024}) {
+    const std::int64_t size = hadamard_size(cols);
+    const std::vector<float> x = random_floats(kRows * cols, 47);
+    std::vector<float> y = x;
+    backend->run(HadamardArgs{y.data(), kRows, cols});
+    const double scale = 1 / std::sqrt(static_cast<double>(size));
+    for (std::int64_t i = 0; i < kRows * cols; ++i) {
+      const std::int64_t begin = i / size * size;
+      double sum = 0, magnitude = 0;
+      for (std::int64_t j = 0; j < size; ++j) {
+        const auto index = static_cast<std::uint64_t>((i - begin) & j);
+        const double value = x[static_cast<std::size_t>(begin + j)];
+        sum += std::popcount(index) % 2 == 0 ? value : -value;
+        magnitude += std::abs(value);
+      }
+      ASSERT_NEAR(y[static_cast<std::size_t>(i)], sum * scale,
+                  dot_error_bound(12, magnitude * scale) + 1e-30)
+          << cols << " columns, " << i;
+    }
+    backend->run(HadamardArgs{y.data(), kRows, cols});
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      ASSERT_NEAR(y[i], x[i], 1e-4f) << cols << " columns: not its own inverse";
+    }
+  }
+}
+INSTANTIATE_TEST_SUITE_P(Impls, HadamardContract, ::testing::ValuesIn(usable_impls("hadamard")),
+                         name_of);
 
 // ---- rope
 

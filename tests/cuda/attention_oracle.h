@@ -106,6 +106,11 @@ struct AttentionRow {
   std::vector<double> bound;
 };
 
+// What the largest code of a type stands for.
+inline double largest_step(KvType type) {
+  return type == KvType::kFp8 ? 448 : type == KvType::kInt8 ? 255 : 15;
+}
+
 // Decoded (and, if asked for, rounded) rows of one head; the span of each: largest magnitude that a
 // kernel may split its values into (offset and steps of integer rows); and what all steps of an
 // integer row make together.
@@ -134,9 +139,11 @@ inline DecodedRows decode_rows(const AttentionData& data, const std::vector<std:
     if (is_quantized(c.kv_type)) {
       const KvScale stored = kv_row_scale(row);
       const auto scale = static_cast<double>(stored.scale);
-      const bool bytes = c.kv_type == KvType::kInt8;
-      span = std::abs(static_cast<double>(stored.offset)) + (bytes ? 1280 : 32) * scale;
-      steps = (bytes ? 255 : 15) * scale;
+      const double top = largest_step(c.kv_type);
+      // Integers are split into numbers of f16 from 1024 or 16 on, and what is subtracted.
+      const double split = c.kv_type == KvType::kFp8 ? top : c.kv_type == KvType::kInt8 ? 1280 : 32;
+      span = std::abs(static_cast<double>(stored.offset)) + split * scale;
+      steps = top * scale;
     }
     decoded.steps.push_back(steps);
     decoded.span.push_back(span);

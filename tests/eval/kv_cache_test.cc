@@ -10,13 +10,13 @@ namespace nibble {
 namespace {
 
 DivergenceResult cost(const std::filesystem::path& model, const std::filesystem::path& text,
-                      KvType type) {
+                      KvFormat format) {
   const auto backend = make_cpu_backend();
   const Session session = open_session(model, *backend);
   const auto ids = read_text_ids(*session.tokenizer, text);
   WindowOptions options;
   options.max_tokens = 8192;
-  options.kv_type = type;
+  options.kv_type = format;
   const DivergenceResult result = divergence(*session.model, *session.model, ids, options);
   testing::Test::RecordProperty("mean_kl", std::to_string(result.mean_kl));
   return result;
@@ -38,6 +38,12 @@ void check(const std::filesystem::path& model, const std::filesystem::path& text
   EXPECT_GT(nibbles.mean_kl, bytes.mean_kl);
   EXPECT_LT(nibbles.mean_kl, 0.08);
   EXPECT_LT(std::abs(change(nibbles)), 0.06);
+  const DivergenceResult mixed = cost(model, text, {KvType::kInt4, true});
+  EXPECT_LT(mixed.mean_kl, 0.7 * nibbles.mean_kl);
+  EXPECT_LT(std::abs(change(mixed)), 0.02);
+  const DivergenceResult floats = cost(model, text, KvType::kFp8);
+  EXPECT_GT(floats.mean_kl, bytes.mean_kl);
+  EXPECT_LT(floats.mean_kl, 0.005);
 }
 
 TEST(KvCacheCost, OnBundledText) {

@@ -49,6 +49,48 @@ TEST(KvType, NamesAndSizes) {
   EXPECT_ERROR(kv_type_of(DType::kI8), ErrorKind::kUnsupported, "I8");
 }
 
+TEST(KvFormat, Names) {
+  for (const std::string& name : kv_format_names()) {
+    EXPECT_EQ(to_string(*parse_kv_format(name)), name);
+  }
+  EXPECT_EQ(parse_kv_format("int4_hadamard"), KvFormat(KvType::kInt4, true));
+  EXPECT_EQ(parse_kv_format("fp8"), KvFormat(KvType::kFp8));
+  for (const char* none : {"bf16_hadamard", "hadamard", "int4_hadamard_hadamard", "int4_", ""}) {
+    EXPECT_EQ(parse_kv_format(none), std::nullopt) << none;
+  }
+}
+
+// Codes of e4m3, whose scale here is 2^-6: 448 times that is 7.
+TEST(KvType, BytesOfFp8Rows) {
+  const std::vector<float> values = {-7, 0.015625f, 0, -0.0f, 0.25f, 1e-5f};
+  std::vector<std::byte> expected(14);
+  const float numbers[] = {0.015625f, 0};
+  std::memcpy(expected.data(), numbers, 8);
+  const unsigned char codes[] = {0xfe, 0x38, 0x00, 0x80, 0x58, 0x00};
+  std::memcpy(expected.data() + 8, codes, 6);
+  EXPECT_EQ(encoded(KvType::kFp8, values), expected);
+  EXPECT_EQ(kv_row_bytes(KvType::kFp8, 64), 72);
+  // Zeros and what has no scale become zero.
+  for (const float tiny : {0.0f, -0.0f, 1e-45f}) {
+    EXPECT_EQ(round_trip(KvType::kFp8, {tiny, tiny}), (std::vector<float>{0, 0}));
+  }
+}
+
+// Within a sixteenth of each value or half the least step, and never below what was cut off at 448.
+TEST(KvType, Fp8KeepsEachValueToASixteenth) {
+  for (unsigned seed = 0; seed < 40; ++seed) {
+    const std::vector<float> values =
+        random_row(1 + seed * 3, seed, seed % 3 == 0 ? 50.0f : 0.0f, std::exp2(float(seed) - 20));
+    const std::vector<float> back = round_trip(KvType::kFp8, values);
+    float largest = 0;
+    for (const float v : values) largest = std::max(largest, std::abs(v));
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const float bound = std::max(std::abs(values[i]) / 16, largest / 448 * 0x1p-10f) * 1.00001f;
+      EXPECT_LE(std::abs(values[i] - back[i]), bound) << "seed " << seed << ", value " << i;
+    }
+  }
+}
+
 // A step of 1: the codes are the values less the smallest one. The first of a pair is the low half.
 TEST(KvType, BytesOfIntegerRows) {
   const std::vector<float> values = {-2, 13, 3, -1, 0};
@@ -108,10 +150,11 @@ TEST(KvType, ConstantRowsAreExact) {
 TEST(KvType, DamagedRowsDecodeToNan) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-  for (const KvType type : {KvType::kInt8, KvType::kInt4}) {
+  for (const KvType type : {KvType::kInt8, KvType::kInt4, KvType::kFp8}) {
     for (const float damage : {kInfinity, -kInfinity, kNan}) {
       for (const float v : round_trip(type, {1, damage, 2})) EXPECT_TRUE(std::isnan(v)) << damage;
     }
+    if (type == KvType::kFp8) continue;  // has no range to overflow
     for (const float v : round_trip(type, {-3e38f, 3e38f})) EXPECT_TRUE(std::isnan(v));
   }
 }

@@ -282,8 +282,8 @@ Support pair_attention_fits(const Bf16Kernels& kernels, const AttentionArgs& arg
 }
 
 Support code_attention_fits(const Int8Kernels& /*kernels*/, const AttentionArgs& args) {
-  if (is_quantized(args.kv_type)) return Support::yes();
-  return Support::no("keys and values are no codes");
+  const bool integers = args.kv_type == KvType::kInt8 || args.kv_type == KvType::kInt4;
+  return integers ? Support::yes() : Support::no("keys and values are no integer codes");
 }
 
 void run_attention_by(const AttentionChoice& choice, const AttentionArgs& args,

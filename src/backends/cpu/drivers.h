@@ -62,6 +62,9 @@ void run_norm(const KernelTable& kernels, const NormArgs& args, ExecContext& con
 Support rope_fits(const KernelTable& kernels, const RopeArgs& args);
 void run_rope(const KernelTable& kernels, const RopeArgs& args, ExecContext& context);
 
+Support hadamard_fits(const KernelTable& kernels, const HadamardArgs& args);
+void run_hadamard(const KernelTable& kernels, const HadamardArgs& args, ExecContext& context);
+
 Support activation_fits(const KernelTable& kernels, const ActivationArgs& args);
 void run_activation(const KernelTable& kernels, const ActivationArgs& args, ExecContext& context);
 

@@ -48,6 +48,9 @@ ImplList<LinearArgs> linear_impls() { return kLinearImpls; }
 
 ImplList<NormArgs> norm_impls() { return levels<NormArgs, norm_fits, run_norm, reference::norm>(); }
 ImplList<RopeArgs> rope_impls() { return levels<RopeArgs, rope_fits, run_rope, reference::rope>(); }
+ImplList<HadamardArgs> hadamard_impls() {
+  return levels<HadamardArgs, hadamard_fits, run_hadamard, reference::hadamard>();
+}
 ImplList<KvWriteArgs> kv_write_impls() {
   return levels<KvWriteArgs, kv_write_fits, run_kv_write, reference::kv_write>();
 }

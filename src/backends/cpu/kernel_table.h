@@ -98,7 +98,7 @@ struct RopeTask {
 enum class ActivationKind { kIdentity, kRelu, kSilu, kGelu, kGeluTanh, kGeluQuick, kTanh };
 
 // In the order of nibble::KvType; formats/kv_type.h has the bytes of a row.
-enum class KvStorage { kF32, kF16, kBF16, kInt8, kInt4 };
+enum class KvStorage { kF32, kF16, kBF16, kInt8, kInt4, kFp8 };
 
 // Queries [t_begin, t_begin + t_count) of one sequence against one head of keys and values; `group`
 // query heads share it. Query t of head g is q + t * q_row_stride + g * q_head_stride; see
@@ -192,6 +192,8 @@ struct KernelTable {
   void (*activate)(ActivationKind kind, float softcap, const float* x, const float* multiplier,
                    std::int64_t count, float* y);
   void (*add)(const float* x, std::int64_t count, float* y);
+  // One row of HadamardArgs.
+  void (*hadamard)(float* x, std::int64_t cols);
   // One row of a cache.
   void (*kv_encode)(const float* x, std::int64_t head_dim, KvStorage type, unsigned char* row);
 

@@ -11,6 +11,7 @@ static_assert(static_cast<int>(KvStorage::kF16) == static_cast<int>(KvType::kF16
 static_assert(static_cast<int>(KvStorage::kBF16) == static_cast<int>(KvType::kBF16));
 static_assert(static_cast<int>(KvStorage::kInt8) == static_cast<int>(KvType::kInt8));
 static_assert(static_cast<int>(KvStorage::kInt4) == static_cast<int>(KvType::kInt4));
+static_assert(static_cast<int>(KvStorage::kFp8) == static_cast<int>(KvType::kFp8));
 
 constexpr KvStorage kv_storage(KvType type) { return static_cast<KvStorage>(type); }
 

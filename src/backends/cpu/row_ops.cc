@@ -70,6 +70,16 @@ void run_rope(const KernelTable& kernels, const RopeArgs& args, ExecContext& con
   });
 }
 
+Support hadamard_fits(const KernelTable&, const HadamardArgs&) { return Support::yes(); }
+
+void run_hadamard(const KernelTable& kernels, const HadamardArgs& args, ExecContext& context) {
+  context.pool.parallel_for(args.rows, row_grain(args.cols),
+                            [&](std::int64_t begin, std::int64_t end) {
+                              for (std::int64_t r = begin; r < end; ++r)
+                                kernels.hadamard(args.x + r * args.cols, args.cols);
+                            });
+}
+
 Support activation_fits(const KernelTable&, const ActivationArgs&) { return Support::yes(); }
 
 void run_activation(const KernelTable& kernels, const ActivationArgs& args, ExecContext& context) {

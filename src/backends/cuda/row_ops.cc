@@ -4,6 +4,7 @@
 #include "backends/cuda/impls.h"
 #include "backends/cuda/kernels/argmax.h"
 #include "backends/cuda/kernels/decode_weight.h"
+#include "backends/cuda/kernels/hadamard.h"
 #include "backends/cuda/queue.h"
 #include "backends/cuda/weight.h"
 #include "ops/reference/reference.h"
@@ -58,6 +59,15 @@ void rope(const RopeArgs& args, ExecContext& context) {
   rows.scale = args.scale;
   rows.interleaved = args.interleaved;
   context.queue->launch("rope", rows, rope_rows);
+}
+
+Support hadamard_supports(const HadamardArgs& args, const DeviceCaps&) {
+  const char* const why = hadamard_unsupported(args.cols);
+  return why == nullptr ? Support::yes() : Support::no(why);
+}
+
+void hadamard(const HadamardArgs& args, ExecContext& context) {
+  context.queue->launch("hadamard", HadamardRows{args.x, args.rows, args.cols}, hadamard_rows);
 }
 
 void activation(const ActivationArgs& args, ExecContext& context) {
@@ -134,6 +144,10 @@ void moe_route(const MoeRouteArgs& args, ExecContext& context) {
 ImplList<EmbedArgs> embed_impls() { return only<EmbedArgs, embed>(); }
 ImplList<NormArgs> norm_impls() { return only<NormArgs, norm>(); }
 ImplList<RopeArgs> rope_impls() { return only<RopeArgs, rope>(); }
+ImplList<HadamardArgs> hadamard_impls() {
+  static constexpr Impl<HadamardArgs> kImpls[] = {{"cuda", hadamard_supports, hadamard}};
+  return kImpls;
+}
 ImplList<ActivationArgs> activation_impls() { return only<ActivationArgs, activation>(); }
 ImplList<AddArgs> add_impls() { return only<AddArgs, add>(); }
 ImplList<GatherRowsArgs> gather_rows_impls() { return only<GatherRowsArgs, gather>(); }

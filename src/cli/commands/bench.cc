@@ -58,7 +58,7 @@ void bench_model(const ModelBenchOptions& options, Context& context) {
   bench_options.bytes_per_second = limits.bytes_per_second;
   bench_options.operations_per_second = limits.operations_per_second;
   if (const auto kv = rounding_of(options.rounding).kv) bench_options.kv_type = *kv;
-  if (const auto kv = parse_kv_type(options.kv_type)) bench_options.kv_type = *kv;
+  if (const auto kv = parse_kv_format(options.kv_type)) bench_options.kv_type = *kv;
   const Model model = load_bench_model(options, *backend, context);
   const BenchResult result = bench(model, bench_options, context.progress());
   const Json json = {{"model", options.model.empty() ? options.synthetic : options.model},

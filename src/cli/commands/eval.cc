@@ -31,7 +31,7 @@ WindowOptions window_options(const TextOptions& options, const Tokenizer& tokeni
   WindowOptions window{.context = options.context, .max_tokens = options.tokens};
   if (options.protocol == "llama.cpp") window.protocol = WindowProtocol::kLlamaCpp;
   if (const auto bos = tokenizer.bos()) window.bos = *bos;
-  window.kv_type = parse_kv_type(options.kv_type);
+  window.kv_type = parse_kv_format(options.kv_type);
   if (!window.kv_type) window.kv_type = rounding_of(options.rounding).kv;
   return window;
 }

@@ -76,7 +76,7 @@ Json result_json(const GenerateResult& result, const std::vector<std::int32_t>& 
 
 void run(const RunOptions& options, Context& context) {
   const auto backend = context.make_backend();
-  const Session session = context.open(options.model, *backend, parse_kv_type(options.kv_type),
+  const Session session = context.open(options.model, *backend, parse_kv_format(options.kv_type),
                                        rounding_of(options.rounding));
   const std::vector<std::int32_t> prompt = prompt_ids(options, session, context);
   GenerateOptions generate_options = options.generate;

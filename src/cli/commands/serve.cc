@@ -133,7 +133,7 @@ void serve(const ServeOptions& options, Context& context) {
   const auto backend = make_serving_backend(options, context);
   EngineOptions engine_options = options.engine;
   engine_options.device_bytes = backend->memory().available();
-  const Session session = context.open(options.model, *backend, parse_kv_type(options.kv_type));
+  const Session session = context.open(options.model, *backend, parse_kv_format(options.kv_type));
   std::optional<Session> draft;
   if (!options.draft.empty()) {
     if (options.engine.speculative.tokens == 0) {

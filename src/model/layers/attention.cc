@@ -45,6 +45,7 @@ class AttentionCall {
     const std::int64_t cols = spec_.heads * spec_.head_dim;
     Rows attended(context_.backend, piece_.rows, cols);
     attend(attended.data());
+    if (kv_format().hadamard) mix_heads(attended.data(), spec_.heads);  // H is its own inverse
     context_.observe("attn_out", attended.data(), piece_.rows, cols);
     run_linear(context_.weights.o, attended.data(), piece_.rows, out, context_.backend);
   }
@@ -115,7 +116,8 @@ class AttentionCall {
     }
     const RopeTable& table = fixed_rope_table(rope());
     const RopeArgs args = rope_args(table, positions, 0, piece_.rows);
-    if (all_stored() && args.rotary_dim > 0) return store_all(&args);
+    const bool at_once = all_stored() && args.rotary_dim > 0 && !kv_format().hadamard;
+    if (at_once) return store_all(&args);
     rotate(args);
     store_all(nullptr);
   }
@@ -188,9 +190,20 @@ class AttentionCall {
     });
   }
 
+  // Of all caches of the piece.
+  KvFormat kv_format() const {
+    return nibble::kv_format(batch_.sequences[piece_.segments.front().sequence]);
+  }
+
+  // `heads` heads of each row of the piece, one behind the other.
+  void mix_heads(float* x, std::int64_t heads) {
+    context_.backend.run(HadamardArgs{x, piece_.rows * heads, spec_.head_dim});
+  }
+
   // Stores new keys and values where they are to be kept. With `rope`, rotates queries and keys
-  // first.
+  // first. A cache of mixed heads needs all of them mixed, and rotated before.
   void store_all(const RopeArgs* rope) {
+    if (kv_format().hadamard) mix_heads(buffer_.data(), spec_.heads + 2 * spec_.kv_heads);
     std::vector<KvWriteSequence> sequences;
     for (const SequencePart& segment : piece_.segments) {
       std::int64_t begin = segment.begin;
@@ -206,7 +219,7 @@ class AttentionCall {
     args.sequences = sequences;
     args.heads = spec_.kv_heads;
     args.head_dim = spec_.head_dim;
-    args.type = kv_type(batch_.sequences[piece_.segments.front().sequence]);
+    args.type = kv_format().type;
     args.rope = rope;
     context_.backend.run(args);
   }
@@ -252,7 +265,7 @@ class AttentionCall {
     args.heads = spec_.heads;
     args.kv_heads = spec_.kv_heads;
     args.head_dim = spec_.head_dim;
-    args.kv_type = kv_type(batch_.sequences[piece_.segments.front().sequence]);
+    args.kv_type = kv_format().type;
     args.causal = spec_.causal;
     args.window = window();
     args.scale = spec_.inverse_layer_scale ? spec_.scale / static_cast<float>(context_.layer + 1)

@@ -5,23 +5,24 @@
 #include "base/error.h"
 
 namespace nibble {
-KvType kv_type(const Batch::Sequence& sequence) {
-  return sequence.cache == nullptr ? KvType::kF32 : sequence.cache->type();
+KvFormat kv_format(const Batch::Sequence& sequence) {
+  return sequence.cache == nullptr ? KvType::kF32 : sequence.cache->format();
 }
 
 std::vector<Piece> cut_into_pieces(const Batch& batch, bool causal) {
   std::vector<Piece> pieces;
   std::int64_t row = 0;
-  KvType type = KvType::kF32;
+  KvFormat format;
   for (std::size_t i = 0; i < batch.sequences.size(); ++i) {
     const Batch::Sequence& sequence = batch.sequences[i];
     const bool cut = causal && sequence.rows > kPieceRows;
     std::int64_t offset = 0;
     while (offset < sequence.rows) {
       const std::int64_t rows = cut ? std::min(kPieceRows, sequence.rows - offset) : sequence.rows;
-      if (pieces.empty() || type != kv_type(sequence) || pieces.back().rows + rows > kPieceRows) {
+      if (pieces.empty() || format != kv_format(sequence) ||
+          pieces.back().rows + rows > kPieceRows) {
         pieces.push_back({row, 0, {}});
-        type = kv_type(sequence);
+        format = kv_format(sequence);
       }
       Piece& piece = pieces.back();
       piece.segments.push_back({i, offset, rows, piece.rows, !cut});

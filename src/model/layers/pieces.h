@@ -29,7 +29,7 @@ struct Piece {
 
 // The type that a sequence's keys and values are read in: its cache's, or F32, as they are computed
 // and as the scratch of a cut sequence holds them.
-KvType kv_type(const Batch::Sequence& sequence);
+KvFormat kv_format(const Batch::Sequence& sequence);
 
 // A causal sequence longer than kPieceRows is cut: its later rows find the keys and values of the
 // earlier ones in a cache. One that sees both ways is never cut.

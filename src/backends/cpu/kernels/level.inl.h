@@ -11,7 +11,10 @@
 #include "backends/cpu/kernels/gemm.inl.h"
 #include "backends/cpu/kernels/math.inl.h"
 #include "backends/cpu/kernels/rows.inl.h"
+#include "backends/cpu/kernels/spans.inl.h"
+#include "backends/cpu/kernels/hadamard.inl.h"
 #include "backends/cpu/kernels/kv_rows.inl.h"
+#include "backends/cpu/kernels/kv_encode.inl.h"
 #include "backends/cpu/kernels/attention_softmax.inl.h"
 #include "backends/cpu/kernels/attention_blocks.inl.h"
 #include "backends/cpu/kernels/attention_tiles.inl.h"
@@ -21,7 +24,6 @@
 #include "backends/cpu/kernels/attention_values.inl.h"
 #include "backends/cpu/kernels/attention_rows.inl.h"
 #include "backends/cpu/kernels/probe.inl.h"
-#include "backends/cpu/kernels/spans.inl.h"
 // clang-format on
 
 // What not every level has (rope) is null.
@@ -41,6 +43,7 @@ constexpr KernelTable level_table() {
   table.activate = activate;
   table.add = add;
   table.kv_encode = kv_encode;
+  table.hadamard = hadamard;
   table.attention_tiles = {kTileQueryRows, attention_scratch, attention_tiles};
   table.attention_part_keys = kPartKeys;
   table.attention_part_floats = attention_part_floats;

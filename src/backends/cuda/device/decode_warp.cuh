@@ -174,7 +174,8 @@ class DecodeWarp {
 
   __device__ static float2 key_header(const std::uint8_t* at, int row) {
     if constexpr (!kCodes) return float2{};
-    return *reinterpret_cast<const float2*>(at + row * Shape::kPitch);
+    const float2 header = *reinterpret_cast<const float2*>(at + row * Shape::kPitch);
+    return {header.x * Shape::Traits::kUnit, header.y};
   }
   __device__ static float2 value_header(const std::uint8_t* at, int row) {
     return key_header(at + Shape::kValuesAt, row);

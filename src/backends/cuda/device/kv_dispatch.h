@@ -19,6 +19,8 @@ auto with_kv_type(KvType type, F&& f) {
       return f(std::integral_constant<KvType, KvType::kInt8>());
     case KvType::kInt4:
       return f(std::integral_constant<KvType, KvType::kInt4>());
+    case KvType::kFp8:
+      return f(std::integral_constant<KvType, KvType::kFp8>());
     case KvType::kF32:
       break;
   }

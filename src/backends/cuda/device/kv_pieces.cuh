@@ -1,7 +1,7 @@
 // Rows of a key/value cache as pieces of 4, 8 or 16 bytes, and those as pairs of 16-bit numbers for
 // the tensor cores. Codes stay codes: f16 numbers that take little arithmetic to make, code - kZero
-// with kZero = -1024 for kInt8 and -16 for kInt4; scale and offset of a row are applied to float32
-// sums: value = offset + scale * (number + kZero).
+// with kZero = -1024 for kInt8 and -16 for kInt4, and code / kUnit for kFp8; scale and offset of a
+// row are applied to float32 sums: value = offset + scale * kUnit * (number + kZero).
 #pragma once
 
 #include <cstdint>
@@ -14,14 +14,18 @@ namespace nibble::cuda {
 
 template <KvType kType>
 struct KvTraits {
-  static constexpr bool kCodes = kType == KvType::kInt8 || kType == KvType::kInt4;
+  static constexpr bool kCodes = has_codes(kType);
   static constexpr int kBits = kType == KvType::kF32    ? 32
                                : kType == KvType::kInt8 ? 8
+                               : kType == KvType::kFp8  ? 8
                                : kType == KvType::kInt4 ? 4
                                                         : 16;
   static constexpr int kHeader = kCodes ? kKvHeaderBytes : 0;
   static constexpr int kPieceBytes = kCodes ? 8 : 16;  // what rows are aligned to
-  static constexpr float kZero = kType == KvType::kInt8 ? -1024.0f : -16.0f;
+  static constexpr float kZero = kType == KvType::kInt8   ? -1024.0f
+                                 : kType == KvType::kInt4 ? -16.0f
+                                                          : 0.0f;
+  static constexpr float kUnit = kType == KvType::kFp8 ? kE4m3Unit : 1.0f;
   static constexpr bool kF16 = kCodes || kType == KvType::kF16;  // else products are of bf16
   using Pairs = std::conditional_t<kF16, F16Pairs, Bf16Pairs>;
 };
@@ -43,6 +47,17 @@ __device__ __forceinline__ std::uint32_t low_codes(std::uint32_t word) {
 }
 __device__ __forceinline__ std::uint32_t high_codes(std::uint32_t word) {
   return __byte_perm(word, 0x64646464u, 0x4342);
+}
+
+// The same bytes as codes of e4m3: f16 numbers that are kE4m3Unit too small (kv_rows.cuh).
+__device__ __forceinline__ std::uint32_t e4m3_pair(std::uint32_t bytes_on_top) {
+  return (bytes_on_top & 0x80008000u) | (bytes_on_top >> 1 & 0x3f803f80u);
+}
+__device__ __forceinline__ std::uint32_t low_e4m3(std::uint32_t word) {
+  return e4m3_pair(__byte_perm(word, 0, 0x1404));
+}
+__device__ __forceinline__ std::uint32_t high_e4m3(std::uint32_t word) {
+  return e4m3_pair(__byte_perm(word, 0, 0x3424));
 }
 
 // Nibbles kIndex and kIndex + 4 of a word as the f16 pair (16 + code, 16 + code).
@@ -75,6 +90,9 @@ __device__ __forceinline__ void pairs_of_row(const Piece<kBytes>& row,
     } else if constexpr (kType == KvType::kInt8) {
       pairs[2 * w] = low_codes(word);
       pairs[2 * w + 1] = high_codes(word);
+    } else if constexpr (kType == KvType::kFp8) {
+      pairs[2 * w] = low_e4m3(word);
+      pairs[2 * w + 1] = high_e4m3(word);
     } else if constexpr (kType == KvType::kF32) {
       if (w % 2 == 0) {
         pairs[w / 2] = Bf16Pairs::pack(__uint_as_float(word), __uint_as_float(row.words[w + 1]));
@@ -112,6 +130,13 @@ __device__ __forceinline__ void pairs_of_rows(const Piece<kBytes>& first,
       pairs[4 * w + 1] = high_codes(low);
       pairs[4 * w + 2] = low_codes(high);
       pairs[4 * w + 3] = high_codes(high);
+    } else if constexpr (kType == KvType::kFp8) {
+      const std::uint32_t low = __byte_perm(a, b, 0x5140);
+      const std::uint32_t high = __byte_perm(a, b, 0x7362);
+      pairs[4 * w] = low_e4m3(low);
+      pairs[4 * w + 1] = high_e4m3(low);
+      pairs[4 * w + 2] = low_e4m3(high);
+      pairs[4 * w + 3] = high_e4m3(high);
     } else if constexpr (kType == KvType::kF32) {
       pairs[w] = Bf16Pairs::pack(__uint_as_float(a), __uint_as_float(b));
     } else {

@@ -14,8 +14,8 @@ namespace nibble::cuda {
 
 // One sequence of an attention call (AttentionSequence of ops/args.h), in device memory. The row of
 // token j of head h is at k + j * k_row_stride + h * k_head_stride (bytes); values likewise.
-// Addresses and strides are multiples of 16 for kF32, kF16 and kBF16 and of 8 for kInt8 and kInt4,
-// unless a kernel says that it needs less; row strides are below 2^27, positions below 2^30.
+// Addresses and strides are multiples of 16 for kF32, kF16 and kBF16 and of 8 for kInt8, kInt4 and
+// kFp8, unless a kernel says that it needs less; row strides are below 2^27, positions below 2^30.
 struct DeviceSequence {
   std::int64_t q_begin;   // first row of the sequence in q and out
   std::int64_t q_rows;    // may be 0

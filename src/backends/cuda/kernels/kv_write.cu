@@ -1,5 +1,7 @@
 // A block, or a few, a row of activations; a warp a head of it at a time: queries to rotate, then
 // keys, then values. A head stays in registers between its rotation and its encoding.
+#include <cuda_fp8.h>
+
 #include <algorithm>
 #include <climits>
 
@@ -134,9 +136,39 @@ __device__ void encode_codes(const float (&values)[kSlots], int head_dim, std::u
   }
 }
 
+template <int kSlots>
+__device__ void encode_e4m3(const float (&values)[kSlots], int head_dim, std::uint8_t* row) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  float largest = 0;
+  bool finite = true;
+#pragma unroll
+  for (int s = 0; s < kSlots; ++s) {
+    if (32 * s + lane >= head_dim) continue;
+    finite = finite && isfinite(values[s]);
+    largest = fmaxf(largest, fabsf(values[s]));
+  }
+  finite = !__any_sync(0xffffffffu, !finite);
+  const float nan = __uint_as_float(0x7fc00000u);
+  const float scale = finite ? __fdiv_rn(warp_max(largest), 448.0f) : nan;
+  if (lane == 0) {
+    store_number(row, scale);
+    store_number(row + 4, finite ? 0 : nan);
+  }
+#pragma unroll
+  for (int s = 0; s < kSlots; ++s) {
+    const int d = 32 * s + lane;
+    if (d >= head_dim) continue;
+    row[kKvHeaderBytes + d] =
+        scale > 0 ? __nv_cvt_float_to_fp8(__fdiv_rn(values[s], scale), __NV_SATFINITE, __NV_E4M3)
+                  : 0;
+  }
+}
+
 template <KvType kType, int kSlots>
 __device__ void encode(const float (&values)[kSlots], int head_dim, std::uint8_t* row) {
-  if constexpr (kType == KvType::kInt8 || kType == KvType::kInt4) {
+  if constexpr (kType == KvType::kFp8) {
+    encode_e4m3(values, head_dim, row);
+  } else if constexpr (has_codes(kType)) {
     encode_codes<kType>(values, head_dim, row);
   } else {
 #pragma unroll

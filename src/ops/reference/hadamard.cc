@@ -1,0 +1,33 @@
+#include <cmath>
+#include <utility>
+
+#include "ops/reference/reference.h"
+
+namespace nibble::reference {
+namespace {
+
+// n numbers, by sums and differences of halves of twice the size each time (Fino & Algazi 1976).
+void mix(float* x, std::int64_t n) {
+  for (std::int64_t half = 1; half < n; half *= 2) {
+    for (std::int64_t i = 0; i < n; ++i) {
+      if ((i & half) != 0) continue;
+      const float low = x[i];
+      const float high = x[i + half];
+      x[i] = low + high;
+      x[i + half] = low - high;
+    }
+  }
+  const float scale = 1 / std::sqrt(static_cast<float>(n));
+  for (std::int64_t i = 0; i < n; ++i) x[i] *= scale;
+}
+
+}  // namespace
+
+void hadamard(const HadamardArgs& args, ExecContext& context) {
+  const std::int64_t n = hadamard_size(args.cols);
+  context.pool.parallel_for(args.rows, 16, [&](std::int64_t begin, std::int64_t end) {
+    for (float* x = args.x + begin * args.cols; x < args.x + end * args.cols; x += n) mix(x, n);
+  });
+}
+
+}  // namespace nibble::reference
