@@ -193,6 +193,25 @@ void round_to_codes(const FloatRounding& r, const float* scales, const float* w,
   });
 }
 
+// Codes of w / scale by halves: a vector holds all bounds, and a shuffle is a search's next one.
+void search_to_codes(const TableView& table, const float* scales, const float* w,
+                     std::int64_t groups, std::int64_t length, std::uint8_t* codes) {
+  const auto bounds = load_first<Floats>(table.bounds, 16);
+  const auto rank_of = [&](Floats x) {
+    Whole rank = (x > lanes_of<Floats>(table.bounds[7])) & 8;
+    rank += (x > shuffled(bounds, rank + 3)) & 4;
+    rank += (x > shuffled(bounds, rank + 1)) & 2;
+    rank += (x > shuffled(bounds, rank)) & 1;
+    return __builtin_convertvector(rank, Bytes);
+  };
+  for_scales(scales, w, groups, length, codes, table.codes[table.zero_rank],
+             [&](const float* from, Floats by, std::uint8_t* to) {
+               each_lane<Floats, Bytes>(from, length, to,
+                                        [&](Floats x) { return rank_of(x / by); });
+               codes_of_ranks(table, from, length, to);
+             });
+}
+
 // Codes of w / scale: how many bounds lie below gives the rank. (Searching by halves, with gathers
 // or one by one, is slower even among 256 values.)
 template <int Ranks>
@@ -236,6 +255,8 @@ void span_table_codes(const TableView& table, const float* scales, const float* 
     round_to_codes(*table.rounding, scales, w, groups, length, codes);
   } else if (table.steps > 0) {
     step_to_codes(table, scales, w, groups, length, codes);
+  } else if (table.leaves == 16 && kLanes == 16) {
+    search_to_codes(table, scales, w, groups, length, codes);
   } else if (table.leaves == 16) {
     count_to_codes<16>(table, scales, w, groups, length, codes);
   } else if (table.leaves == 8) {
@@ -243,6 +264,38 @@ void span_table_codes(const TableView& table, const float* scales, const float* 
   } else {
     count_to_codes<1>(table, scales, w, groups, length, codes);
   }
+}
+
+void look_up_values(const TableView& table, const float* scales, const std::uint8_t* codes,
+                    std::int64_t groups, std::int64_t length, float* out) {
+  for (std::int64_t g = 0; g < groups; ++g, codes += length, out += length) {
+    for (std::int64_t i = 0; i < length; ++i) out[i] = table.values[codes[i]] * scales[g];
+  }
+}
+
+// Values of floats by their bits. False when a code is none of a finite number (above the largest,
+// or -0 where there is none); then the values mean nothing.
+bool float_values(const FloatRounding& r, const float* scales, const std::uint8_t* codes,
+                  std::int64_t groups, std::int64_t length, float* out) {
+  const int shift = 23 - r.mantissa;
+  const std::uint32_t largest = (__builtin_bit_cast(std::uint32_t, r.top) - r.rebias) >> shift;
+  const std::uint32_t exponents = ((r.sign - 1) >> r.mantissa) << r.mantissa;
+  const std::uint32_t no_zero = r.signed_zero ? 0x100u : r.sign;  // no code
+  const int to_sign = __builtin_clz(r.sign);
+  Whole special{};
+  for (std::int64_t g = 0; g < groups; ++g, codes += length, out += length) {
+    const float scale = scales[g];
+    each_lane<Bytes, Floats>(codes, length, out, [&](Bytes c) {
+      const Words code = __builtin_convertvector(c, Words);
+      const Words size = code & (r.sign - 1);
+      const Words bits = (size << shift) + r.rebias;
+      const Floats subnormal = bits_as<Floats>(bits + (1u << 23)) - r.smallest_normal;
+      const Floats magnitude = (size & exponents) == 0 ? subnormal : bits_as<Floats>(bits);
+      special |= (size > largest) | (code == no_zero);
+      return bits_as<Floats>(bits_as<Words>(magnitude) | (code & r.sign) << to_sign) * scale;
+    });
+  }
+  return joined(special, [](Whole a, Whole b) { return a | b; }) == 0;
 }
 
 void span_table_values(const TableView& table, const float* scales, const std::uint8_t* codes,
@@ -258,9 +311,9 @@ void span_table_values(const TableView& table, const float* scales, const std::u
       return;
     }
   }
-  for (std::int64_t g = 0; g < groups; ++g, codes += length, out += length) {
-    for (std::int64_t i = 0; i < length; ++i) out[i] = table.values[codes[i]] * scales[g];
-  }
+  const bool done = table.rounding != nullptr &&
+                    float_values(*table.rounding, scales, codes, groups, length, out);
+  if (!done) look_up_values(table, scales, codes, groups, length, out);
 }
 
 // Sixteen sums of squares.
@@ -281,12 +334,18 @@ struct SquareSums {
     }
   }
   double total() const {
-    double s[16];
+    Doubles s[16 / kHalfLanes];
     __builtin_memcpy(s, sums, sizeof(s));
-    for (int half = 8; half > 0; half /= 2) {
-      for (int i = 0; i < half; ++i) s[i] += s[i + half];
+    for (int half = 8; half >= kHalfLanes; half /= 2) {
+      const int vectors = half / kHalfLanes;
+      for (int i = 0; i < vectors; ++i) s[i] += s[i + vectors];
     }
-    return s[0];
+    double left[kHalfLanes];
+    __builtin_memcpy(left, s, sizeof(left));
+    for (int half = kHalfLanes / 2; half > 0; half /= 2) {
+      for (int i = 0; i < half; ++i) left[i] += left[i + half];
+    }
+    return left[0];
   }
 };
 
