@@ -12,6 +12,7 @@ constexpr std::array<std::string_view, 4> kGranularities = {"tensor", "channel",
 constexpr std::array<std::string_view, 4> kSpecials = {"fn", "ieee", "fnuz", "none"};
 constexpr std::array<std::string_view, 8> kRules = {
     "absmax", "floor", "ceil", "least_error", "four_over_six", "strict", "full", "mean"};
+constexpr std::array<std::string_view, 2> kFits = {"quantiles", "lloyd_max"};
 constexpr std::array<std::string_view, 3> kSecondLevels = {"none", "tensor", "dynamic"};
 
 template <class Enum, std::size_t N>
@@ -100,18 +101,30 @@ Json element_to_json(const Element& element) {
     }
     case ElementKind::kCodebook:
       return {{"kind", "codebook"}, {"codebook", to_string(element.codebook)}};
+    case ElementKind::kFitted:
+      return {{"kind", "fitted"}, {"bits", element.bits}, {"fit", name_in(kFits, element.fit)}};
+    case ElementKind::kIntSplit:
+      return {{"kind", "int_split"}, {"bits", element.bits}};
     default:
       NIBBLE_CHECK(element.kind == ElementKind::kInt);
       return {{"kind", "int"}, {"bits", element.bits}};
   }
 }
 
+bool is_integer(const Element& element) {
+  return element.kind == ElementKind::kInt || element.kind == ElementKind::kIntSplit;
+}
+
 Element element_from_json(Members& members, const std::string& what) {
   Element element;
   const std::string kind = members.text("kind");
-  if (kind == "int") {
-    element.kind = ElementKind::kInt;
+  if (kind == "int" || kind == "int_split") {
+    element.kind = kind == "int" ? ElementKind::kInt : ElementKind::kIntSplit;
     element.bits = members.bits("bits", 1);
+  } else if (kind == "fitted") {
+    element.kind = ElementKind::kFitted;
+    element.bits = members.bits("bits", 1);
+    element.fit = members.one_of<Fit>("fit", kFits);
   } else if (kind == "float") {
     element.kind = ElementKind::kFloatBits;
     element.float_bits.exponent = members.bits("exponent", 1);
@@ -141,13 +154,15 @@ Json to_json(const WeightDescriptor& d) {
   const bool block = d.scheme.granularity == Granularity::kBlock;
   if (block || d.scheme.granularity == Granularity::kGroup) scheme["group"] = d.scheme.group;
   if (block) scheme["block_rows"] = d.scheme.block_rows;
-  if (d.element.kind == ElementKind::kInt) {
+  if (is_integer(d.element)) {
     scheme["symmetric"] = d.scheme.symmetric;
     if (d.scheme.rule != ScaleRule::kAbsmax) scheme["rule"] = name_in(kRules, d.scheme.rule);
   } else {
     scheme["rule"] = name_in(kRules, d.scheme.rule);
     scheme["second_level"] = name_in(kSecondLevels, d.scheme.second_level);
   }
+  if (d.element.kind == ElementKind::kIntSplit) scheme["outlier_columns"] = d.scheme.outliers;
+  if (d.element.kind == ElementKind::kFitted) scheme["own_tables"] = d.scheme.own_tables;
   return {{"element", element_to_json(d.element)}, {"scheme", std::move(scheme)}};
 }
 
@@ -165,12 +180,18 @@ WeightDescriptor descriptor_from_json(const Json& json, const std::string& what)
     descriptor.scheme.group = scheme.integer("group");
   }
   if (block) descriptor.scheme.block_rows = scheme.integer("block_rows");
-  if (descriptor.element.kind == ElementKind::kInt) {
+  if (is_integer(descriptor.element)) {
     descriptor.scheme.symmetric = scheme.boolean("symmetric");
     if (scheme.has("rule")) descriptor.scheme.rule = scheme.one_of<ScaleRule>("rule", kRules);
   } else {
     descriptor.scheme.rule = scheme.one_of<ScaleRule>("rule", kRules);
     descriptor.scheme.second_level = scheme.one_of<SecondLevel>("second_level", kSecondLevels);
+  }
+  if (descriptor.element.kind == ElementKind::kIntSplit) {
+    descriptor.scheme.outliers = scheme.integer("outlier_columns");
+  }
+  if (descriptor.element.kind == ElementKind::kFitted) {
+    descriptor.scheme.own_tables = scheme.boolean("own_tables");
   }
   descriptor.scheme.scale_type = scheme.dtype("scale_type");
   scheme.finish();

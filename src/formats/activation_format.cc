@@ -19,6 +19,9 @@ constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 std::string why_not(const ActivationDescriptor& d) {
   const bool integer = d.element.kind == ElementKind::kInt;
   if (d.element.kind == ElementKind::kFloat) return "plain floats are not rounded to";
+  if (d.element.kind == ElementKind::kFitted || d.element.kind == ElementKind::kIntSplit) {
+    return "their elements are stored with weights";
+  }
   if (integer && (d.element.bits < 2 || d.element.bits > 8)) return "integers have 2 to 8 bits";
   if (d.element.kind == ElementKind::kFloatBits) {
     if (const std::string reason = why_not(d.element.float_bits); !reason.empty()) return reason;
@@ -34,7 +37,8 @@ std::string why_not(const ActivationDescriptor& d) {
   if (!std::isfinite(d.outlier_threshold) || d.outlier_threshold < 0) {
     return "the threshold of outliers is a positive number";
   }
-  if (d.outlier_threshold > 0 && (d.scope != ActivationScope::kToken || !d.symmetric)) {
+  const bool outliers = d.outlier_threshold > 0 || d.weight_outliers;
+  if (outliers && (d.scope != ActivationScope::kToken || !d.symmetric)) {
     return "outliers go with symmetric scales by token";
   }
   return "";
@@ -70,6 +74,10 @@ bool take_word(std::string_view word, ActivationDescriptor& d, bool (&seen)[4]) 
     d.scope = ActivationScope::kGroup;
     d.group = *group;
     return once(1);
+  }
+  if (word == "ow") {
+    d.weight_outliers = true;
+    return once(3);
   }
   const auto threshold = parse_number<float>(word.substr(1));
   if (word[0] != 'o' || !threshold || !(*threshold > 0)) return false;
@@ -125,6 +133,7 @@ std::string ActivationFormat::name() const {
   }
   if (d.is_static) text += "_static";
   if (d.outlier_threshold > 0) text += fmt::format("_o{}", d.outlier_threshold);
+  if (d.weight_outliers) text += "_ow";
   return text;
 }
 
@@ -137,6 +146,13 @@ ActivationFormatPtr ActivationFormat::with_scale(const AffineParams& params) con
   }
   auto result = std::make_shared<ActivationFormat>(*this);
   result->fixed_ = params;
+  return result;
+}
+
+ActivationFormatPtr ActivationFormat::with_columns(std::vector<std::int32_t> columns) const {
+  NIBBLE_CHECK(descriptor_.weight_outliers && std::ranges::is_sorted(columns));
+  auto result = std::make_shared<ActivationFormat>(*this);
+  result->columns_ = std::move(columns);
   return result;
 }
 
@@ -213,7 +229,8 @@ ActivationCall ActivationFormat::observe(const float* x, std::int64_t stride, st
     call.tensor = {fixed_->scale, 1 / fixed_->scale, fixed_->zero};
     return call;
   }
-  NIBBLE_CHECK(!descriptor_.is_static);  // with_scale() first
+  NIBBLE_CHECK(is_complete());
+  if (columns_) call.outliers = *columns_;
   if (descriptor_.outlier_threshold > 0) {
     std::vector<std::uint8_t> marks(static_cast<std::size_t>(cols));
     for (std::int64_t row = 0; row < rows; ++row) {
@@ -256,6 +273,11 @@ void ActivationFormat::round_row(const ActivationCall& call, const float* x, std
   }
   std::vector<float> kept;
   for (const std::int32_t col : call.outliers) kept.push_back(x[col]);
+  if (columns_ && !kept.empty()) {  // of a threshold, scale_of() leaves them out by their size
+    if (y != x) std::copy_n(x, cols, y);
+    for (const std::int32_t col : call.outliers) y[col] = 0;
+    x = y;
+  }
   round_span(scale_of(x, cols), x, cols, y);
   for (std::size_t i = 0; i < kept.size(); ++i) y[call.outliers[i]] = kept[i];
 }

@@ -17,7 +17,7 @@
 //
 // Outliers (LLM.int8(), arXiv 2208.07339; bitsandbytes' int8_vectorwise_quant): columns in which a
 // value of the call reaches the threshold stay as they are, and values that reach it do not count
-// for a.
+// for a. Or they are the same in every call: those that the weight keeps in 16 bits.
 #pragma once
 
 #include <cstdint>
@@ -40,9 +40,10 @@ struct ActivationDescriptor {
   Element element = {.kind = ElementKind::kInt, .bits = 8};  // no kFloat
   bool symmetric = true;                                     // true for all but integers
   ActivationScope scope = ActivationScope::kToken;
-  std::int64_t group = 0;       // kGroup: columns
-  bool is_static = false;       // kTensor only: the scale is given
-  float outlier_threshold = 0;  // kToken and dynamic only; 0: no outliers
+  std::int64_t group = 0;        // kGroup: columns
+  bool is_static = false;        // kTensor only: the scale is given
+  float outlier_threshold = 0;   // kToken and dynamic only; 0: no outliers
+  bool weight_outliers = false;  // symmetric only: the columns that the weight keeps are outliers
 
   bool operator==(const ActivationDescriptor&) const = default;
 };
@@ -77,8 +78,12 @@ class ActivationFormat {
   // The same format with the scale (and zero point, of unsigned codes) of a layer. is_static only;
   // kCorrupt unless the scale is positive and finite and the zero point a code.
   ActivationFormatPtr with_scale(const AffineParams& params) const;
-  // True unless the format is static and its scale has not been given.
-  bool is_complete() const { return !descriptor_.is_static || fixed_.has_value(); }
+  // The same format with the outliers of a weight, ascending. weight_outliers only.
+  ActivationFormatPtr with_columns(std::vector<std::int32_t> columns) const;
+  // True unless the format is static and its scale has not been given, or its columns have not.
+  bool is_complete() const {
+    return (!descriptor_.is_static || fixed_) && (!descriptor_.weight_outliers || columns_);
+  }
   const std::optional<AffineParams>& fixed() const { return fixed_; }
 
   // The largest magnitude of q, of symmetric elements.
@@ -107,11 +112,12 @@ class ActivationFormat {
   ActivationDescriptor descriptor_;
   std::optional<CodeTable> table_;  // of all but integers
   std::optional<AffineParams> fixed_;
+  std::optional<std::vector<std::int32_t>> columns_;
 };
 
-// `element[_sym|_asym][_token|_tensor|_g<size>][_static][_o<threshold>]` (default: token, dynamic,
-// symmetric), a colon being as good as an underscore; f32, f16 and bf16 give null: not rounded.
-// kUsage, with near names, when the text is none.
+// `element[_sym|_asym][_token|_tensor|_g<size>][_static][_o<threshold>|_ow]` (default: token,
+// dynamic, symmetric), a colon being as good as an underscore; f32, f16 and bf16 give null: not
+// rounded. kUsage, with near names, when the text is none.
 ActivationFormatPtr parse_activation_format(std::string_view text);
 
 }  // namespace nibble

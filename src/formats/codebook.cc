@@ -10,9 +10,11 @@ namespace nibble {
 namespace {
 
 constexpr std::pair<Codebook, std::string_view> kNames[] = {
-    {Codebook::kNf2, "nf2"},        {Codebook::kNf3, "nf3"},       {Codebook::kNf4, "nf4"},
-    {Codebook::kBnb4, "bnb4"},      {Codebook::kFixed8, "fixed8"}, {Codebook::kBinary, "binary"},
-    {Codebook::kTernary, "ternary"}};
+    {Codebook::kNf2, "nf2"},          {Codebook::kNf3, "nf3"},
+    {Codebook::kNf4, "nf4"},          {Codebook::kBnb4, "bnb4"},
+    {Codebook::kFixed8, "fixed8"},    {Codebook::kBinary, "binary"},
+    {Codebook::kTernary, "ternary"},  {Codebook::kLinear8, "linear8"},
+    {Codebook::kDynamic8, "dynamic8"}};
 
 constexpr float kNf2[] = {-1.0f, 0.0f, 0.43581817f, 1.0f};
 constexpr float kNf3[] = {-1.0f,       -0.53502274f, -0.24693143f, 0.0f,
@@ -49,6 +51,15 @@ std::vector<float> fixed8_values() {
   std::vector<float> values;
   for (int code = 0; code < 256; ++code) {
     values.push_back(static_cast<float>(static_cast<std::int8_t>(code)) / 64);
+  }
+  return values;
+}
+
+std::vector<float> linear8_values() {
+  std::vector<float> values;
+  for (int k = -127; k <= 127; ++k) {
+    values.push_back(static_cast<float>(k) / 127);
+    if (k == 0) values.push_back(0);
   }
   return values;
 }
@@ -107,6 +118,10 @@ CodeTable table_of(Codebook codebook) {
     case Codebook::kTernary:
       return CodeTable({-1.0f, 0.0f, 1.0f, std::numeric_limits<float>::quiet_NaN()},
                        TieRule::kSmallerMagnitude, false);
+    case Codebook::kLinear8:
+      return CodeTable(linear8_values(), TieRule::kSmallerMagnitude, false);
+    case Codebook::kDynamic8:
+      return dynamic_map();
     case Codebook::kFixed8:
       break;
   }

@@ -10,6 +10,9 @@
 //                   arXiv 1603.05279)
 //   ternary         -1, 0, 1 for the codes 0, 1, 2 (BitNet b1.58, arXiv 2402.17764); 3 is NaN
 //   fixed8          signed bytes / 64 (two's complement), the element of MXINT8
+//   linear8         k / 127, k = -127 ... 127, ascending, with 0 under two codes (bitsandbytes'
+//                   linear map)
+//   dynamic8        dynamic_map(), below (arXiv 1511.04561, 2110.02861)
 #pragma once
 
 #include <optional>
@@ -19,10 +22,11 @@
 
 namespace nibble {
 
-enum class Codebook { kNf2, kNf3, kNf4, kBnb4, kFixed8, kBinary, kTernary };
-inline constexpr Codebook kCodebooks[] = {Codebook::kNf2,    Codebook::kNf3,    Codebook::kNf4,
-                                          Codebook::kBnb4,   Codebook::kFixed8, Codebook::kBinary,
-                                          Codebook::kTernary};
+enum class Codebook { kNf2, kNf3, kNf4, kBnb4, kFixed8, kBinary, kTernary, kLinear8, kDynamic8 };
+inline constexpr Codebook kCodebooks[] = {
+    Codebook::kNf2,     Codebook::kNf3,     Codebook::kNf4,
+    Codebook::kBnb4,    Codebook::kFixed8,  Codebook::kBinary,
+    Codebook::kTernary, Codebook::kLinear8, Codebook::kDynamic8};
 
 std::string_view to_string(Codebook codebook);
 std::optional<Codebook> parse_codebook(std::string_view name);

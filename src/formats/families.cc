@@ -8,7 +8,12 @@
 namespace nibble {
 
 std::string element_name(const Element& element) {
-  if (element.kind == ElementKind::kInt) return fmt::format("int{}", element.bits);
+  if (element.kind == ElementKind::kInt || element.kind == ElementKind::kIntSplit) {
+    return fmt::format("int{}", element.bits);
+  }
+  if (element.kind == ElementKind::kFitted) {
+    return fmt::format("{}{}", element.fit == Fit::kLloydMax ? "lloyd" : "quantile", element.bits);
+  }
   if (element.kind == ElementKind::kCodebook) return std::string(to_string(element.codebook));
   return fmt::format("fp{}_{}", element.bits, name_of(element.float_bits));
 }
@@ -25,6 +30,20 @@ std::string granularity_suffix(const Scheme& scheme) {
       break;
   }
   return fmt::format("_g{}", scheme.group);
+}
+
+std::string scale_suffix(const Scheme& scheme) {
+  std::string text;
+  if (scheme.scale_type == DType::kF16) text = "_sf16";
+  if (scheme.scale_type == DType::kBF16) text = "_sbf16";
+  if (scheme.scale_type == DType::kF8E8M0) text = "_se8m0";
+  if (scheme.scale_type == DType::kF8E4M3) text = "_se4m3";
+  if (scheme.scale_type == DType::kU8) text = "_sdq8";
+  if (scheme.rule == ScaleRule::kCeil) text += "_ceil";
+  if (scheme.rule == ScaleRule::kLeastError) text += "_best";
+  if (scheme.rule == ScaleRule::kFourOverSix) text += "_4over6";
+  if (scheme.rule == ScaleRule::kMean) text += "_mean";
+  return text;
 }
 
 std::string why_no_groups(const Scheme& scheme, std::int64_t rows, std::int64_t cols) {

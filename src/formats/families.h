@@ -15,10 +15,18 @@ FormatPtr make_affine_format(const WeightDescriptor& descriptor);
 // no sense.
 FormatPtr make_table_format(const WeightDescriptor& descriptor);
 
+// Integers beside columns that stay in 16 bits (split_format.h). kUnsupported as above.
+FormatPtr make_split_format(const WeightDescriptor& descriptor);
+
+// Codes into tables that are fitted to the matrix (fitted_format.cc). kUnsupported as above.
+FormatPtr make_fitted_format(const WeightDescriptor& descriptor);
+
 // What they share. "int4", "fp4_e2m1", "nf4"; of no plain float:
 std::string element_name(const Element& element);
 // How many of the words of a format's name are its element, which is set; 0: none.
 std::size_t take_element(const std::vector<std::string_view>& words, Element& element);
+// "_sf16", "_se8m0_ceil", ...; "" for scales in float32 by the largest magnitude:
+std::string scale_suffix(const Scheme& scheme);
 // "_tensor", "_channel", "_g<size>" or "_b<rows>x<columns>":
 std::string granularity_suffix(const Scheme& scheme);
 // Empty, or why a [rows, cols] matrix cannot be cut into the groups of the scheme.

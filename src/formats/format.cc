@@ -14,8 +14,12 @@ bool operator==(const Element& a, const Element& b) {
       return true;
     case ElementKind::kFloatBits:
       return a.float_bits == b.float_bits;
+    case ElementKind::kIntSplit:
+      return true;
     case ElementKind::kCodebook:
       return a.codebook == b.codebook;
+    case ElementKind::kFitted:
+      return a.fit == b.fit;
   }
   return false;
 }
@@ -24,6 +28,7 @@ bool operator==(const Scheme& a, const Scheme& b) {
   if (a.granularity != b.granularity || a.symmetric != b.symmetric) return false;
   if (a.scale_type != b.scale_type || a.rule != b.rule) return false;
   if (a.second_level != b.second_level) return false;
+  if (a.own_tables != b.own_tables || a.outliers != b.outliers) return false;
   if (a.granularity == Granularity::kBlock && a.block_rows != b.block_rows) return false;
   const bool grouped = a.granularity == Granularity::kGroup || a.granularity == Granularity::kBlock;
   return !grouped || a.group == b.group;

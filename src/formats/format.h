@@ -20,16 +20,25 @@
 
 namespace nibble {
 
-enum class ElementKind { kFloat, kInt, kFloatBits, kCodebook };
+enum class ElementKind { kFloat, kInt, kFloatBits, kCodebook, kFitted, kIntSplit };
+
+// How the values of kFitted elements are found.
+enum class Fit {
+  kQuantiles,  // equal shares of the weights (bitsandbytes' quantile map; arXiv 2110.02861)
+  kLloydMax,   // the least squared error (Lloyd 1982, Max 1960), weighted by Codec::importance
+};
 
 // One stored number. kFloat: a plain float type, `bits` 16 or 32. kInt: an unsigned code of `bits`
-// bits. kFloatBits and kCodebook: a code of `bits` bits into a table of values.
+// bits. kFloatBits and kCodebook: a code of `bits` bits into a table of values. kFitted: the same
+// with a table that is stored with the matrix. kIntSplit: kInt, but for some columns of the matrix
+// that stay in 16 bits.
 struct Element {
   ElementKind kind = ElementKind::kFloat;
   int bits = 32;
   DType float_type = DType::kF32;      // kFloat only
   FloatBits float_bits = {};           // kFloatBits only
   Codebook codebook = Codebook::kNf4;  // kCodebook only
+  Fit fit = Fit::kLloydMax;            // kFitted only
 };
 
 // Channel: one output row. Block: `block_rows` rows of `group` columns, cut at the last row and
@@ -67,6 +76,8 @@ struct Scheme {
   ScaleRule rule = ScaleRule::kAbsmax;
   SecondLevel second_level = SecondLevel::kNone;
   std::int64_t block_rows = 1;  // rows that share a scale (kBlock)
+  bool own_tables = false;      // kFitted: each scale has a table of its own, else all share one
+  std::int64_t outliers = 0;    // kIntSplit: columns that stay in 16 bits
 };
 
 struct WeightDescriptor {
@@ -109,7 +120,7 @@ class Format {
   virtual const WeightDescriptor& descriptor() const = 0;
   // Plain F16, BF16 or F32.
   bool is_float() const { return descriptor().element.kind == ElementKind::kFloat; }
-  // Integers with scales and zero points (affine.h).
+  // Integers with scales and zero points (affine.h), and nothing else.
   bool is_affine() const { return descriptor().element.kind == ElementKind::kInt; }
 
   // Empty when a [rows, cols] matrix can be stored, or else the reason why not ("group 128 does not

@@ -1,5 +1,7 @@
 #include "formats/registry.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <charconv>
 #include <utility>
@@ -55,7 +57,20 @@ class SchemeParser {
  public:
   bool take(std::string_view word, ParsedWeight& out) {
     Scheme& scheme = out.descriptor.scheme;
-    const bool integer = out.descriptor.element.kind == ElementKind::kInt;
+    Element& element = out.descriptor.element;
+    const bool integer =
+        element.kind == ElementKind::kInt || element.kind == ElementKind::kIntSplit;
+    if (integer && word.starts_with("x")) {
+      const auto columns = parse_number(word.substr(1));
+      if (!columns) return false;
+      element.kind = ElementKind::kIntSplit;
+      scheme.outliers = *columns;
+      return once(outliers_);
+    }
+    if (word == "own" && element.kind == ElementKind::kFitted) {
+      scheme.own_tables = true;
+      return once(own_);
+    }
     if (word == "tensor" || word == "channel") {
       scheme.granularity = word == "tensor" ? Granularity::kTensor : Granularity::kChannel;
       return once(granularity_);
@@ -140,6 +155,8 @@ class SchemeParser {
   bool granularity_ = false;
   bool symmetry_ = false;
   bool rule_ = false;
+  bool outliers_ = false;
+  bool own_ = false;
 };
 
 // "e4m3", "e4m3fnuz", "e3m4b2.5".
@@ -188,6 +205,16 @@ std::size_t parse_element(const std::vector<std::string_view>& words, Element& e
     element.bits = code_bits(*type);
     return 2;
   }
+  for (const auto& [name, fit] : {std::pair{std::string_view("lloyd"), Fit::kLloydMax},
+                                  {std::string_view("quantile"), Fit::kQuantiles}}) {
+    if (!words[0].starts_with(name)) continue;
+    const auto bits = parse_number(words[0].substr(name.size()));
+    if (!bits || *bits < 0 || *bits > 64) return 0;
+    element.kind = ElementKind::kFitted;
+    element.fit = fit;
+    element.bits = static_cast<int>(*bits);
+    return 1;
+  }
   if (!words[0].starts_with("int")) return 0;
   const auto bits = parse_number(words[0].substr(3));
   if (!bits || *bits < 0 || *bits > 64) return 0;
@@ -227,15 +254,21 @@ ParsedWeight require_weight(std::string_view text) {
   return *parsed;
 }
 
-KvType parse_kv_part(std::string_view value) {
-  constexpr std::string_view kHead = "_head";  // the only scheme: a scale and an offset a head
-  const bool scheme = value.ends_with(kHead);
-  const auto type = parse_kv_type(scheme ? value.substr(0, value.size() - kHead.size()) : value);
-  if (!type || is_quantized(*type) != scheme) {
-    fail(ErrorKind::kUnsupported, "format part 'kv={}': only f32, f16, bf16, int8_head, int4_head",
-         value);
+// "int4_head_hadamard": formats with codes have the scheme of a scale and an offset a head.
+std::string kv_part(const KvFormat& format) {
+  const std::string scheme = is_quantized(format.type) ? "_head" : "";
+  return std::string(to_string(format.type)) + scheme + (format.hadamard ? "_hadamard" : "");
+}
+
+KvFormat parse_kv_part(std::string_view value) {
+  std::vector<std::string> parts;
+  for (const std::string& name : kv_format_names()) {
+    const KvFormat format = *parse_kv_format(name);
+    if (kv_part(format) == value) return format;
+    parts.push_back(kv_part(format));
   }
-  return *type;
+  fail(ErrorKind::kUsage, "format part 'kv={}' is unknown{}; there are {}",
+       value.substr(0, kMaxText), did_you_mean(value, parts), fmt::join(parts, ", "));
 }
 
 // What a short name says of weights; other text as it is.
@@ -340,7 +373,9 @@ FormatPtr make_format(const WeightDescriptor& descriptor) {
   if (block && !fits(scheme.block_rows)) {
     fail(ErrorKind::kUnsupported, "block of {} rows: 1 to 2^20 are supported", scheme.block_rows);
   }
-  if (element.kind != ElementKind::kInt) return make_table(descriptor);
+  if (element.kind == ElementKind::kFitted) return make_fitted_format(descriptor);
+  const bool split = element.kind == ElementKind::kIntSplit;
+  if (element.kind != ElementKind::kInt && !split) return make_table(descriptor);
   if (element.bits < 2 || element.bits > 8) {
     fail(ErrorKind::kUnsupported, "integer weights of {} bits: 2 to 8 are supported", element.bits);
   }
@@ -353,7 +388,7 @@ FormatPtr make_format(const WeightDescriptor& descriptor) {
     fail(ErrorKind::kUnsupported, "scales of integers cannot be stored as {}",
          to_string(scheme.scale_type));
   }
-  return make_affine_format(descriptor);
+  return split ? make_split_format(descriptor) : make_affine_format(descriptor);
 }
 
 FormatPtr with_scale_type(const FormatPtr& format, DType scale_type) {

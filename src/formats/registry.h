@@ -4,20 +4,22 @@
 //
 // Each part is element[_scheme...]; parts left out are 16-bit. A weight format is f32 | f16 | bf16
 // | int<2..8>[_tensor|_channel|_g<size>|_b<rows>x<columns>][_sym|_asym][_strict|_full]
-// [_sf16|_sbf16|_sf32] (default: channel, asym; scales in the 16-bit type of the checkpoint), or a
-// small float or codebook,
+// [_sf16|_sbf16|_sf32][_x<columns>] (default: channel, asym; scales in the 16-bit type of the
+// checkpoint; with x, so many columns stay in 16 bits), or a small float or codebook,
 //
 //   fp<4..8>_e<e>m<m>[fn|ieee|fnuz|all][b<bias>] | nf2 | nf3 | nf4 | bnb4 | fixed8 | binary |
-//   ternary
+//   ternary | linear8 | dynamic8 | lloyd<2..8> | quantile<2..8>
 //       [_tensor|_channel|_g<size>|_b<rows>x<columns>]
 //       [_sf16|_sbf16|_sf32|_se8m0|_se4m3|_sdq8]
 //       [_floor|_ceil|_best|_4over6|_mean]    (default: channel, sf32; floor for se8m0; mean for
-//                                             binary and ternary)
+//       [_own]                                binary and ternary; own for lloyd and quantile: a
+//                                             table for each scale)
 //
 // where the bits are those of a code, sign included. An activation format (a=) is such an element
 // with [_sym|_asym][_token|_tensor|_g<size>][_static][_o<threshold>] (formats/activation_format.h).
 // A colon is as good as an underscore: fp4_e2m1:token. A cache format (kv=) is f32 | f16 | bf16 |
-// int8_head | int4_head (formats/kv_type.h). Short names (`w4a16_g128`) are lines of registry.def.
+// int8_head | int4_head | fp8_head, of codes with [_hadamard] (formats/kv_type.h). Short names
+// (`w4a16_g128`) are lines of registry.def.
 #pragma once
 
 #include <optional>
@@ -36,7 +38,7 @@ namespace nibble {
 struct ModelFormat {
   FormatPtr weights;                // w=  linear layers of the blocks
   FormatPtr embeddings;             // e=  input embedding and head
-  std::optional<KvType> kv;         // kv=
+  std::optional<KvFormat> kv;       // kv=
   ActivationFormatPtr activations;  // a=  inputs of those linear layers; null: not rounded
   // True when the name leaves the type of scales open: the 16-bit type of the checkpoint is taken.
   bool scale_type_from_checkpoint = true;

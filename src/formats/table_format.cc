@@ -14,20 +14,6 @@ CodeTable make_table(const Element& element) {
                                                 : table_of(element.float_bits);
 }
 
-std::string scale_suffix(const Scheme& scheme) {
-  std::string text;
-  if (scheme.scale_type == DType::kF16) text = "_sf16";
-  if (scheme.scale_type == DType::kBF16) text = "_sbf16";
-  if (scheme.scale_type == DType::kF8E8M0) text = "_se8m0";
-  if (scheme.scale_type == DType::kF8E4M3) text = "_se4m3";
-  if (scheme.scale_type == DType::kU8) text = "_sdq8";
-  if (scheme.rule == ScaleRule::kCeil) text += "_ceil";
-  if (scheme.rule == ScaleRule::kLeastError) text += "_best";
-  if (scheme.rule == ScaleRule::kFourOverSix) text += "_4over6";
-  if (scheme.rule == ScaleRule::kMean) text += "_mean";
-  return text;
-}
-
 class TableFormat : public Format {
  public:
   explicit TableFormat(const WeightDescriptor& descriptor)

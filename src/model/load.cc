@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "formats/split_format.h"
 #include "model/model.h"
 #include "tensor/transpose.h"
 
@@ -76,10 +77,13 @@ class Loader {
   }
 
   Linear wrap_of_block(const std::string& module, QuantTensor weight) const {
-    const ActivationFormatPtr activations =
+    ActivationFormatPtr activations =
         rounding_.activations != nullptr ? rounding_.activations : source_.activations(module);
-    Linear result =
-        wrap(module, rounded(module, std::move(weight), rounding_.weights), activations);
+    weight = rounded(module, std::move(weight), rounding_.weights);
+    if (activations != nullptr && activations->descriptor().weight_outliers) {
+      activations = activations->with_columns(outlier_columns(weight));
+    }
+    Linear result = wrap(module, std::move(weight), activations);
     if (result.activations != nullptr && !result.activations->is_complete()) {
       fail(ErrorKind::kUsage, "module '{}': {} needs a scale from calibration; use {} here", module,
            result.activations->name(), "a dynamic format");

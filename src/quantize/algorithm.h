@@ -108,8 +108,9 @@ struct Algorithm {
   // What it needs under these parameters; null when that is always `needs`.
   Needs (*needs_of)(const Parameters& parameters) = nullptr;
   // kSolver: the matrix as it will be stored. The result does not depend on the pool.
-  // Formats with scales of blocks of rows are for those with `solves_blocks`.
-  bool solves_blocks = false;
+  // Formats that are more than a grid for each group of a row (scales of blocks of rows, fitted
+  // tables, split columns) are for those with `solves_all`.
+  bool solves_all = false;
   Solution (*solve)(const SolverProblem& problem, const Parameters& parameters) = nullptr;
   // kSearch: the points, for a model where these kinds of site can be smoothed.
   SearchSpace (*space)(const Parameters& parameters, std::span<const SiteKind> kinds) = nullptr;

@@ -86,12 +86,17 @@ Solution solve_linear(const Recipe& recipe, const FormatPtr& format, const Linea
                       std::span<const float> second_moment, const Hessian* hessian, Codec codec) {
   const QuantTensor& weight = linear.weight.canonical;
   const RecipeStep& solver = recipe.solver();
-  const bool blocks = format->descriptor().scheme.granularity == Granularity::kBlock;
-  if (blocks && !solver.algorithm->solves_blocks) {
+  const WeightDescriptor& descriptor = format->descriptor();
+  const bool grids = descriptor.scheme.granularity != Granularity::kBlock &&
+                     descriptor.element.kind != ElementKind::kFitted &&
+                     descriptor.element.kind != ElementKind::kIntSplit;
+  if (!grids && !solver.algorithm->solves_all) {
     fail(ErrorKind::kUnsupported,
-         "recipe '{}': its step '{}' has no scales for blocks of rows ({}); take 'rtn'",
+         "recipe '{}': its step '{}' cannot choose blocks of rows, fitted tables and split columns "
+         "({}); take 'rtn'",
          recipe.name, solver.algorithm->name, format->name());
   }
+  codec.importance = second_moment;
   codec.seed = 0xcbf29ce484222325u;
   for (const char letter : linear.module) {  // FNV-1a
     codec.seed = (codec.seed ^ static_cast<unsigned char>(letter)) * 0x100000001b3u;

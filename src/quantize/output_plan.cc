@@ -278,6 +278,14 @@ bool OutputPlan::has_static_inputs() const {
   });
 }
 
+bool OutputPlan::needs_statistics() const {
+  return has_static_inputs() || std::ranges::any_of(modules, [](const PlannedModule& m) {
+           const Element& element = m.format->descriptor().element;
+           return element.kind == ElementKind::kIntSplit ||
+                  (element.kind == ElementKind::kFitted && element.fit == Fit::kLloydMax);
+         });
+}
+
 std::vector<QuantizedModule> OutputPlan::quantized() const {
   std::vector<QuantizedModule> result;
   for (const PlannedModule& m : modules) {

@@ -39,6 +39,8 @@ struct OutputPlan {
   std::vector<QuantizedModule> quantized() const;
   // Whether a static scale of activations is to be calibrated.
   bool has_static_inputs() const;
+  // Whether it, or a format that chooses by the importance of columns, needs calibration text.
+  bool needs_statistics() const;
   // Linear modules that stay plain, among them the head and routers.
   std::vector<std::string> plain(const ModelSpec& spec, const Checkpoint& source,
                                  Backend& backend) const;

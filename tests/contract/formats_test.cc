@@ -11,6 +11,7 @@
 
 #include "formats/affine.h"
 #include "formats/registry.h"
+#include "formats/split_format.h"
 #include "formats/table_format.h"
 #include "support/test_data.h"
 #include "support/tolerance.h"
@@ -181,27 +182,46 @@ double second_level_step(const Scheme& scheme, const Groups& groups, double top)
   return spread * 0.9 / 64 / 2 * 1.001 + largest * 1e-6;  // half a step of the map's last decade
 }
 
+// The values of the codes of an element under scale `at`.
+std::vector<float> levels_of(const QuantTensor& t, std::size_t at) {
+  const WeightDescriptor& descriptor = t.format->descriptor();
+  if (descriptor.element.kind != ElementKind::kFitted) {
+    const std::span<const float> values = table_of(*t.format).values();
+    return {values.begin(), values.end()};
+  }
+  const Tensor& tables = t.planes.back();
+  std::vector<float> values(static_cast<std::size_t>(tables.dim(1)));
+  const std::int64_t table = descriptor.scheme.own_tables ? static_cast<std::int64_t>(at) : 0;
+  to_float(tables, table * tables.dim(1), tables.dim(1), values.data());
+  return values;
+}
+
+// Where the scales of a format bring the largest magnitude to.
+double top_of(const Format& format) {
+  const bool fitted = format.descriptor().element.kind == ElementKind::kFitted;
+  return fitted ? 1 : double{table_of(format).max()};
+}
+
 // Why element `index` of a table format is not the value nearest to its weight, or its scale not
 // what the rule says.
 std::string check_table_element(const QuantTensor& t, std::span<const float> scales,
                                 const Groups& groups, const Matrix& m, std::int64_t index,
                                 float decoded, double step) {
   const Scheme& scheme = t.format->descriptor().scheme;
-  const CodeTable& table = table_of(*t.format);
   const auto at = static_cast<std::size_t>(scale_index(scheme, m, index / m.cols, index % m.cols));
   const double scale = double{scales[at]};
   const double absmax = groups.absmax[at];
   const bool tiny = scheme.scale_type == DType::kF8E8M0 && absmax < 0x1p-100;
   if (absmax > 0 && !tiny &&
-      !scale_follows_rule(scheme, scale, absmax, groups.mean[at], double{table.max()}, step)) {
+      !scale_follows_rule(scheme, scale, absmax, groups.mean[at], top_of(*t.format), step)) {
     return fmt::format("a scale of {} for magnitudes up to {}", scale, absmax);
   }
   const double w = double{m.w[static_cast<std::size_t>(index)]};
   double least = std::numeric_limits<double>::infinity();
-  for (const float value : table.values()) {
+  for (const float value : levels_of(t, at)) {
     if (std::isfinite(value)) least = std::min(least, std::abs(double{value} * scale - w));
   }
-  const double slack = std::abs(w) * 0x1p-21 + 0x1p-149;
+  const double slack = std::max(std::abs(w), std::abs(double{decoded})) * 0x1p-21 + 0x1p-149;
   if (std::abs(double{decoded} - w) <= least + slack) return "";
   return fmt::format("{} became {} under a scale of {}", w, decoded, scale);
 }
@@ -235,21 +255,47 @@ bool same_planes(const QuantTensor& a, const QuantTensor& b) {
 QuantTensor encode_again(const Format& format, const QuantTensor& t, const Matrix& m,
                          const std::vector<float>& decoded) {
   if (format.is_float()) return format.encode(decoded.data(), m.rows, m.cols);
+  const ElementKind kind = format.descriptor().element.kind;
+  if (kind == ElementKind::kFitted || kind == ElementKind::kIntSplit) return t;  // none has
   if (!format.is_affine()) return encode_under_scales(t, decoded.data());
   return affine_encode(t.format, decoded.data(), m.rows, m.cols, affine_params_of(t));
 }
+
+// Columns that stay in 16 bits as they read back, and the rest of the matrix, where they are zeros.
+struct Split {
+  Matrix rest;
+  std::vector<std::int32_t> columns;
+
+  Split(const QuantTensor& t, const Matrix& m) : rest(m) {
+    if (t.format->descriptor().element.kind != ElementKind::kIntSplit) return;
+    columns = outlier_columns(t);
+    for (std::int64_t row = 0; row < m.rows; ++row) {
+      for (const std::int32_t column : columns) {
+        rest.w[static_cast<std::size_t>(row * m.cols + column)] = 0;
+      }
+    }
+  }
+  double bound(const WeightDescriptor& d, const Matrix& m, std::int64_t row,
+               std::int64_t col) const {
+    if (std::ranges::find(columns, col) == columns.end()) return error_bound(d, rest, row, col);
+    const DType type = d.scheme.scale_type == DType::kBF16 ? DType::kBF16 : DType::kF16;
+    const double w = std::abs(m.w[static_cast<std::size_t>(row * m.cols + col)]);
+    return w * test::unit_roundoff(type) + least_positive(type);
+  }
+};
 
 // Why the format breaks its promises on this matrix, or "".
 std::string check_format(const Format& format, const Matrix& m) {
   const QuantTensor t = format.encode(m.w.data(), m.rows, m.cols);
   validate(t);
   const WeightDescriptor& descriptor = format.descriptor();
-  const bool table = !format.is_float() && !format.is_affine();
+  const bool split = descriptor.element.kind == ElementKind::kIntSplit;
+  const bool table = !format.is_float() && !format.is_affine() && !split;
+  const Split parts(t, m);
   const std::vector<float> scales = table ? table_scales_of(t) : std::vector<float>();
   const Groups groups = table ? groups_of(descriptor.scheme, m, scales.size()) : Groups{};
-  const double step =
-      table ? second_level_step(descriptor.scheme, groups, double{table_of(*t.format).max()}) : 0;
-  const bool has_zero = !table || std::ranges::count(table_of(*t.format).values(), 0.0f) > 0;
+  const double step = table ? second_level_step(descriptor.scheme, groups, top_of(*t.format)) : 0;
+  const bool has_zero = !table || std::ranges::count(levels_of(t, 0), 0.0f) > 0;
   std::vector<float> decoded(m.w.size());
   for (std::int64_t row = 0; row < m.rows; ++row) {
     float* whole = decoded.data() + row * m.cols;
@@ -260,13 +306,15 @@ std::string check_format(const Format& format, const Matrix& m) {
       if (table) {
         reason = check_table_element(t, scales, groups, m, row * m.cols + col, whole[col], step);
       } else if (!(std::abs(double{whole[col]} - double{w}) <=
-                   error_bound(descriptor, m, row, col))) {
+                   parts.bound(descriptor, m, row, col))) {
         reason = fmt::format("{} became {}", w, whole[col]);
       }
       if (!reason.empty()) {
         return fmt::format("{} {}x{}: [{}, {}] {}", m.name, m.rows, m.cols, row, col, reason);
       }
-      if (w == 0 && whole[col] != 0 && has_zero) return "zero is not exact";
+      if (w == 0 && whole[col] != 0 && has_zero && !descriptor.scheme.own_tables) {
+        return "zero is not exact";
+      }
     }
     const std::string reason = check_offsets(format, t, row, whole);
     if (!reason.empty()) return reason;
@@ -308,16 +356,22 @@ std::vector<FormatPtr> affine_grid() {
 std::vector<FormatPtr> table_grid() {
   std::vector<FormatPtr> formats;
   for (const char* element :
-       {"fp8_e4m3", "fp8_e4m3ieee", "fp8_e4m3fnuz",     "fp8_e4m3all",   "fp8_e5m2", "fp8_e5m2fnuz",
-        "fp8_e3m4", "fp8_e2m5",     "fp6_e2m3",         "fp6_e3m2",      "fp6_e4m1", "fp4_e2m1",
-        "fp4_e1m2", "fp4_e3m0",     "fp8_e4m3allb7.25", "fp4_e2m1b-3.5", "nf2",      "nf3",
-        "nf4",      "bnb4",         "fixed8",           "ternary",       "binary"}) {
+       {"fp8_e4m3",      "fp8_e4m3ieee", "fp8_e4m3fnuz", "fp8_e4m3all", "fp8_e5m2",
+        "fp8_e5m2fnuz",  "fp8_e3m4",     "fp8_e2m5",     "fp6_e2m3",    "fp6_e3m2",
+        "fp6_e4m1",      "fp4_e2m1",     "fp4_e1m2",     "fp4_e3m0",    "fp8_e4m3allb7.25",
+        "fp4_e2m1b-3.5", "nf2",          "nf3",          "nf4",         "bnb4",
+        "fixed8",        "ternary",      "binary",       "linear8",     "dynamic8"}) {
     for (const char* scheme : {"tensor", "channel_sf16", "g5_sbf16", "g16_se8m0", "g24_se8m0_ceil",
                                "g32_se8m0_best", "g16_se4m3", "g64_sdq8", "b2x24"}) {
       formats.push_back(parse_weight_format(fmt::format("{}_{}", element, scheme)));
     }
   }
-  formats.push_back(parse_weight_format("fp4_e2m1_g16_se4m3_4over6"));
+  for (const char* name :
+       {"fp4_e2m1_g16_se4m3_4over6", "lloyd4_g16_sf16", "lloyd2_channel_own", "lloyd3_g24_sdq8",
+        "lloyd5_b2x24", "lloyd8_tensor", "quantile5_tensor", "quantile3_g16_sbf16_own",
+        "int8_channel_sym_x2", "int4_g16_asym_sbf16_x1", "int3_tensor_sym_strict_sf32_x5"}) {
+    formats.push_back(parse_weight_format(name));
+  }
   return formats;
 }
 
@@ -326,7 +380,9 @@ std::vector<std::int64_t> columns_for(const Format& format) {
   if (!format.is_float() && scheme.granularity == Granularity::kGroup) {
     return {scheme.group, 3 * scheme.group};
   }
-  return {1, 2, 31, 32, 33, 127};
+  std::vector<std::int64_t> columns = {1, 2, 31, 32, 33, 127};
+  std::erase_if(columns, [&](std::int64_t cols) { return cols < scheme.outliers; });
+  return columns;
 }
 
 TEST(FormatContract, RegisteredFormatsKeepTheirPromises) {

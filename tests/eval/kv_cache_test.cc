@@ -40,7 +40,7 @@ void check(const std::filesystem::path& model, const std::filesystem::path& text
   EXPECT_LT(std::abs(change(nibbles)), 0.06);
   const DivergenceResult mixed = cost(model, text, {KvType::kInt4, true});
   EXPECT_LT(mixed.mean_kl, 0.7 * nibbles.mean_kl);
-  EXPECT_LT(std::abs(change(mixed)), 0.02);
+  EXPECT_LT(std::abs(change(mixed)), 0.04);
   const DivergenceResult floats = cost(model, text, KvType::kFp8);
   EXPECT_GT(floats.mean_kl, bytes.mean_kl);
   EXPECT_LT(floats.mean_kl, 0.005);

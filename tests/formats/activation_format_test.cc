@@ -151,5 +151,24 @@ TEST(ActivationFormat, OutliersAsInBitsandbytes) {
   }
 }
 
+// Columns that are given stay as they are and count for no scale.
+TEST(ActivationFormat, OutliersOfTheWeight) {
+  const ActivationFormatPtr open = parse_activation_format("int8_token_ow");
+  EXPECT_EQ(open->name(), "int8_token_ow");
+  EXPECT_FALSE(open->is_complete());
+  const ActivationFormatPtr format = open->with_columns({1, 3});
+  EXPECT_TRUE(format->is_complete());
+  const std::vector<float> x = {1, 1000, -0.5f, 0.3333f, 0.25f};
+  std::vector<float> y(x.size());
+  format->round(x.data(), 5, 1, 5, y.data(), 5);
+  const auto rounded = [](float v) { return (1.0f / 127) * std::nearbyint(v * 127.0f); };
+  EXPECT_EQ(y, (std::vector<float>{1, 1000, rounded(-0.5f), 0.3333f, rounded(0.25f)}));
+  std::vector<float> in_place = x;
+  format->round(in_place.data(), 5, 1, 5, in_place.data(), 5);
+  EXPECT_EQ(in_place, y);
+  EXPECT_ERROR(parse_activation_format("int8_tensor_ow"), ErrorKind::kUnsupported, "by token");
+  EXPECT_ERROR(parse_activation_format("lloyd4"), ErrorKind::kUnsupported, "with weights");
+}
+
 }  // namespace
 }  // namespace nibble::test

@@ -126,9 +126,13 @@ TEST(Grammar, RefusesWhatItDoesNotKnow) {
 TEST(Grammar, SaysWhatItCannotCompute) {
   EXPECT_EQ(parse_model_format("w=int4,kv=int8_head").kv, KvType::kInt8);
   EXPECT_EQ(parse_model_format("w=int4,kv=int4_head").kv, KvType::kInt4);
-  for (const char* unknown : {"int8", "int8_channel", "int2_head", "f16_head", ""}) {
-    EXPECT_ERROR(parse_model_format(std::string("kv=") + unknown), ErrorKind::kUnsupported, "kv=");
+  EXPECT_EQ(parse_model_format("w=int4,kv=fp8_head").kv, KvType::kFp8);
+  EXPECT_EQ(parse_model_format("kv=int4_head_hadamard").kv, KvFormat(KvType::kInt4, true));
+  for (const char* unknown :
+       {"int8", "int8_channel", "int2_head", "f16_head", "f16_hadamard", "int8_hadamard", ""}) {
+    EXPECT_ERROR(parse_model_format(std::string("kv=") + unknown), ErrorKind::kUsage, "kv=");
   }
+  EXPECT_ERROR(parse_model_format("kv=int4_heat"), ErrorKind::kUsage, "did you mean int4_head");
   EXPECT_ERROR(parse_model_format("int9"), ErrorKind::kUnsupported, "2 to 8");
   EXPECT_ERROR(parse_model_format("int1"), ErrorKind::kUnsupported, "2 to 8");
   EXPECT_ERROR(parse_model_format("int4_g0"), ErrorKind::kUnsupported, "group");

@@ -8,6 +8,7 @@
 #include "checkpoint/hf_directory.h"
 #include "checkpoint/nibble_descriptor.h"
 #include "formats/registry.h"
+#include "formats/split_format.h"
 
 namespace nibble {
 namespace {
@@ -55,6 +56,7 @@ class NibbleModules final : public QuantizedModules {
       weight.planes.push_back(directory_->files.tensor(module + ".weight." + plane.name));
     }
     validate(weight);
+    if (m.format->descriptor().element.kind == ElementKind::kIntSplit) outlier_columns(weight);
     return weight;
   }
 

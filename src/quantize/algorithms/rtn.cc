@@ -32,7 +32,7 @@ Algorithm make_rtn() {
        .max = 9007199254740991.0,
        .integer = true,
        .choices = {}}};
-  algorithm.solves_blocks = true;
+  algorithm.solves_all = true;
   algorithm.solve = solve;
   return algorithm;
 }

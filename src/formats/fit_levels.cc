@@ -1,0 +1,130 @@
+#include "formats/fit_levels.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace nibble {
+namespace {
+
+// Distinct values in rising order, with the sums that give the mean of any run of them.
+class SortedValues {
+ public:
+  explicit SortedValues(std::vector<WeightedValue> values) {
+    std::ranges::sort(values, {}, &WeightedValue::value);
+    for (const WeightedValue& v : values) {
+      if (values_.empty() || v.value != values_.back()) {
+        values_.push_back(v.value);
+        weights_.push_back(weights_.empty() ? 0 : weights_.back());
+        moments_.push_back(moments_.empty() ? 0 : moments_.back());
+      }
+      weights_.back() += v.weight;
+      moments_.back() += v.weight * double{v.value};
+    }
+  }
+
+  const std::vector<float>& values() const { return values_; }
+  std::size_t size() const { return values_.size(); }
+  double weight(std::size_t begin, std::size_t end) const { return run(weights_, begin, end); }
+  double mean(std::size_t begin, std::size_t end) const {
+    return run(moments_, begin, end) / weight(begin, end);
+  }
+  // The first value above `bound`.
+  std::size_t above(double bound) const {
+    const auto found = std::upper_bound(values_.begin(), values_.end(), bound,
+                                        [](double b, float v) { return b < double{v}; });
+    return static_cast<std::size_t>(found - values_.begin());
+  }
+
+ private:
+  static double run(const std::vector<double>& sums, std::size_t begin, std::size_t end) {
+    if (begin >= end) return 0;
+    return sums[end - 1] - (begin == 0 ? 0 : sums[begin - 1]);
+  }
+
+  std::vector<float> values_;
+  std::vector<double> weights_;  // sums up to and with each value
+  std::vector<double> moments_;
+};
+
+// Where `steps`, a sum that rises over the values, has the share (i + 1/2) / count of all of it.
+std::vector<double> at_equal_steps(const SortedValues& sorted, const std::vector<double>& steps,
+                                   std::size_t count) {
+  std::vector<double> levels;
+  std::size_t at = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    const double wanted =
+        steps.back() * (static_cast<double>(i) + 0.5) / static_cast<double>(count);
+    while (at + 1 < steps.size() && steps[at] < wanted) ++at;
+    levels.push_back(double{sorted.values()[at]});
+  }
+  return levels;
+}
+
+// The density around a gap between neighbours is the weight there over its width.
+std::vector<double> companded_levels(const SortedValues& sorted, std::size_t count) {
+  std::vector<double> steps(sorted.size());
+  for (std::size_t i = 1; i < sorted.size(); ++i) {
+    const double gap = double{sorted.values()[i]} - double{sorted.values()[i - 1]};
+    const double weight = sorted.weight(i - 1, i + 1) / 2;
+    steps[i] = steps[i - 1] + std::cbrt(weight) * std::pow(gap, 2.0 / 3);
+  }
+  return at_equal_steps(sorted, steps, count);
+}
+
+std::vector<float> as_levels(const std::vector<double>& levels) {
+  std::vector<float> result(levels.begin(), levels.end());
+  std::ranges::sort(result);
+  return result;
+}
+
+// Whether all of them serve, the last one for what is left over.
+bool are_few(const SortedValues& sorted, std::size_t count, std::vector<float>& levels) {
+  if (sorted.size() > count) return false;
+  levels = sorted.values();
+  levels.resize(count, levels.empty() ? 0 : levels.back());
+  return true;
+}
+
+}  // namespace
+
+std::vector<float> lloyd_max_levels(std::vector<WeightedValue> values, std::size_t count) {
+  // Values without weight still need a level that is near.
+  double total = 0;
+  for (const WeightedValue& v : values) total += v.weight;
+  const double least = total > 0 ? 1e-9 * total / static_cast<double>(values.size()) : 1;
+  for (WeightedValue& v : values) v.weight = std::max(v.weight, least);
+  const SortedValues sorted(std::move(values));
+  std::vector<float> few;
+  if (are_few(sorted, count, few)) return few;
+  std::vector<double> levels = companded_levels(sorted, count);
+  constexpr int kMostSweeps = 300;
+  constexpr double kStill = 1e-7;  // of the range: less than what an f16 level resolves
+  const double range = double{sorted.values().back()} - double{sorted.values().front()};
+  for (int sweep = 0; sweep < kMostSweeps; ++sweep) {
+    double moved = 0;
+    std::size_t begin = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::size_t end =
+          i + 1 < count ? sorted.above((levels[i] + levels[i + 1]) / 2) : sorted.size();
+      if (end > begin) {
+        const double mean = sorted.mean(begin, end);
+        moved = std::max(moved, std::abs(mean - levels[i]));
+        levels[i] = mean;
+      }
+      begin = std::max(begin, end);
+    }
+    if (moved <= kStill * range) break;
+  }
+  return as_levels(levels);
+}
+
+std::vector<float> quantile_levels(std::vector<WeightedValue> values, std::size_t count) {
+  const SortedValues sorted(std::move(values));
+  std::vector<float> few;
+  if (are_few(sorted, count, few)) return few;
+  std::vector<double> steps;
+  for (std::size_t i = 0; i < sorted.size(); ++i) steps.push_back(sorted.weight(0, i + 1));
+  return as_levels(at_equal_steps(sorted, steps, count));
+}
+
+}  // namespace nibble
