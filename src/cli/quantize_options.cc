@@ -1,6 +1,7 @@
 #include "cli/quantize_options.h"
 
 #include "base/error.h"
+#include "quantize/calibrators/calibrators.h"
 
 namespace nibble::cli {
 namespace {
@@ -83,6 +84,16 @@ void add_quantize_options(CLI::App* command, QuantizeArguments& a) {
   command->add_option("--search-tokens", a.calibration.search_tokens, "Tokens that judge a search")
       ->check(CLI::PositiveNumber);
   command->add_option("--calib-context", a.calibration.context, "Tokens of a calibration window")
+      ->check(CLI::PositiveNumber);
+  std::vector<std::string> calibrator_names;
+  for (const Calibrator& calibrator : calibrators()) calibrator_names.push_back(calibrator.name);
+  command
+      ->add_option("--calibrator", a.calibration.range,
+                   "How static scales of activations follow from the text (default: minmax)")
+      ->check(CLI::IsMember(calibrator_names));
+  command->add_option("--percentile", a.calibration.percentile, "Of that calibrator (99.99)")
+      ->check(CLI::Range(1e-3, 100.0));
+  command->add_option("--gamma", a.calibration.gamma, "Weight of saturation errors, of sqnr (3)")
       ->check(CLI::PositiveNumber);
   command->add_option("--verify-text", a.verify_text, "Held-out text (default: bundled)");
   command->add_option("--verify-tokens", a.verify_tokens, "Tokens of it to use")

@@ -54,6 +54,17 @@ LayerHessians CalibrationStream::observe(std::int64_t layer, const LayerWeights&
   return observer.take();
 }
 
+void CalibrationStream::watch(std::int64_t layer, const LayerWeights& weights,
+                              SiteObserver& observer) {
+  const std::int64_t width = job_.spec.hidden;
+  for_each_chunk(
+      job_.windows.statistics, job_.windows.context, [&](std::int64_t begin, const Batch& batch) {
+        const float* at = hidden() + begin * width;
+        std::vector<float> states(at, at + batch.rows() * width);
+        run_layer(job_.spec, layer, weights, batch, job_.backend, states.data(), &observer);
+      });
+}
+
 void CalibrationStream::advance(std::int64_t layer, const LayerWeights& weights,
                                 const LayerWeights* full) {
   const auto run = [&](const LayerWeights& layer_weights, float* states) {

@@ -25,6 +25,8 @@ class CalibrationStream {
   // in it was rounded; null for no drift.
   LayerHessians observe(std::int64_t layer, const LayerWeights& weights, const LayerWeights* full,
                         const std::set<std::string>& sites);
+  // Runs the text through the present layer and stays where it is.
+  void watch(std::int64_t layer, const LayerWeights& weights, SiteObserver& observer);
   // Runs the text through the layer as it will be stored, and saves where it is then. The states
   // before it are kept until discard().
   void advance(std::int64_t layer, const LayerWeights& weights, const LayerWeights* full);

@@ -73,8 +73,11 @@ SolverInputs solver_inputs(const LayerHessians& hessians, const LayerStatistics&
 }
 
 LayerSolver::LayerSolver(const Job& job, std::int64_t layer)
-    : job_(job), needs_(job.options.recipe.solver().needs()) {
-  if (job.options.recipe.needs_hessians() && layer < job.spec.layers) {
+    : job_(job),
+      needs_(job.options.recipe.solver().needs()),
+      watches_ranges_(job.plan.has_static_inputs() && needs_histograms(job.calibration)) {
+  const bool needs_stream = job.options.recipe.needs_hessians() || watches_ranges_;
+  if (needs_stream && layer < job.spec.layers) {
     stream_ = std::make_unique<CalibrationStream>(job, layer, needs_.drift);
   }
 }
@@ -125,6 +128,11 @@ SolvedLinear LayerSolver::solve_one(std::int64_t layer, const Linear& linear,
 std::vector<SolvedLinear> LayerSolver::solve(std::int64_t layer, const RecipePoint& point,
                                              LayerStatistics& statistics, LayerWeights& weights) {
   transform(layer, point, statistics, weights);
+  if (watches_ranges_) {
+    RangeObserver observer(layer);
+    stream_->watch(layer, weights, observer);
+    histograms_ = observer.take();
+  }
   const auto names = statistics_names(weights, sites(job_.spec, weights));
   const bool with_hessians = needs_.calibration == CalibrationNeed::kHessian;
   std::optional<LayerWeights> full;

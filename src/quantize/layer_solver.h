@@ -8,6 +8,7 @@
 
 #include "quantize/calibration_stream.h"
 #include "quantize/passes.h"
+#include "quantize/range_observer.h"
 
 namespace nibble {
 
@@ -38,6 +39,8 @@ class LayerSolver {
   // through them.
   std::vector<SolvedLinear> solve(std::int64_t layer, const RecipePoint& point,
                                   LayerStatistics& statistics, LayerWeights& weights);
+  // Of the inputs of the layer solved last, for static scales; empty where the job needs none.
+  const LayerHistograms& histograms() const { return histograms_; }
   // Call when a layer is safe on disk.
   void discard(std::int64_t layer);
 
@@ -52,6 +55,8 @@ class LayerSolver {
 
   const Job& job_;
   Needs needs_;  // of the solver
+  bool watches_ranges_ = false;
+  LayerHistograms histograms_;
   std::unique_ptr<CalibrationStream> stream_;
 };
 

@@ -24,6 +24,7 @@ struct Job {
   const ModelSpec& spec;
   const OutputPlan& plan;
   const CalibrationWindows& windows;
+  const CalibrationOptions& calibration;  // those of the recipe, but for what the user set
   Journal& journal;
   QuantizeReport& report;
 

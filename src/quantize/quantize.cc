@@ -33,7 +33,7 @@ struct Calibrated {
 
 Calibrated calibrate(const Job& job) {
   Calibrated result;
-  if (job.options.recipe.needs_statistics() || job.plan.has_static_inputs()) {
+  if (job.options.recipe.needs_statistics() || job.plan.needs_statistics()) {
     result.calibration = run_statistics_pass(job);
   }
   result.point = run_search(job, result.calibration);
@@ -102,8 +102,9 @@ class Run {
         measures ? options_.mixed.measurements.string() + ".run" : options_.output.string(),
         setup_.fingerprint(), options_.resume || measures);
     Journal journal(staged.state_path() / "state", options_.on_saved);
-    const Job job{options_,      backend_,         setup_.source(), setup_.spec(),
-                  setup_.plan(), setup_.windows(), journal,         report_};
+    const Job job{options_,      backend_,         setup_.source(),      setup_.spec(),
+                  setup_.plan(), setup_.windows(), setup_.calibration(), journal,
+                  report_};
     for (const std::string& message : setup_.notes()) job.note(message);
     const Calibrated calibrated = calibrate(job);
     if (options_.mixed.enabled()) {

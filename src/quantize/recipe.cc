@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "base/suggest.h"
 #include "formats/registry.h"
+#include "quantize/calibrators/calibrators.h"
 
 namespace nibble {
 
@@ -41,6 +42,15 @@ class Fields {
     if (json == nullptr) return;
     if (!json->is_string()) fail(ErrorKind::kUsage, "{}: '{}' must be text", where_, key);
     value = json->get<std::string>();
+  }
+
+  void read(const std::string& key, double& value, double min, double max) const {
+    const Json* json = find(key);
+    if (json == nullptr) return;
+    value = json->is_number() ? json->get<double>() : std::nan("");
+    if (!(value >= min && value <= max)) {
+      fail(ErrorKind::kUsage, "{}: '{}' must be a number from {} to {}", where_, key, min, max);
+    }
   }
 
   void read(const std::string& key, std::int64_t& value, std::int64_t min, std::int64_t max) const {
@@ -140,10 +150,15 @@ void check_steps(const Recipe& recipe, const std::string& what) {
 }
 
 void parse_calibration(const Json& json, const std::string& what, CalibrationOptions& options) {
-  const Fields fields(json, what + ": calibration", {"tokens", "search_tokens", "context"});
+  const Fields fields(json, what + ": calibration",
+                      {"tokens", "search_tokens", "context", "range", "percentile", "gamma"});
   fields.read("tokens", options.tokens, 1, kMaxTokens);
   fields.read("search_tokens", options.search_tokens, 1, kMaxTokens);
   fields.read("context", options.context, 2, kMaxTokens);
+  fields.read("range", options.range);
+  if (!options.range.empty()) find_calibrator(options.range);
+  fields.read("percentile", options.percentile, 1e-3, 100);
+  fields.read("gamma", options.gamma, 1e-3, 1e6);
 }
 
 std::string stem(std::string_view file_name) {

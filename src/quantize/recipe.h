@@ -4,7 +4,8 @@
 //     "description": "...",                       optional
 //     "aliases": ["sq+"],                         optional, bundled recipes only
 //     "format": "w4a16_g128",                     optional; the format grammar (formats/registry.h)
-//     "calibration": {"tokens": 32768, "search_tokens": 4096, "context": 512},   optional
+//     "calibration": {"tokens": 32768, "search_tokens": 4096, "context": 512,    optional
+//                     "range": "minmax", "percentile": 99.99, "gamma": 3},
 //     "steps": [{"algorithm": "smoothquant_plus", "per_site": true}, {"algorithm": "rtn"}]
 //   }
 //
@@ -25,6 +26,11 @@ struct CalibrationOptions {
   std::int64_t tokens = 32768;        // for statistics
   std::int64_t search_tokens = 4096;  // held back from the statistics, to judge candidates
   std::int64_t context = 512;         // tokens of a window
+  // How static scales of activations follow from the text: a calibrator (calibrators.h), and its
+  // parameters. Empty: minmax; 0: the calibrator's default.
+  std::string range = {};
+  double percentile = 0;
+  double gamma = 0;
 };
 
 struct RecipeStep {

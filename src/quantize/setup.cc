@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "model/arch.h"
 #include "quantize/block.h"
+#include "quantize/range_observer.h"
 #include "quantize/texts.h"
 #include "runtime/session.h"
 
@@ -78,6 +79,9 @@ CalibrationOptions resolve_calibration(const QuantizeOptions& options) {
     result.search_tokens = options.calibration.search_tokens;
   }
   if (options.calibration.context > 0) result.context = options.calibration.context;
+  if (!options.calibration.range.empty()) result.range = options.calibration.range;
+  if (options.calibration.percentile > 0) result.percentile = options.calibration.percentile;
+  if (options.calibration.gamma > 0) result.gamma = options.calibration.gamma;
   return result;
 }
 
@@ -123,13 +127,24 @@ Setup::Setup(const QuantizeOptions& options, Backend& backend)
   source_ = open_checkpoint(options.source);
   spec_ = build_spec(source_->config());
   plan_ = plan_output(spec_, *source_, resolve_format(options), options.overrides, backend);
+  calibration_ = resolve_calibration(options);
+  check_ranges();
   notes_ = source_->notes();
   notes_.insert(notes_.end(), plan_.notes.begin(), plan_.notes.end());
   read_texts();
 }
 
+void Setup::check_ranges() const {
+  if (!calibration_.range.empty()) find_calibrator(calibration_.range);
+  for (const PlannedModule& module : plan_.modules) {
+    if (module.activations == nullptr || !module.activations->descriptor().is_static) continue;
+    const std::string reason = why_no_range(calibration_, *module.activations);
+    if (!reason.empty()) fail(ErrorKind::kUnsupported, "{}", reason);
+  }
+}
+
 bool Setup::needs_text() const {
-  return options_.recipe.needs_text() || plan_.has_static_inputs() || options_.mixed.enabled();
+  return options_.recipe.needs_text() || plan_.needs_statistics() || options_.mixed.enabled();
 }
 
 void Setup::load_tokenizer_if_any() {
@@ -154,7 +169,7 @@ void Setup::read_texts() {
       const std::vector<std::int32_t> more = tokenizer_->encode(text);
       ids.insert(ids.end(), more.begin(), more.end());
     }
-    CalibrationOptions calibration = resolve_calibration(options_);
+    CalibrationOptions calibration = calibration_;
     if (spec_.max_positions > 0) {
       calibration.context = std::min(calibration.context, spec_.max_positions);
     }
@@ -194,6 +209,8 @@ std::string Setup::identity() const {
 
 std::string Setup::fingerprint() const {
   std::string text = identity();
+  text += fmt::format("range {} {} {}\n", calibration_.range, calibration_.percentile,
+                      calibration_.gamma);
   text += fmt::format("shards {}\n", options_.max_shard_bytes);
   const MixedOptions& mixed = options_.mixed;
   if (mixed.enabled()) {

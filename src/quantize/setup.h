@@ -19,6 +19,7 @@ class Setup {
   // Errors as quantize().
   Setup(const QuantizeOptions& options, Backend& backend);
 
+  const CalibrationOptions& calibration() const { return calibration_; }
   const Checkpoint& source() const { return *source_; }
   const ModelSpec& spec() const { return spec_; }
   const OutputPlan& plan() const { return plan_; }
@@ -41,6 +42,7 @@ class Setup {
   void choose(const ModuleFormats& chosen) { plan_ = plan_of(chosen); }
 
  private:
+  void check_ranges() const;
   void load_tokenizer_if_any();
   void read_texts();
   void prepare_verification(const std::string& calibration_text);
@@ -52,6 +54,7 @@ class Setup {
   ModelSpec spec_;
   OutputPlan plan_;
   std::unique_ptr<Tokenizer> tokenizer_;
+  CalibrationOptions calibration_;
   CalibrationWindows windows_;
   std::vector<std::string> notes_;
   bool verifies_ = false;

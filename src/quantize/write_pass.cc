@@ -24,21 +24,23 @@ class LayerWriter {
   LayerWriter(const Job& job, ShardedWriter& writer) : job_(job), writer_(writer) {}
 
   LayerReport write(std::int64_t layer, LayerWeights& weights, const LayerStatistics& statistics,
-                    std::vector<SolvedLinear> solved) {
+                    const LayerHistograms& histograms, std::vector<SolvedLinear> solved) {
     LayerReport report{layer, {}};
     for (SolvedLinear& linear : solved) {
       write_linear(linear);
       report.modules.push_back(std::move(linear.report));
     }
-    write_input_scales(weights, statistics);
+    write_input_scales(weights, statistics, histograms);
     for (const Norm* norm : weights.norms()) write_norm(*norm);
     if (weights.router.exists()) write_plain(weights.router);
     return report;
   }
 
  private:
-  // Min-max: the largest magnitude that calibration saw at the layer's input.
-  void write_input_scales(LayerWeights& weights, const LayerStatistics& statistics) {
+  // Of what calibration saw at the layer's input: the largest magnitude, or the range that a
+  // calibrator finds in the histogram.
+  void write_input_scales(LayerWeights& weights, const LayerStatistics& statistics,
+                          const LayerHistograms& histograms) {
     if (!job_.plan.has_static_inputs()) return;
     for (const auto& [linear, name] : statistics_names(weights, sites(job_.spec, weights))) {
       const ActivationFormatPtr& format = job_.plan.find(linear->module).activations;
@@ -50,7 +52,10 @@ class LayerWriter {
              "round its input by token",
              linear->module);
       }
-      const float largest = *std::ranges::max_element(seen->max_abs);
+      float largest = *std::ranges::max_element(seen->max_abs);
+      if (const auto found = histograms.find(name); found != histograms.end()) {
+        largest = static_cast<float>(calibrated_range(job_.calibration, *format, found->second));
+      }
       const float scale = format->scale_over(-largest, largest).scale;
       const float stored = scale > 0 ? scale : 1.0f;  // all zeros stay so under any
       writer_.write(linear->module + ".input_scale", from_float(&stored, DType::kF32, {1}));
@@ -182,7 +187,8 @@ void run_write_pass(const Job& job, const Calibration& calibration, const Recipe
       statistics = calibration.layers[static_cast<std::size_t>(layer)];
     }
     std::vector<SolvedLinear> solved = solver.solve(layer, point, statistics, weights);
-    LayerReport report = layer_writer.write(layer, weights, statistics, std::move(solved));
+    LayerReport report =
+        layer_writer.write(layer, weights, statistics, solver.histograms(), std::move(solved));
     writer.sync();
     job.journal.put(done_name(layer), serialize(report));
     solver.discard(layer);

@@ -50,7 +50,7 @@ TransformedLayers::TransformedLayers(const QuantizeOptions& options,
       setup_(std::make_unique<Setup>(options_, backend)),
       journal_(std::make_unique<Journal>(state_of(state, *setup_), options_.on_saved)),
       job_(new Job{options_, backend_, setup_->source(), setup_->spec(), setup_->plan(),
-                   setup_->windows(), *journal_, report_}) {
+                   setup_->windows(), setup_->calibration(), *journal_, report_}) {
   if (options_.recipe.needs_statistics()) calibration_ = run_statistics_pass(*job_);
   point_ = run_search(*job_, calibration_);
   calibration_.reference = {};

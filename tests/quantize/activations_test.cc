@@ -5,7 +5,9 @@
 #include <cmath>
 
 #include "base/json.h"
+#include "formats/split_format.h"
 #include "model/arch.h"
+#include "quantize/calibrators/calibrators.h"
 #include "quantize/small_model.h"
 #include "support/exact_backend.h"
 
@@ -19,9 +21,13 @@ class QuantizedActivations : public ::testing::Test {
   QuantizedActivations() : backend_(exact_backend(2)) { write_small_model(dir_ / "model", 2); }
 
   // Quantizes to a format of the grammar; the checkpoint that was written.
-  std::unique_ptr<Checkpoint> written(const std::string& format) {
+  std::unique_ptr<Checkpoint> written(const std::string& format,
+                                      const CalibrationOptions& calibration = {0, 0, 0}) {
+    std::filesystem::remove_all(dir_ / "out");
     QuantizeOptions options = small_options(dir_ / "model", dir_ / "out", "rtn");
     options.format = parse_model_format(format);
+    options.calibration.range = calibration.range;
+    options.calibration.percentile = calibration.percentile;
     quantize(options, *backend_);
     return open_checkpoint(dir_ / "out");
   }
@@ -62,7 +68,6 @@ TEST_F(QuantizedActivations, Int8IsWrittenAsEnginesLoadIt) {
 TEST_F(QuantizedActivations, WhatIsWrittenIsWhatRoundingGives) {
   for (const char* format :
        {"w8a8_int8", "w8a8_fp8", "w4a8_int8", "llm.int8", "w=fp4_e2m1_g32_sf16,a=fp4_e2m1_g32"}) {
-    std::filesystem::remove_all(dir_ / "out");
     const auto result = written(format);
     const auto source = open_checkpoint(dir_ / "model");
     const Tensor read = logits(*result, result->config());
@@ -86,7 +91,6 @@ TEST_F(QuantizedActivations, Fp8AndWhatTheConventionCannotSay) {
   EXPECT_EQ(fp8->tensor(std::string(kModule) + ".weight").dtype(), DType::kF8E4M3);
   EXPECT_EQ(fp8->linear(kModule).format->name(), "fp8_e4m3_channel");
   EXPECT_EQ(fp8->activations(kModule)->name(), "fp8_e4m3_token");
-  std::filesystem::remove_all(dir_ / "out");
   const auto outliers = written("llm.int8");
   EXPECT_EQ(outliers->convention(), "nibble");
   EXPECT_EQ(outliers->activations(kModule)->name(), "int8_token_o6");
@@ -96,7 +100,6 @@ TEST_F(QuantizedActivations, Fp8AndWhatTheConventionCannotSay) {
 TEST_F(QuantizedActivations, StaticScalesComeFromCalibration) {
   for (const char* format :
        {"w=int8_channel_sym,a=int8_tensor_static", "w=nf4_g64,a=int8_tensor_static"}) {
-    std::filesystem::remove_all(dir_ / "out");
     const auto result = written(format);
     const ActivationFormatPtr activations = result->activations(kModule);
     ASSERT_NE(activations, nullptr);
@@ -111,6 +114,68 @@ TEST_F(QuantizedActivations, StaticScalesComeFromCalibration) {
   const auto source = open_checkpoint(dir_ / "model");
   EXPECT_ERROR(logits(*source, source->config(), parse_model_format("w=int8,a=int8_tensor_static")),
                ErrorKind::kUsage, "calibration");
+}
+
+// The input of the first layer is the same whatever was quantized before it: there the histogram
+// must agree with the statistics.
+TEST_F(QuantizedActivations, StaticScalesByEveryCalibrator) {
+  constexpr const char* kFirst = "model.layers.0.self_attn.q_proj";
+  const std::string format = "w=int8_channel_sym,a=int8_tensor_static";
+  const auto scale = [&](const char* calibrator, double percentile = 0) {
+    const auto result = written(format, {0, 0, 0, calibrator, percentile});
+    return static_cast<double>(result->activations(kFirst)->fixed()->scale);
+  };
+  const double most = scale("minmax");
+  EXPECT_NEAR(scale("percentile", 100), most, most / 2048 * 1.001);
+  for (const Calibrator& calibrator : calibrators()) {
+    const double found = scale(calibrator.name.c_str());
+    EXPECT_GT(found, 0.05 * most) << calibrator.name;
+    EXPECT_LT(found, 1.011 * most) << calibrator.name;
+  }
+  EXPECT_LT(scale("percentile", 50), 0.5 * scale("percentile", 99.9));
+  EXPECT_ERROR(written("w=fp8_e4m3_channel,a=fp8_e4m3_tensor_static", {0, 0, 0, "entropy"}),
+               ErrorKind::kUnsupported, "take minmax");
+  EXPECT_NO_THROW(written("w=fp8_e4m3_channel,a=fp8_e4m3_tensor_static", {0, 0, 0, "percentile"}));
+  EXPECT_ERROR(written(format, {0, 0, 0, "entropi"}), ErrorKind::kUsage, "did you mean entropy");
+}
+
+// Columns of large inputs stay in 16 bits in the weight, and the same ones at run time.
+TEST_F(QuantizedActivations, StaticOutlierColumnsComeFromCalibration) {
+  const auto result = written("llm.int8_static");
+  EXPECT_EQ(result->convention(), "nibble");
+  EXPECT_EQ(result->activations(kModule)->name(), "int8_token_ow");
+  const QuantTensor weight = result->linear(kModule);
+  EXPECT_EQ(weight.format->name(), "int8_channel_sym_sbf16_x16");
+  const std::vector<std::int32_t> columns = outlier_columns(weight);
+  const auto source = open_checkpoint(dir_ / "model");
+  const QuantTensor plain = source->linear(kModule);
+  std::vector<float> a(static_cast<std::size_t>(weight.rows * weight.cols)), b(a.size());
+  decode_all(weight, a.data());
+  decode_all(plain, b.data());
+  for (std::int64_t row = 0; row < weight.rows; ++row) {
+    for (const std::int32_t column : columns) {
+      const auto at = static_cast<std::size_t>(row * weight.cols + column);
+      ASSERT_EQ(a[at], b[at]);  // the checkpoint is bf16
+    }
+  }
+  // By what the layer is fed, not by its weights.
+  const QuantTensor by_weights = weight.format->encode(b.data(), weight.rows, weight.cols);
+  EXPECT_NE(outlier_columns(by_weights), columns);
+  const Tensor read = logits(*result, result->config());
+  const Tensor exact = logits(*source, source->config());
+  const Tensor dynamic = logits(*source, source->config(),
+                                with_half_scales(parse_model_format("w8a8_int8"), DType::kBF16));
+  const auto distance = [&](const Tensor& x) {
+    double sum = 0;
+    for (std::int64_t i = 0; i < x.elements(); ++i) {
+      const double d = double{x.data<float>()[i]} - double{exact.data<float>()[i]};
+      sum += d * d;
+    }
+    return sum;
+  };
+  EXPECT_LT(distance(read), distance(dynamic));
+  EXPECT_ERROR(logits(*source, source->config(), parse_model_format("w=int8,a=int8_token_ow")),
+               ErrorKind::kUsage, "outlier columns");
 }
 
 }  // namespace

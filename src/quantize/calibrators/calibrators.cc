@@ -105,7 +105,8 @@ double calibrate_sqnr(const Histogram& histogram, const CalibratorOptions& optio
 
 const std::vector<Calibrator>& calibrators() {
   static const std::vector<Calibrator> all = {
-#define NIBBLE_CALIBRATOR(name, function, description) {name, function, description},
+#define NIBBLE_CALIBRATOR(name, function, description, of_integers) \
+  {name, function, description, of_integers},
 #include "quantize/calibrators/registry.def"
 #undef NIBBLE_CALIBRATOR
   };

@@ -50,6 +50,7 @@ struct Calibrator {
   std::string name;
   CalibrateFunction calibrate;
   std::string description;
+  bool of_integers;  // counts the errors of integers; others look at magnitudes alone
 };
 
 // The registry, in the order of registry.def.
