@@ -5,6 +5,9 @@
 #include <limits>
 #include <string_view>
 
+#include "formats/low_rank.h"
+#include "formats/registry.h"
+
 namespace nibble {
 namespace {
 
@@ -105,6 +108,10 @@ Json element_to_json(const Element& element) {
       return {{"kind", "fitted"}, {"bits", element.bits}, {"fit", name_in(kFits, element.fit)}};
     case ElementKind::kIntSplit:
       return {{"kind", "int_split"}, {"bits", element.bits}};
+    case ElementKind::kTrellis:
+      return {{"kind", "trellis"}, {"bits", element.bits}};
+    case ElementKind::kLowRank:
+      return {{"kind", "low_rank"}, {"rank", element.rank}};
     default:
       NIBBLE_CHECK(element.kind == ElementKind::kInt);
       return {{"kind", "int"}, {"bits", element.bits}};
@@ -125,6 +132,9 @@ Element element_from_json(Members& members, const std::string& what) {
     element.kind = ElementKind::kFitted;
     element.bits = members.bits("bits", 1);
     element.fit = members.one_of<Fit>("fit", kFits);
+  } else if (kind == "trellis") {
+    element.kind = ElementKind::kTrellis;
+    element.bits = members.bits("bits", 1);
   } else if (kind == "float") {
     element.kind = ElementKind::kFloatBits;
     element.float_bits.exponent = members.bits("exponent", 1);
@@ -149,6 +159,9 @@ Element element_from_json(Members& members, const std::string& what) {
 }  // namespace
 
 Json to_json(const WeightDescriptor& d) {
+  if (d.element.kind == ElementKind::kLowRank) {
+    return {{"element", element_to_json(d.element)}, {"base", to_json(*d.element.base)}};
+  }
   Json scheme = {{"granularity", name_in(kGranularities, d.scheme.granularity)},
                  {"scale_type", to_string(d.scheme.scale_type)}};
   const bool block = d.scheme.granularity == Granularity::kBlock;
@@ -169,6 +182,17 @@ Json to_json(const WeightDescriptor& d) {
 WeightDescriptor descriptor_from_json(const Json& json, const std::string& what) {
   Members members(json, what);
   Members element(members.get("element"), what + ".element");
+  if (members.has("base")) {
+    const FormatPtr base = make_format(descriptor_from_json(members.get("base"), what + ".base"));
+    members.finish();
+    const std::string kind = element.text("kind");
+    if (kind != "low_rank") fail(ErrorKind::kCorrupt, "{}: a base under '{}'", what, kind);
+    const std::int64_t rank = element.integer("rank");
+    element.finish();
+    constexpr std::int64_t kMost = std::numeric_limits<int>::max();
+    return with_low_rank(base, static_cast<int>(std::clamp<std::int64_t>(rank, 0, kMost)))
+        ->descriptor();
+  }
   Members scheme(members.get("scheme"), what + ".scheme");
   members.finish();
 

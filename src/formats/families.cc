@@ -14,6 +14,7 @@ std::string element_name(const Element& element) {
   if (element.kind == ElementKind::kFitted) {
     return fmt::format("{}{}", element.fit == Fit::kLloydMax ? "lloyd" : "quantile", element.bits);
   }
+  if (element.kind == ElementKind::kTrellis) return fmt::format("trellis{}", element.bits);
   if (element.kind == ElementKind::kCodebook) return std::string(to_string(element.codebook));
   return fmt::format("fp{}_{}", element.bits, name_of(element.float_bits));
 }

@@ -20,6 +20,10 @@ bool operator==(const Element& a, const Element& b) {
       return a.codebook == b.codebook;
     case ElementKind::kFitted:
       return a.fit == b.fit;
+    case ElementKind::kTrellis:
+      return true;
+    case ElementKind::kLowRank:
+      return a.rank == b.rank && *a.base == *b.base;
   }
   return false;
 }

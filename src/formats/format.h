@@ -20,7 +20,9 @@
 
 namespace nibble {
 
-enum class ElementKind { kFloat, kInt, kFloatBits, kCodebook, kFitted, kIntSplit };
+enum class ElementKind { kFloat, kInt, kFloatBits, kCodebook, kFitted, kIntSplit, kTrellis, kLowRank };
+
+struct WeightDescriptor;
 
 // How the values of kFitted elements are found.
 enum class Fit {
@@ -31,7 +33,8 @@ enum class Fit {
 // One stored number. kFloat: a plain float type, `bits` 16 or 32. kInt: an unsigned code of `bits`
 // bits. kFloatBits and kCodebook: a code of `bits` bits into a table of values. kFitted: the same
 // with a table that is stored with the matrix. kIntSplit: kInt, but for some columns of the matrix
-// that stay in 16 bits.
+// that stay in 16 bits. kTrellis: `bits` bits of a path through a trellis (trellis.h). kLowRank: an
+// element of another format plus one of a product of rank `rank` (low_rank.h).
 struct Element {
   ElementKind kind = ElementKind::kFloat;
   int bits = 32;
@@ -39,6 +42,8 @@ struct Element {
   FloatBits float_bits = {};           // kFloatBits only
   Codebook codebook = Codebook::kNf4;  // kCodebook only
   Fit fit = Fit::kLloydMax;            // kFitted only
+  int rank = 0;                        // kLowRank only, as `base`
+  std::shared_ptr<const WeightDescriptor> base = nullptr;
 };
 
 // Channel: one output row. Block: `block_rows` rows of `group` columns, cut at the last row and

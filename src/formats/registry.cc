@@ -4,11 +4,14 @@
 
 #include <algorithm>
 #include <charconv>
+#include <limits>
 #include <utility>
 
 #include "base/error.h"
 #include "base/suggest.h"
 #include "formats/families.h"
+#include "formats/low_rank.h"
+#include "formats/trellis.h"
 
 namespace nibble {
 namespace {
@@ -215,10 +218,11 @@ std::size_t parse_element(const std::vector<std::string_view>& words, Element& e
     element.bits = static_cast<int>(*bits);
     return 1;
   }
-  if (!words[0].starts_with("int")) return 0;
-  const auto bits = parse_number(words[0].substr(3));
+  const bool trellis = words[0].starts_with("trellis");
+  if (!trellis && !words[0].starts_with("int")) return 0;
+  const auto bits = parse_number(words[0].substr(trellis ? 7 : 3));
   if (!bits || *bits < 0 || *bits > 64) return 0;
-  element.kind = ElementKind::kInt;
+  element.kind = trellis ? ElementKind::kTrellis : ElementKind::kInt;
   element.bits = static_cast<int>(*bits);
   return 1;
 }
@@ -235,9 +239,10 @@ std::optional<ParsedWeight> parse_weight(std::string_view text) {
   const std::size_t taken = parse_element(words, parsed.descriptor.element);
   if (taken == 0) return std::nullopt;
   Scheme& scheme = parsed.descriptor.scheme;
-  scheme.symmetric = parsed.descriptor.element.kind != ElementKind::kInt;
+  const ElementKind kind = parsed.descriptor.element.kind;
+  scheme.symmetric = kind != ElementKind::kInt;
   // The scale of a small float takes up what its narrow range leaves open: 16 bits may be too few.
-  if (parsed.descriptor.element.kind != ElementKind::kInt) scheme.scale_type = DType::kF32;
+  if (kind != ElementKind::kInt && kind != ElementKind::kTrellis) scheme.scale_type = DType::kF32;
   SchemeParser parser;
   for (std::size_t i = taken; i < words.size(); ++i) {
     if (!parser.take(words[i], parsed)) return std::nullopt;
@@ -246,11 +251,26 @@ std::optional<ParsedWeight> parse_weight(std::string_view text) {
   return parsed;
 }
 
+// Takes "_lr<rank>" off the end; 0 when there is none.
+int take_rank(std::string& text) {
+  constexpr std::string_view kWord = "_lr";
+  const std::size_t at = text.rfind(kWord);
+  if (at == std::string::npos) return 0;
+  const auto rank = parse_number(std::string_view(text).substr(at + kWord.size()));
+  if (!rank || *rank < 1 || *rank > std::numeric_limits<int>::max()) return 0;
+  text.resize(at);
+  return static_cast<int>(*rank);
+}
+
 ParsedWeight require_weight(std::string_view text) {
   std::string words(text.substr(0, kMaxText + 1));
   std::ranges::replace(words, ':', '_');  // element:scheme is written too
-  const auto parsed = text.size() <= kMaxText ? parse_weight(words) : std::nullopt;
+  const int rank = take_rank(words);
+  auto parsed = text.size() <= kMaxText ? parse_weight(words) : std::nullopt;
   if (!parsed) fail_no_format(text);
+  if (rank > 0) {
+    parsed->descriptor = with_low_rank(make_format(parsed->descriptor), rank)->descriptor();
+  }
   return *parsed;
 }
 
@@ -364,6 +384,8 @@ FormatPtr make_format(const WeightDescriptor& descriptor) {
     }
     return make_float_format(descriptor);
   }
+  if (element.kind == ElementKind::kTrellis) return make_trellis_format(descriptor);
+  if (element.kind == ElementKind::kLowRank) return make_low_rank_format(descriptor);
   const Scheme& scheme = descriptor.scheme;
   const bool block = scheme.granularity == Granularity::kBlock;
   const auto fits = [](std::int64_t size) { return size >= 1 && size <= std::int64_t{1} << 20; };
@@ -393,6 +415,10 @@ FormatPtr make_format(const WeightDescriptor& descriptor) {
 
 FormatPtr with_scale_type(const FormatPtr& format, DType scale_type) {
   if (format == nullptr || format->is_float()) return format;
+  if (is_low_rank(*format)) {
+    const Element& element = format->descriptor().element;
+    return with_low_rank(with_scale_type(make_format(*element.base), scale_type), element.rank);
+  }
   WeightDescriptor descriptor = format->descriptor();
   descriptor.scheme.scale_type = scale_type;
   return make_format(descriptor);
@@ -412,6 +438,12 @@ ModelFormat with_half_scales(ModelFormat format, DType half) {
 FormatPtr fitting_format(const FormatPtr& wanted, std::int64_t rows, std::int64_t cols) {
   constexpr std::int64_t kSmallestGroup = 16;
   if (wanted->is_float() || wanted->why_not(rows, cols).empty()) return wanted;
+  if (is_low_rank(*wanted)) {
+    const Element& element = wanted->descriptor().element;
+    const FormatPtr base = fitting_format(make_format(*element.base), rows, cols);
+    const std::int64_t rank = std::min<std::int64_t>({element.rank, rows, cols});
+    return base == nullptr ? nullptr : with_low_rank(base, static_cast<int>(rank));
+  }
   WeightDescriptor descriptor = wanted->descriptor();
   while (descriptor.scheme.granularity == Granularity::kGroup &&
          descriptor.scheme.group / 2 >= kSmallestGroup && descriptor.scheme.group % 2 == 0) {

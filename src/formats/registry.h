@@ -15,10 +15,12 @@
 //       [_own]                                binary and ternary; own for lloyd and quantile: a
 //                                             table for each scale)
 //
-// where the bits are those of a code, sign included. An activation format (a=) is such an element
-// with [_sym|_asym][_token|_tensor|_g<size>][_static][_o<threshold>] (formats/activation_format.h).
-// A colon is as good as an underscore: fp4_e2m1:token. A cache format (kv=) is f32 | f16 | bf16 |
-// int8_head | int4_head | fp8_head, of codes with [_hadamard] (formats/kv_type.h). Short names
+// or trellis<2..8>[_sf16|_sbf16|_sf32] (formats/trellis.h), each perhaps with _lr<rank> behind
+// (formats/low_rank.h), where the bits are those of a code, sign included. An activation format
+// (a=) is such an element with [_sym|_asym][_token|_tensor|_g<size>][_static][_o<threshold>]
+// (formats/activation_format.h). A colon is as good as an underscore: fp4_e2m1:token. A cache
+// format (kv=) is f32 | f16 | bf16 | int8_head | int4_head | fp8_head, of codes with [_hadamard]
+// (formats/kv_type.h). Short names
 // (`w4a16_g128`) are lines of registry.def.
 #pragma once
 

@@ -84,11 +84,27 @@ void squared_errors(const float* values, const float* w, std::int64_t groups, st
   }
 }
 
+void trellis_step(int bits, const float* values, float w, float weight, const float* after,
+                  float* before, std::uint8_t* choice) {
+  const int span = 65536 >> bits;
+  for (int r = 0; r < span; ++r) {
+    int best = 0;
+    for (int n = 1; n < 1 << bits; ++n) {
+      if (after[n * span + r] < after[best * span + r]) best = n;
+    }
+    choice[r] = static_cast<std::uint8_t>(best);
+    for (int x = r << bits; x < (r + 1) << bits; ++x) {
+      const float d = values[x] - w;
+      before[x] = after[best * span + r] + weight * (d * d);
+    }
+  }
+}
+
 }  // namespace
 
 const SpanKernels& scalar_spans() {
-  static constexpr SpanKernels kSpans = {ranges,      magnitudes,   affine_codes,  affine_values,
-                                         table_codes, table_values, squared_errors};
+  static constexpr SpanKernels kSpans = {ranges,      magnitudes,   affine_codes,   affine_values,
+                                         table_codes, table_values, squared_errors, trellis_step};
   return kSpans;
 }
 

@@ -68,6 +68,13 @@ struct SpanKernels {
   // i mod 16, and the halves of the sums are added until one is left.
   void (*squared_errors)(const float* values, const float* w, std::int64_t groups,
                          std::int64_t length, double* errors);
+
+  // One step of the Viterbi search through a trellis (trellis.h), from its end to its start: with
+  // span = 65536 >> bits and r < span, x < 65536,
+  //   choice[r] = the least n < 2^bits for which after[n * span + r] is least
+  //   before[x] = after[choice[x >> bits] * span + (x >> bits)] + weight * (values[x] - w)^2
+  void (*trellis_step)(int bits, const float* values, float w, float weight, const float* after,
+                       float* before, std::uint8_t* choice);
 };
 
 const SpanKernels& scalar_spans();

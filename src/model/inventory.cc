@@ -1,5 +1,7 @@
 #include "model/inventory.h"
 
+#include <fmt/format.h>
+
 #include "backends/backend.h"
 #include "model/model.h"
 
@@ -50,8 +52,15 @@ Inventory take_inventory(const ModelSpec& spec, const WeightSource& source, Back
     inventory.parameters += parameters(weights);
     for (const Linear* linear : weights.linears()) {
       const QuantTensor& w = linear->weight.canonical;
-      const auto bytes = static_cast<std::int64_t>(w.byte_size());
-      inventory.linears.push_back({linear->module, layer, w.format->name(), w.rows, w.cols, bytes});
+      auto bytes = static_cast<std::int64_t>(w.byte_size());
+      std::string format = w.format->name();
+      if (linear->added != nullptr) {
+        const QuantTensor& in = linear->added->in.canonical;
+        const QuantTensor& out = linear->added->out.canonical;
+        bytes += static_cast<std::int64_t>(in.byte_size() + out.byte_size());
+        format += fmt::format("_lr{}", in.rows);
+      }
+      inventory.linears.push_back({linear->module, layer, format, w.rows, w.cols, bytes});
       linear_weights += w.rows * w.cols;
       linear_bytes += bytes;
     }

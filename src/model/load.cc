@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "formats/low_rank.h"
 #include "formats/split_format.h"
 #include "model/model.h"
 #include "tensor/transpose.h"
@@ -105,8 +106,19 @@ class Loader {
       decode_all(weight, decoded.mutable_data<float>(), backend_.codec());
       weight = dense(std::move(decoded));
     }
-    return {
-        module, backend_.prepare(std::move(weight), module, activations.get()), {}, activations};
+    std::shared_ptr<const LowRankProduct> added;
+    if (is_low_rank(*weight.format)) {
+      LowRankParts parts = low_rank_parts(weight);
+      added = std::make_shared<LowRankProduct>(LowRankProduct{
+          backend_.prepare(dense(std::move(parts.in)), module + ".low_rank_in", activations.get()),
+          backend_.prepare(dense(std::move(parts.out)), module + ".low_rank_out")});
+      weight = std::move(parts.base);
+    }
+    return {module,
+            backend_.prepare(std::move(weight), module, activations.get()),
+            {},
+            activations,
+            std::move(added)};
   }
 
   Norm norm(const std::string& module, const NormSpec& spec, std::int64_t cols) const {

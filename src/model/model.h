@@ -19,13 +19,21 @@ namespace nibble {
 
 // A linear layer: its module name in the checkpoint, weight [out, in] and bias (F32 [out], or
 // empty), and what its input is rounded to (null: nothing).
+struct LowRankProduct;
 struct Linear {
   std::string module;
-  LinearWeight weight;
+  LinearWeight weight;  // without what `added` holds
   Tensor bias;
   ActivationFormatPtr activations = nullptr;
+  std::shared_ptr<const LowRankProduct> added = nullptr;  // null: nothing
 
   bool exists() const { return weight.canonical.format != nullptr; }
+};
+
+// A product that is added to a weight (formats/low_rank.h): y += (x in^T) out^T.
+struct LowRankProduct {
+  LinearWeight in;   // [rank, cols]
+  LinearWeight out;  // [rows, rank]
 };
 
 // Weight and bias as F32 (empty when absent). `module` is the name without ".weight".

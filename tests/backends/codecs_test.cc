@@ -99,6 +99,28 @@ std::vector<std::string> format_names() {
   return names;
 }
 
+TEST(Codecs, EveryLevelStepsThroughATrellisAlike) {
+  constexpr std::size_t kStates = 65536;
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(kStates), after(kStates);
+  for (float& v : values) v = normal(random);
+  for (float& v : after) v = static_cast<float>(random() % 64);  // with ties
+  after[5] = std::numeric_limits<float>::infinity();
+  for (const int bits : {2, 3, 4, 8}) {
+    std::vector<float> wanted(kStates), got(kStates);
+    std::vector<std::uint8_t> wanted_choice(kStates >> bits), got_choice(kStates >> bits);
+    scalar_spans().trellis_step(bits, values.data(), 0.3f, 1.7f, after.data(), wanted.data(),
+                                wanted_choice.data());
+    for (const cpu::Level* level : usable_levels()) {
+      level->kernels().spans.trellis_step(bits, values.data(), 0.3f, 1.7f, after.data(), got.data(),
+                                          got_choice.data());
+      EXPECT_EQ(wanted, got) << bits;
+      EXPECT_EQ(wanted_choice, got_choice) << bits;
+    }
+  }
+}
+
 TEST(Codecs, EveryLevelWritesTheBitsOfTheDefinition) {
   for (const cpu::Level* level : usable_levels()) {
     const SpanKernels& spans = level->kernels().spans;

@@ -17,6 +17,31 @@ LinearArgs linear_args(const LinearTarget& target, const float* x, std::int64_t 
   return args;
 }
 
+// What the product of low rank adds to the results of a linear.
+void run_added(const Linear& linear, const float* x, std::int64_t rows, float* y,
+               Backend& backend) {
+  if (linear.added == nullptr) return;
+  const std::int64_t rank = linear.added->in.canonical.rows;
+  Rows narrow(backend, rows, rank);
+  LinearArgs args;
+  args.x = x;
+  args.x_stride = linear.weight.canonical.cols;
+  args.m = rows;
+  args.w = &linear.added->in;
+  args.activations = linear.activations.get();
+  args.y = narrow.data();
+  args.y_stride = rank;
+  backend.run(args);
+  args.x = narrow.data();
+  args.x_stride = rank;
+  args.w = &linear.added->out;
+  args.activations = nullptr;
+  args.y = y;
+  args.y_stride = linear.weight.canonical.rows;
+  args.accumulate = true;
+  backend.run(args);
+}
+
 }  // namespace
 
 void LayerContext::observe(const std::string& site, const float* x, std::int64_t rows,
@@ -53,6 +78,7 @@ void run_linear(const Linear& linear, const float* x, std::int64_t rows, Output 
   LinearArgs args = linear_args({linear, y.data}, x, rows);
   args.accumulate = y.accumulate;
   backend.run(args);
+  run_added(linear, x, rows, y.data, backend);
 }
 
 void run_linears(std::initializer_list<LinearTarget> targets, const float* x, std::int64_t rows,
@@ -60,10 +86,18 @@ void run_linears(std::initializer_list<LinearTarget> targets, const float* x, st
   std::vector<LinearArgs> calls;
   for (const LinearTarget& target : targets) calls.push_back(linear_args(target, x, rows));
   backend.run_together(calls);
+  for (const LinearTarget& target : targets) {
+    run_added(target.linear, x, rows, target.y, backend);
+  }
 }
 
 void run_gated(const LinearTarget& gate, const LinearTarget& up, const float* x, std::int64_t rows,
                const ActivationArgs& activation, Backend& backend) {
+  if (gate.linear.added != nullptr || up.linear.added != nullptr) {
+    run_linears({gate, up}, x, rows, backend);
+    backend.run(activation);
+    return;
+  }
   backend.run_gated(linear_args(gate, x, rows), linear_args(up, x, rows), activation);
 }
 

@@ -29,6 +29,12 @@ WeightGrids::WeightGrids(const FormatPtr& format, const float* w, std::int64_t r
       rows_(rows),
       cols_(cols),
       length_(cols / nibble::groups_per_row(format->descriptor().scheme, cols)) {
+  const ElementKind kind = format->descriptor().element.kind;
+  if (!format->is_affine() && kind != ElementKind::kFloatBits && kind != ElementKind::kCodebook) {
+    fail(ErrorKind::kUnsupported,
+         "{}: weights have no grids of their own to search or to smooth by; take 'rtn' or 'gptq'",
+         format->name());
+  }
   if (format->is_affine()) {
     params_ = full_ranges(*format, w, rows, cols, length_);
     return;
@@ -53,6 +59,17 @@ void WeightGrids::round(std::int64_t row, std::int64_t begin, std::int64_t count
   for (std::int64_t i = 0; i < count; ++i) {
     out[i] = scale > 0 ? table.value(table.nearest(w[i] / scale)) * scale : 0;
   }
+}
+
+bool WeightGrids::has_scales() const {
+  return format_->is_affine() && groups_are_independent(format_->descriptor().scheme);
+}
+
+void WeightGrids::set_scale(std::int64_t row, std::int64_t group, float scale) {
+  NIBBLE_CHECK(has_scales() && scale > 0);
+  const DType type = format_->descriptor().scheme.scale_type;
+  to_float(from_float(&scale, type, {1}), 0, 1, &scale);
+  if (scale > 0) params_[index(row, group * length_)].scale = scale;
 }
 
 void WeightGrids::take_group(std::int64_t row, std::int64_t group, const WeightGrids& from,

@@ -34,6 +34,14 @@ class WeightGrids {
     return w;
   }
 
+  // Integers whose scales may be changed group by group. A new scale is rounded to the type in
+  // which it is stored, and must be positive.
+  bool has_scales() const;
+  float scale(std::int64_t row, std::int64_t group) const {
+    return params_[index(row, group * length_)].scale;
+  }
+  void set_scale(std::int64_t row, std::int64_t group, float scale);
+
   // Gives group `group` of row `row` the only grid of row `from_row` of `from` (one group wide).
   // Both in a format whose groups are independent.
   void take_group(std::int64_t row, std::int64_t group, const WeightGrids& from,

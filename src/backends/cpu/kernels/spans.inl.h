@@ -365,6 +365,32 @@ void span_squared_errors(const float* values, const float* w, std::int64_t group
   }
 }
 
-constexpr SpanKernels kSpans = {span_ranges,        span_magnitudes,  span_affine_codes,
-                                span_affine_values, span_table_codes, span_table_values,
-                                span_squared_errors};
+void span_trellis_step(int bits, const float* values, float w, float weight, const float* after,
+                       float* before, std::uint8_t* choice) {
+  const std::int64_t span = 65536 >> bits;
+  Whole lane;
+  for (int i = 0; i < kLanes; ++i) lane[i] = i;
+  for (std::int64_t r = 0; r < span; r += kLanes) {
+    Floats least = load_as<Floats>(after + r);
+    Whole at{};
+    for (int n = 1; n < 1 << bits; ++n) {
+      const Floats cost = load_as<Floats>(after + n * span + r);
+      const Whole less = cost < least;
+      least = less ? cost : least;
+      at = less ? Whole{} + n : at;
+    }
+    const Bytes chosen = __builtin_convertvector(at, Bytes);
+    __builtin_memcpy(choice + r, &chosen, sizeof(chosen));
+    // 2^bits states follow each r: lane l of vector v is state v * kLanes + l.
+    for (int v = 0; v < 1 << bits; ++v) {
+      const std::int64_t x = (r << bits) + v * kLanes;
+      const Floats d = load_as<Floats>(values + x) - w;
+      const Floats cost = shuffled(least, (lane + v * kLanes) >> bits) + weight * (d * d);
+      __builtin_memcpy(before + x, &cost, sizeof(cost));
+    }
+  }
+}
+
+constexpr SpanKernels kSpans = {span_ranges,         span_magnitudes,  span_affine_codes,
+                                span_affine_values,  span_table_codes, span_table_values,
+                                span_squared_errors, span_trellis_step};
