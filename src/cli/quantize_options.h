@@ -13,7 +13,7 @@ namespace nibble::cli {
 struct QuantizeArguments {
   std::string source;
   std::string output;
-  std::string recipe = "smoothquant+";
+  std::string recipe = "best";
   std::string format;
   int bits = 0;                        // 0: as the format says
   std::int64_t group = -1;             // -1: as the format says, 0: one scale a channel

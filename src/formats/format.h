@@ -20,7 +20,16 @@
 
 namespace nibble {
 
-enum class ElementKind { kFloat, kInt, kFloatBits, kCodebook, kFitted, kIntSplit, kTrellis, kLowRank };
+enum class ElementKind {
+  kFloat,
+  kInt,
+  kFloatBits,
+  kCodebook,
+  kFitted,
+  kIntSplit,
+  kTrellis,
+  kLowRank
+};
 
 struct WeightDescriptor;
 

@@ -35,6 +35,8 @@ struct Needs {
   bool by_site = false;
   // kHessian of a solver: also Hessian::drift.
   bool drift = false;
+  // With it: also Hessian::residual.
+  bool residual = false;
 };
 
 using ParameterValue = std::variant<bool, double, std::string>;

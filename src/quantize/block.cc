@@ -5,9 +5,14 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "formats/low_rank.h"
+#include "quantize/math/compensation.h"
 
 namespace nibble {
 namespace {
+
+// Of the correlations by which a product of low rank is chosen, as a share of their mean diagonal.
+constexpr double kCompensationDamping = 0.01;
 
 Tensor clone(const Tensor& tensor) {
   if (tensor.empty()) return {};
@@ -101,9 +106,21 @@ Solution solve_linear(const Recipe& recipe, const FormatPtr& format, const Linea
   for (const char letter : linear.module) {  // FNV-1a
     codec.seed = (codec.seed ^ static_cast<unsigned char>(letter)) * 0x100000001b3u;
   }
-  return solver.algorithm->solve({format, weight.planes[0].data<float>(), weight.rows, weight.cols,
-                                  second_moment, hessian, *codec.pool, codec},
-                                 solver.parameters);
+  SolverProblem problem{format,        weight.planes[0].data<float>(),
+                        weight.rows,   weight.cols,
+                        second_moment, hessian,
+                        *codec.pool,   codec};
+  if (!is_low_rank(*format)) return solver.algorithm->solve(problem, solver.parameters);
+  problem.format = make_format(*format->descriptor().element.base);
+  Solution solution = solver.algorithm->solve(problem, solver.parameters);
+  std::optional<InverseFactor> factor;
+  if (hessian != nullptr) {
+    const auto order = column_order(ColumnOrder::kStored, *hessian, 1);
+    factor = inverse_factor(*hessian, order, kCompensationDamping, *codec.pool);
+  }
+  solution.stored = compensated(format, solution.stored, problem.w, factor ? &*factor : nullptr,
+                                second_moment, codec);
+  return solution;
 }
 
 std::map<const Linear*, std::vector<float>> second_moments(const ModelSpec& spec,

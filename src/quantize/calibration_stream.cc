@@ -10,6 +10,73 @@ namespace {
 
 std::string stream_name(std::int64_t layer) { return fmt::format("stream.{}", layer); }
 
+// One observer for two.
+class BothObservers : public SiteObserver {
+ public:
+  BothObservers(SiteObserver& first, SiteObserver& second) : first_(first), second_(second) {}
+  void on_input(const std::string& site, const float* x, std::int64_t rows,
+                std::int64_t cols) override {
+    first_.on_input(site, x, rows, cols);
+    second_.on_input(site, x, rows, cols);
+  }
+
+ private:
+  SiteObserver& first_;
+  SiteObserver& second_;
+};
+
+constexpr const char* kAttnOut = "attn_out";
+constexpr const char* kMlpDown = "mlp_down";
+
+// Sites whose linear is added to the residual stream as it is, among those wanted.
+std::set<std::string> residual_sites(const ModelSpec& spec, const std::set<std::string>& wanted) {
+  std::set<std::string> sites;
+  if (spec.residual != ResidualForm::kPre && spec.residual != ResidualForm::kParallel) return sites;
+  if (wanted.contains(kAttnOut)) sites.insert(kAttnOut);
+  if (wanted.contains(kMlpDown)) sites.insert(kMlpDown);
+  return sites;
+}
+
+// One model's chunk: hidden states before and after the layer, and the inputs of those sites.
+struct ChunkStates {
+  std::vector<float> before, after;
+  InputRecorder inputs;
+};
+
+// What the result of the down projection was added to: `after` without it.
+std::vector<float> before_mlp(const ChunkStates& chunk, const Linear& down, Backend& backend) {
+  const std::vector<float>& x = *chunk.inputs.find(kMlpDown);
+  const QuantTensor& weight = down.weight.canonical;
+  std::vector<float> y(chunk.after.size());
+  LinearArgs args;
+  args.x = x.data();
+  args.x_stride = weight.cols;
+  args.m = static_cast<std::int64_t>(x.size()) / weight.cols;
+  args.w = &down.weight;
+  args.bias = down.bias.empty() ? nullptr : down.bias.data<float>();
+  args.y = y.data();
+  args.y_stride = weight.rows;
+  backend.run(args);
+  for (std::size_t i = 0; i < y.size(); ++i) y[i] = chunk.after[i] - y[i];
+  return y;
+}
+
+// Tells the observer what is missing from the quantized model's residual stream at each site.
+void observe_residual(const ChunkStates& full, const LayerWeights& full_weights,
+                      const ChunkStates& quantized, const LayerWeights& weights, std::int64_t width,
+                      Backend& backend, HessianObserver& observer) {
+  const auto add = [&](const char* site, std::vector<float> missing,
+                       const std::vector<float>& present) {
+    for (std::size_t i = 0; i < missing.size(); ++i) missing[i] -= present[i];
+    observer.add_residual(site, *quantized.inputs.find(site), missing, width);
+  };
+  if (quantized.inputs.find(kAttnOut) != nullptr) add(kAttnOut, full.before, quantized.before);
+  if (quantized.inputs.find(kMlpDown) != nullptr) {
+    add(kMlpDown, before_mlp(full, full_weights.mlp.down, backend),
+        before_mlp(quantized, weights.mlp.down, backend));
+  }
+}
+
 }  // namespace
 
 CalibrationStream::CalibrationStream(const Job& job, std::int64_t layer, bool with_full,
@@ -33,8 +100,10 @@ std::span<float> CalibrationStream::values() {
 
 LayerHessians CalibrationStream::observe(std::int64_t layer, const LayerWeights& weights,
                                          const LayerWeights* full,
-                                         const std::set<std::string>& sites) {
+                                         const std::set<std::string>& sites, bool residual) {
   const std::int64_t width = job_.spec.hidden;
+  const std::set<std::string> added =
+      residual && full != nullptr ? residual_sites(job_.spec, sites) : std::set<std::string>();
   HessianObserver observer(layer, sites, job_.backend);
   for_each_chunk(
       job_.windows.statistics, job_.windows.context, [&](std::int64_t begin, const Batch& batch) {
@@ -42,14 +111,20 @@ LayerHessians CalibrationStream::observe(std::int64_t layer, const LayerWeights&
           const float* at = hidden + begin * width;
           return std::vector<float>(at, at + batch.rows() * width);
         };
-        InputRecorder recorder(sites);
+        ChunkStates unquantized{{}, {}, InputRecorder(sites)};
         if (full != nullptr) {
-          std::vector<float> states = copy(this->full());
-          run_layer(job_.spec, layer, *full, batch, job_.backend, states.data(), &recorder);
+          unquantized.before = unquantized.after = copy(this->full());
+          run_layer(job_.spec, layer, *full, batch, job_.backend, unquantized.after.data(),
+                    &unquantized.inputs);
         }
-        observer.expect(full != nullptr ? &recorder : nullptr);
-        std::vector<float> states = copy(hidden());
-        run_layer(job_.spec, layer, weights, batch, job_.backend, states.data(), &observer);
+        observer.expect(full != nullptr ? &unquantized.inputs : nullptr);
+        ChunkStates quantized{copy(hidden()), {}, InputRecorder(added)};
+        quantized.after = quantized.before;
+        BothObservers both(observer, quantized.inputs);
+        run_layer(job_.spec, layer, weights, batch, job_.backend, quantized.after.data(), &both);
+        if (!added.empty()) {
+          observe_residual(unquantized, *full, quantized, weights, width, job_.backend, observer);
+        }
       });
   return observer.take();
 }

@@ -22,9 +22,10 @@ class CalibrationStream {
                     Saves saves = Saves::kEveryLayer);
 
   // Hessians of the inputs of some sites of the present layer. `full`: the layer before anything
-  // in it was rounded; null for no drift.
+  // in it was rounded; null for no drift. With `residual`, also what is missing from the residual
+  // stream where linears are added to it as they are (not behind a norm or a router).
   LayerHessians observe(std::int64_t layer, const LayerWeights& weights, const LayerWeights* full,
-                        const std::set<std::string>& sites);
+                        const std::set<std::string>& sites, bool residual = false);
   // Runs the text through the present layer and stays where it is.
   void watch(std::int64_t layer, const LayerWeights& weights, SiteObserver& observer);
   // Runs the text through the layer as it will be stored, and saves where it is then. The states

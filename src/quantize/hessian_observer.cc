@@ -25,10 +25,12 @@ std::vector<float> transpose(const float* x, std::int64_t rows, std::int64_t col
   return result;
 }
 
-// sum[i, j] += a_i . b_j for rows a_i, b_j [cols, rows], all i from `first(j's block)` on.
+// sum[i, j] += a_i . b_j for rows a_i and b_j of `rows` values, cols of b; if symmetric, for all i
+// from the block of j on.
 void add_products(const std::vector<float>& a, const std::vector<float>& b, std::int64_t cols,
                   std::int64_t rows, bool symmetric, std::span<double> sum, Backend& backend) {
-  std::vector<float> product(static_cast<std::size_t>(cols * kBlock));
+  const std::int64_t left = static_cast<std::int64_t>(a.size()) / rows;
+  std::vector<float> product(static_cast<std::size_t>(left * kBlock));
   for (std::int64_t begin = 0; begin < cols; begin += kBlock) {
     const std::int64_t count = std::min(kBlock, cols - begin);
     const std::int64_t first = symmetric ? begin : 0;
@@ -37,7 +39,7 @@ void add_products(const std::vector<float>& a, const std::vector<float>& b, std:
     LinearArgs args;
     args.x = a.data() + first * rows;
     args.x_stride = rows;
-    args.m = cols - first;
+    args.m = left - first;
     args.w = &weight;
     args.y = product.data();
     args.y_stride = count;
@@ -95,6 +97,18 @@ void accumulate(Hessian& hessian, const float* x, const float* full, std::int64_
   hessian.rows += rows;
 }
 
+void accumulate_residual(Hessian& hessian, const float* missing, std::int64_t outputs,
+                         const float* x, std::int64_t rows, Backend& backend) {
+  const std::int64_t cols = hessian.channels;
+  hessian.residual.resize(static_cast<std::size_t>(outputs * cols));
+  for (std::int64_t begin = 0; begin < rows; begin += kRowsAtOnce) {
+    const std::int64_t count = std::min(kRowsAtOnce, rows - begin);
+    add_products(transpose(missing + begin * outputs, count, outputs, backend.pool()),
+                 transpose(x + begin * cols, count, cols, backend.pool()), cols, count, false,
+                 hessian.residual, backend);
+  }
+}
+
 void finish(Hessian& hessian) {
   const std::int64_t n = hessian.channels;
   for (std::int64_t i = 0; i < n; ++i) {
@@ -124,6 +138,15 @@ void HessianObserver::on_input(const std::string& site, const float* x, std::int
          "activations on the calibration text",
          layer_, site);
   }
+}
+
+void HessianObserver::add_residual(const std::string& site, const std::vector<float>& x,
+                                   const std::vector<float>& missing, std::int64_t outputs) {
+  const auto found = hessians_.find(site);
+  NIBBLE_CHECK(found != hessians_.end());
+  const auto rows = static_cast<std::int64_t>(missing.size()) / outputs;
+  NIBBLE_CHECK(static_cast<std::int64_t>(x.size()) == rows * found->second.channels);
+  accumulate_residual(found->second, missing.data(), outputs, x.data(), rows, backend_);
 }
 
 LayerHessians HessianObserver::take() {

@@ -33,6 +33,10 @@ class InputRecorder : public SiteObserver {
 // that does not depend on the number of threads.
 void accumulate(Hessian& hessian, const float* x, const float* full, std::int64_t rows,
                 Backend& backend);
+// Adds rows of what is missing from the residual stream, [rows, outputs], and of x to
+// Hessian::residual.
+void accumulate_residual(Hessian& hessian, const float* missing, std::int64_t outputs,
+                         const float* x, std::int64_t rows, Backend& backend);
 
 // Copies what is computed on one side of the diagonal to the other; after the last accumulate().
 void finish(Hessian& hessian);
@@ -51,6 +55,11 @@ class HessianObserver : public SiteObserver {
   }
   void on_input(const std::string& site, const float* x, std::int64_t rows,
                 std::int64_t cols) override;
+
+  // The rows of a site that this chunk showed, and what is missing from the stream that its linear
+  // is added to, [rows, outputs].
+  void add_residual(const std::string& site, const std::vector<float>& x,
+                    const std::vector<float>& missing, std::int64_t outputs);
 
   LayerHessians take();
 

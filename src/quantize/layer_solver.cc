@@ -145,7 +145,8 @@ std::vector<SolvedLinear> LayerSolver::solve(std::int64_t layer, const RecipePoi
   for (const Stage& stage : stages(weights)) {
     LayerHessians hessians;
     if (with_hessians) {
-      hessians = stream_->observe(layer, weights, unquantized, site_names(names, stage));
+      hessians =
+          stream_->observe(layer, weights, unquantized, site_names(names, stage), needs_.residual);
     }
     for (Linear* linear : stage) {
       const SolverInputs inputs = solver_inputs(hessians, statistics, names.at(linear));

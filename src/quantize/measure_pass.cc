@@ -9,7 +9,7 @@
 namespace nibble {
 namespace {
 
-constexpr std::int64_t kMaxHiddenBytes = std::int64_t{512} << 20;  // of all variants of a batch
+constexpr std::int64_t kMaxVariantBytes = std::int64_t{512} << 20;  // of all variants of a batch
 
 // The layers of the source one after the other, each with what its linears are solved by: its
 // inputs in the source, on the calibration text.
@@ -174,7 +174,8 @@ class MeasuringRun {
   void measure(std::int64_t layer, const LayerFeed::Layer& source,
                std::span<const Variant> variants) {
     const std::int64_t bytes = states_.size() * static_cast<std::int64_t>(sizeof(float));
-    const auto batch = static_cast<std::size_t>(std::max<std::int64_t>(1, kMaxHiddenBytes / bytes));
+    const auto batch =
+        static_cast<std::size_t>(std::max<std::int64_t>(1, kMaxVariantBytes / bytes));
     for (; !variants.empty(); variants = variants.subspan(std::min(batch, variants.size()))) {
       measure_batch(layer, source, variants.first(std::min(batch, variants.size())));
     }

@@ -10,8 +10,12 @@
 #include <random>
 
 #include "formats/registry.h"
+#include "formats/trellis.h"
 #include "quantize/hessian_observer.h"
 #include "quantize/math/cholesky.h"
+#include "quantize/math/compensation.h"
+#include "quantize/math/refine.h"
+#include "quantize/math/trellis.h"
 #include "support/exact_backend.h"
 #include "support/test_data.h"
 #include "support/tolerance.h"
@@ -288,18 +292,118 @@ TEST(GptqRows, RefitsGroupsToTheWeightsAsTheyStand) {
   }
 }
 
+// Every weight is then the best of its grid, and no refinement raises the error.
+TEST(RefineRows, LowersTheErrorToWhereNoWeightAloneCanLowerIt) {
+  constexpr std::int64_t kN = 64, kRows = 5;
+  ThreadPool pool(1);
+  const Hessian h = hessian_of(activations(300, kN, 20), kN);
+  const std::vector<float> w = random_values(kN * kRows, 21);
+  const auto order = column_order(ColumnOrder::kActivation, h, 32);
+  const auto factor = inverse_factor(h, order, 0.01, pool);
+  const std::vector<float> moments = damped_moments(h, 0.01);
+  const auto cost = [&](std::int64_t row, const std::vector<float>& q) {
+    double sum = 0;
+    for (std::int64_t i = 0; i < kN; ++i) {
+      for (std::int64_t j = 0; j < kN; ++j) {
+        sum += double{moments[i * kN + j]} * (double{q[row * kN + i]} - double{w[row * kN + i]}) *
+               (double{q[row * kN + j]} - double{w[row * kN + j]});
+      }
+    }
+    return sum;
+  };
+  for (const char* name : {"int3_g32_asym_sbf16", "int2_channel_sym", "fp4_e2m1_g16_se8m0"}) {
+    SCOPED_TRACE(name);
+    WeightGrids grids(parse_weight_format(name), w.data(), kRows, kN);
+    std::vector<float> found = w;
+    gptq_rows({*factor, order, 128, {}}, grids, found.data());
+    const std::vector<float> before = found;
+    refine_rows(moments, 3, w.data(), grids, found.data());
+    std::vector<float> stored(found.size());
+    decode_all(grids.encode(found.data()), stored.data());
+    EXPECT_EQ(stored, found);  // it lies on the grids
+    double sum_before = 0, sum_after = 0;
+    for (std::int64_t row = 0; row < kRows; ++row) {
+      sum_before += cost(row, before);
+      sum_after += cost(row, found);
+      EXPECT_LE(cost(row, found), cost(row, before) * (1 + 1e-6));
+      for (std::int64_t j = 0; j < kN; j += 7) {
+        for (const float nudge : {-1.0f, -0.4f, 0.4f, 1.0f}) {
+          std::vector<float> other = found;
+          float& value = other[static_cast<std::size_t>(row * kN + j)];
+          value = grids.round(row, j, value + nudge);
+          EXPECT_GE(cost(row, other), cost(row, found) * (1 - 1e-5));
+        }
+      }
+    }
+    EXPECT_LT(sum_after, 0.99 * sum_before);
+  }
+}
+
+double error_of(const Hessian& h, const QuantTensor& stored, const std::vector<float>& w) {
+  ThreadPool pool(1);
+  std::vector<float> difference(w.size());
+  decode_all(stored, difference.data());
+  for (std::size_t i = 0; i < w.size(); ++i) difference[i] -= w[i];
+  return output_error(h, difference, pool);
+}
+
+TEST(EncodeTrellis, FeedsErrorsToTheColumnsToCome) {
+  constexpr std::int64_t kN = 32, kRows = 17;
+  const Hessian h = hessian_of(activations(300, kN, 30), kN);
+  const std::vector<float> w = random_values(kN * kRows, 31);
+  const FormatPtr format = parse_weight_format("trellis2");
+  const Hessian rotated = rotated_hessian(h);
+  // The error is the same in both coordinates.
+  std::vector<float> difference = w;
+  ThreadPool one(1), three(3);
+  const double before = output_error(h, difference, one);
+  trellis_rotate(difference.data(), kRows, kN);
+  EXPECT_NEAR(output_error(rotated, difference, one), before, 1e-4 * before);
+  const auto order = column_order(ColumnOrder::kStored, rotated, 1);
+  const auto factor = inverse_factor(rotated, order, 0.01, one);
+  const Codec alone{&scalar_spans(), &one}, shared{&scalar_spans(), &three};
+  const QuantTensor found = encode_trellis(format, *factor, difference, kRows, shared);
+  EXPECT_LT(error_of(h, found, w), 0.8 * error_of(h, format->encode(w.data(), kRows, kN), w));
+  const QuantTensor again = encode_trellis(format, *factor, difference, kRows, alone);
+  EXPECT_TRUE(std::ranges::equal(found.planes[0].bytes(), again.planes[0].bytes()));
+}
+
+TEST(Compensated, ByTheErrorOfTheOutput) {
+  constexpr std::int64_t kN = 64, kRows = 24;
+  ThreadPool pool(2);
+  const Codec codec{&scalar_spans(), &pool};
+  const Hessian h = hessian_of(activations(300, kN, 40), kN);
+  const std::vector<float> w = random_values(kN * kRows, 41);
+  const FormatPtr format = parse_weight_format("int2_g32_asym_lr4");
+  const QuantTensor base =
+      make_format(*format->descriptor().element.base)->encode(w.data(), kRows, kN);
+  const auto order = column_order(ColumnOrder::kStored, h, 1);
+  const auto factor = inverse_factor(h, order, 0, pool);
+  const double by_output = error_of(h, compensated(format, base, w.data(), &*factor, {}, codec), w);
+  const double by_channels =
+      error_of(h, compensated(format, base, w.data(), nullptr, h.second_moment(), codec), w);
+  const double by_weights = error_of(h, compensated(format, base, w.data(), nullptr, {}, codec), w);
+  EXPECT_LT(by_output, 0.98 * by_channels);
+  EXPECT_LT(by_output, 0.98 * by_weights);
+  EXPECT_LT(by_output, 0.8 * error_of(h, base, w));
+}
+
 TEST(FollowDrift, GivesTheLeastSquaresWeights) {
   constexpr std::int64_t kN = 12, kTokens = 60, kRows = 3;
   ThreadPool pool(2);
   const std::vector<float> x = activations(kTokens, kN, 12);
   std::vector<float> full = activations(kTokens, kN, 13);
   for (std::size_t i = 0; i < full.size(); ++i) full[i] = x[i] + 0.2f * full[i];
-  const Hessian h = hessian_of(x, kN, full.data());
+  Hessian h = hessian_of(x, kN, full.data());
+  // What the results are added to lacks something that the input tells in part.
+  const std::vector<float> missing = random_values(kTokens * kRows, 15);
+  const auto backend = test::exact_backend(2);
+  accumulate_residual(h, missing.data(), kRows, x.data(), kTokens, *backend);
   const auto order = column_order(ColumnOrder::kActivation, h, kN);
   const auto factor = inverse_factor(h, order, 0, pool);
   const std::vector<float> w = random_values(kN * kRows, 14);
   std::vector<float> moved = w;
-  follow_drift(h, *factor, order, 1, kRows, pool, moved.data());
+  follow_drift(h, *factor, order, {1, 1}, kRows, pool, moved.data());
   Matrix gram(kN, std::vector<double>(kN, 0.0));
   for (std::int64_t t = 0; t < kTokens; ++t) {
     for (std::int64_t i = 0; i < kN; ++i) {
@@ -309,7 +413,7 @@ TEST(FollowDrift, GivesTheLeastSquaresWeights) {
   for (std::int64_t row = 0; row < kRows; ++row) {
     std::vector<double> target(kN, 0.0);
     for (std::int64_t t = 0; t < kTokens; ++t) {
-      double output = 0;
+      double output = double{missing[t * kRows + row]};
       for (std::int64_t j = 0; j < kN; ++j) output += double{w[row * kN + j]} * full[t * kN + j];
       for (std::int64_t j = 0; j < kN; ++j) target[j] += output * x[t * kN + j];
     }

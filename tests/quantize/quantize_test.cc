@@ -126,6 +126,34 @@ TEST_F(QuantizeTest, EverySolverStoresTables) {
   }
 }
 
+// A sum of a quantized weight and a product runs as two linears, and is what its decoder says.
+TEST_F(QuantizeTest, StoresTrellisesAndProductsOfLowRank) {
+  for (const char* name : {"trellis3", "int3_g64_asym_lr2"}) {
+    SCOPED_TRACE(name);
+    QuantizeOptions o = options(name, "gptq_actorder");
+    const FormatPtr format = parse_weight_format(name);
+    o.overrides = {{"layers\\.1\\.self_attn\\.v_proj$", format}};
+    EXPECT_EQ(quantize(o, *backend_).convention, "nibble");
+    EXPECT_EQ(format_of(name, "model.layers.1.self_attn.v_proj"),
+              with_scale_type(format, DType::kBF16)->name());
+    const Session stored = open_session(dir_ / name, *backend_);
+    const Batch batch = Batch::single({3, 14, 15, 9, 26, 5, 35});
+    const Tensor logits = stored.model->logits(batch);
+    // The same model with every weight decoded before.
+    ModelSpec spec = stored.model->spec();
+    const auto source = open_checkpoint(dir_ / name);
+    std::vector<float> hidden(static_cast<std::size_t>(batch.rows() * spec.hidden));
+    run_embedding(spec, load_embedding(spec, *source, *backend_), batch, *backend_, hidden.data());
+    for (std::int64_t layer = 0; layer < spec.layers; ++layer) {
+      run_layer(spec, layer, load_layer_f32(spec, layer, *source, *backend_), batch, *backend_,
+                hidden.data());
+    }
+    const Tensor found = stored.model->hidden(batch);
+    EXPECT_LT(test::relative_error({found.data<float>(), hidden.size()}, hidden), 1e-5);
+    EXPECT_EQ(logits.dim(0), batch.rows());
+  }
+}
+
 TEST_F(QuantizeTest, OverridesCountFromTheFirst) {
   QuantizeOptions o = options("out", "rtn");
   o.overrides = {{"layers\\.0\\.mlp\\.down_proj$", parse_weight_format("bf16")},

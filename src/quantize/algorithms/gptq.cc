@@ -4,17 +4,25 @@
 #include "quantize/math/gptq.h"
 
 #include "base/error.h"
+#include "formats/trellis.h"
 #include "quantize/algorithm.h"
 #include "quantize/algorithms/clip_parameters.h"
 #include "quantize/math/clip.h"
+#include "quantize/math/refine.h"
 #include "quantize/math/row_chunks.h"
+#include "quantize/math/trellis.h"
 
 namespace nibble {
 namespace {
 
 Needs needs_of(const Parameters& parameters) {
+  const bool residual = number(parameters, "residual") > 0;
   return {CalibrationNeed::kHessian, Scope::kLinear, flag(parameters, "true_sequential"),
-          number(parameters, "asymmetry") > 0};
+          residual || number(parameters, "asymmetry") > 0, residual};
+}
+
+DriftStrength drift_strength(const Parameters& parameters) {
+  return {number(parameters, "asymmetry"), number(parameters, "residual")};
 }
 
 ColumnOrder order_of(const Parameters& parameters) {
@@ -51,7 +59,43 @@ Solution round_to_nearest(const SolverProblem& problem, const Parameters& parame
           std::move(note)};
 }
 
+constexpr const char* kNotPositiveDefinite =
+    "its Hessian is not positive definite under any damping; rounded to nearest";
+
+void note_damping(const InverseFactor& factor, const Parameters& parameters, Solution& solution) {
+  if (factor.damping > number(parameters, "damping")) {
+    solution.note = fmt::format("its Hessian needed a damping of {:.3g}", factor.damping);
+  }
+}
+
+// Trellises are coded in other coordinates, whose columns have one order.
+Solution solve_trellis(const SolverProblem& problem, const Parameters& parameters) {
+  const auto nearest = [&](std::string note) {
+    return Solution{problem.format->encode(problem.w, problem.rows, problem.cols, problem.codec),
+                    std::move(note)};
+  };
+  if (problem.hessian == nullptr) return nearest({});
+  const Hessian hessian = rotated_hessian(*problem.hessian);
+  const std::vector<std::int64_t> order = column_order(ColumnOrder::kStored, hessian, 1);
+  const auto factor = inverse_factor(hessian, order, number(parameters, "damping"), problem.pool);
+  if (!factor) return nearest(kNotPositiveDefinite);
+  std::vector<float> w(problem.w, problem.w + problem.rows * problem.cols);
+  trellis_rotate(w.data(), problem.rows, problem.cols);
+  if (!hessian.drift.empty()) {
+    follow_drift(hessian, *factor, order, drift_strength(parameters), problem.rows, problem.pool,
+                 w.data());
+  }
+  Codec codec = problem.codec;
+  codec.pool = &problem.pool;
+  Solution solution{encode_trellis(problem.format, *factor, w, problem.rows, codec), {}};
+  note_damping(*factor, parameters, solution);
+  return solution;
+}
+
 Solution solve(const SolverProblem& problem, const Parameters& parameters) {
+  if (problem.format->descriptor().element.kind == ElementKind::kTrellis) {
+    return solve_trellis(problem, parameters);
+  }
   if (problem.hessian == nullptr) return round_to_nearest(problem, parameters, {});
   const Hessian& hessian = *problem.hessian;
   const Scheme& scheme = problem.format->descriptor().scheme;
@@ -59,14 +103,12 @@ Solution solve(const SolverProblem& problem, const Parameters& parameters) {
   const std::vector<std::int64_t> order = column_order(order_of(parameters), hessian, length);
   const auto factor = inverse_factor(hessian, order, number(parameters, "damping"), problem.pool);
   if (!factor) {
-    return round_to_nearest(problem, parameters,
-                            "its Hessian is not positive definite under any damping; rounded to "
-                            "nearest");
+    return round_to_nearest(problem, parameters, kNotPositiveDefinite);
   }
   std::vector<float> w(problem.w, problem.w + problem.rows * problem.cols);
-  const double asymmetry = number(parameters, "asymmetry");
-  if (asymmetry > 0 && !hessian.drift.empty()) {
-    follow_drift(hessian, *factor, order, asymmetry, problem.rows, problem.pool, w.data());
+  if (!hessian.drift.empty()) {
+    follow_drift(hessian, *factor, order, drift_strength(parameters), problem.rows, problem.pool,
+                 w.data());
   }
   GptqSteps steps{*factor, order, static_cast<std::int64_t>(number(parameters, "block")), {}};
   if (order_of(parameters) == ColumnOrder::kStored && !flag(parameters, "static_groups") &&
@@ -76,18 +118,21 @@ Solution solve(const SolverProblem& problem, const Parameters& parameters) {
       return choose_grids(problem, parameters, group, rows, begin, cols);
     };
   }
+  const int passes = static_cast<int>(number(parameters, "refine"));
+  std::vector<float> moments;
+  if (passes > 0) moments = damped_moments(hessian, factor->damping);
   Solution solution;
-  solution.stored = encode_by_rows(problem.format, problem.rows, problem.cols, problem.pool,
-                                   [&](std::int64_t begin, std::int64_t end) {
-                                     float* part = w.data() + begin * problem.cols;
-                                     WeightGrids grids = choose_grids(problem, parameters, part,
-                                                                      end - begin, 0, problem.cols);
-                                     gptq_rows(steps, grids, part);
-                                     return grids.encode(part);
-                                   });
-  if (factor->damping > number(parameters, "damping")) {
-    solution.note = fmt::format("its Hessian needed a damping of {:.3g}", factor->damping);
-  }
+  solution.stored = encode_by_rows(
+      problem.format, problem.rows, problem.cols, problem.pool,
+      [&](std::int64_t begin, std::int64_t end) {
+        float* part = w.data() + begin * problem.cols;
+        const std::vector<float> wanted(part, part + (end - begin) * problem.cols);
+        WeightGrids grids = choose_grids(problem, parameters, part, end - begin, 0, problem.cols);
+        gptq_rows(steps, grids, part);
+        refine_rows(moments, passes, wanted.data(), grids, part);
+        return grids.encode(part);
+      });
+  note_damping(*factor, parameters, solution);
   return solution;
 }
 
@@ -128,6 +173,13 @@ Algorithm make_gptq() {
       clip_error_parameter(
           "clip_error",
           "by which ranges are chosen, as in clip_search (output: under static groups alone)"),
+      {.name = "refine",
+       .value = 0.0,
+       .help = "rounds of improving single weights, then scales, under the same error",
+       .min = 0,
+       .max = 100,
+       .integer = true,
+       .choices = {}},
       {.name = "true_sequential",
        .value = false,
        .help = "calibrate each site after those before it in the block were quantized",
@@ -135,6 +187,12 @@ Algorithm make_gptq() {
       {.name = "asymmetry",
        .value = 0.0,
        .help = "share of the drift of the inputs that is made up for (GPTAQ)",
+       .min = 0,
+       .max = 1,
+       .choices = {}},
+      {.name = "residual",
+       .value = 0.0,
+       .help = "share of what is missing from the residual stream that is made up for",
        .min = 0,
        .max = 1,
        .choices = {}},

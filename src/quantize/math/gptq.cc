@@ -173,8 +173,8 @@ void gptq_rows(const GptqSteps& steps, WeightGrids& grids, float* w) {
 }
 
 void follow_drift(const Hessian& hessian, const InverseFactor& factor,
-                  std::span<const std::int64_t> order, double strength, std::int64_t rows,
-                  ThreadPool& pool, float* w) {
+                  std::span<const std::int64_t> order, const DriftStrength& strength,
+                  std::int64_t rows, ThreadPool& pool, float* w) {
   const std::int64_t n = hessian.channels;
   std::vector<float> drift(static_cast<std::size_t>(n * n));  // columns in the order
   std::vector<float> lower(drift.size());                     // U^T
@@ -186,19 +186,27 @@ void follow_drift(const Hessian& hessian, const InverseFactor& factor,
       lower[static_cast<std::size_t>(j * n + i)] = factor.upper[at];
     }
   }
-  // w D (U^T U), a row at a time from left to right.
+  const bool residual = strength.residual > 0 && !hessian.residual.empty();
+  NIBBLE_CHECK(!residual || static_cast<std::int64_t>(hessian.residual.size()) == rows * n);
+  // (w D + R) (U^T U), a row at a time from left to right.
   pool.parallel_for(rows, 8, [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> moved(static_cast<std::size_t>(n)), next(moved.size());
     for (std::int64_t row = begin; row < end; ++row) {
       float* values = w + row * n;
       std::ranges::fill(moved, 0.0f);
       subtract_products(moved.data(), n, values, drift.data(), n, n);
+      for (std::size_t j = 0; j < moved.size(); ++j) {
+        moved[j] *= static_cast<float>(strength.drift);
+        if (!residual) continue;
+        const auto at = static_cast<std::size_t>(row * n + order[j]);
+        moved[j] -= static_cast<float>(strength.residual * hessian.residual[at]);
+      }
       std::ranges::fill(next, 0.0f);
       subtract_products(next.data(), n, moved.data(), lower.data(), n, n);
       std::ranges::fill(moved, 0.0f);
       subtract_products(moved.data(), n, next.data(), factor.upper.data(), n, n);
       for (std::size_t j = 0; j < moved.size(); ++j) {
-        values[order[j]] -= static_cast<float>(strength) * moved[j];  // of three negations
+        values[order[j]] -= moved[j];  // of three negations
       }
     }
   });

@@ -57,8 +57,15 @@ void gptq_rows(const GptqSteps& steps, WeightGrids& grids, float* w);
 // as nearly as can be: w + strength * w D (M + damping I)^-1 with D the drift. This is the minimum
 // over all real weights of the objective of GPTAQ (arXiv 2504.02692); rounding then continues
 // from there. In place; order as `factor` has it.
+//
+// With `residual`, also for what is missing from what the result is added to, as far as x tells:
+// w + residual_strength * R (M + damping I)^-1 more, R being Hessian::residual, if it is there.
+struct DriftStrength {
+  double drift = 1;
+  double residual = 0;
+};
 void follow_drift(const Hessian& hessian, const InverseFactor& factor,
-                  std::span<const std::int64_t> order, double strength, std::int64_t rows,
-                  ThreadPool& pool, float* w);
+                  std::span<const std::int64_t> order, const DriftStrength& strength,
+                  std::int64_t rows, ThreadPool& pool, float* w);
 
 }  // namespace nibble

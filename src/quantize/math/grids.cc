@@ -32,7 +32,8 @@ WeightGrids::WeightGrids(const FormatPtr& format, const float* w, std::int64_t r
   const ElementKind kind = format->descriptor().element.kind;
   if (!format->is_affine() && kind != ElementKind::kFloatBits && kind != ElementKind::kCodebook) {
     fail(ErrorKind::kUnsupported,
-         "{}: weights have no grids of their own to search or to smooth by; take 'rtn' or 'gptq'",
+         "{}: weights have no grids of their own to search or to smooth by; take 'rtn', or "
+         "'gptq' for a trellis",
          format->name());
   }
   if (format->is_affine()) {

@@ -28,7 +28,8 @@ std::vector<float> Hessian::mean_abs() const {
 
 bool Hessian::is_finite() const {
   const auto finite = [](double v) { return std::isfinite(v); };
-  return std::ranges::all_of(moments, finite) && std::ranges::all_of(drift, finite);
+  return std::ranges::all_of(moments, finite) && std::ranges::all_of(drift, finite) &&
+         std::ranges::all_of(residual, finite);
 }
 
 double output_error(const Hessian& hessian, std::span<const float> difference, ThreadPool& pool) {

@@ -19,6 +19,9 @@ struct Hessian {
   // Sum of (x'_i - x_i) x_j, [channels, channels], x' being the same input in the unquantized
   // model; empty unless asked for.
   std::vector<double> drift;
+  // Sum of (r'_o - r_o) x_j, [outputs, channels], r being what the linear's result is added to (the
+  // residual stream) and r' the same in the unquantized model; empty unless asked for and known.
+  std::vector<double> residual;
 
   // E[x_j^2]; empty when no row was seen.
   std::vector<float> second_moment() const;
