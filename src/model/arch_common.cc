@@ -128,6 +128,29 @@ std::vector<std::int64_t> windows_from_types(const ConfigReader& config,
   return windows;
 }
 
+void read_experts(const ConfigReader& config, ConfigReader::Keys keys, std::int64_t experts,
+                  std::int64_t top_k, MlpSpec& mlp) {
+  mlp.experts = config.integer_or(keys, 1, kMaxExperts, experts);
+  mlp.top_k =
+      config.integer_or({"num_experts_per_tok", "experts_per_token"}, 1, kMaxExperts, top_k);
+  if (mlp.top_k > mlp.experts) {
+    fail(ErrorKind::kCorrupt, "{}: {} of {} experts are to be used", config.where(), mlp.top_k,
+         mlp.experts);
+  }
+}
+
+void name_experts(NameSpec& names) {
+  names.dense_gate = names.gate;
+  names.dense_up = names.up;
+  names.dense_down = names.down;
+  names.router = "layers.{}.mlp.gate";
+  names.gate = "layers.{}.mlp.experts.{e}.gate_proj";
+  names.up = "layers.{}.mlp.experts.{e}.up_proj";
+  names.down = "layers.{}.mlp.experts.{e}.down_proj";
+  names.fused_experts_gate_up = "layers.{}.mlp.experts.gate_up_proj";
+  names.fused_experts_down = "layers.{}.mlp.experts.down_proj";
+}
+
 ModelSpec llama_like(const ConfigReader& config, const char* arch, const LlamaDefaults& defaults) {
   ModelSpec spec;
   spec.arch = arch;

@@ -56,6 +56,14 @@ struct LlamaDefaults {
 ModelSpec llama_like(const ConfigReader& config, const char* arch,
                      const LlamaDefaults& defaults = {});
 
+// Experts and how many of them a token goes through; kCorrupt when those are more than there are.
+void read_experts(const ConfigReader& config, ConfigReader::Keys keys, std::int64_t experts,
+                  std::int64_t top_k, MlpSpec& mlp);
+
+// The module names of most mixtures of experts over Llama's names, which stay those of layers
+// without experts.
+void name_experts(NameSpec& names);
+
 // Checks of layer_windows() that do not depend on the fallback.
 std::vector<std::int64_t> windows_from_types(const ConfigReader& config,
                                              const std::vector<std::string>& types,

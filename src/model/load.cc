@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "formats/low_rank.h"
 #include "formats/split_format.h"
+#include "model/fused_experts.h"
 #include "model/model.h"
 #include "tensor/transpose.h"
 
@@ -132,12 +133,23 @@ class Loader {
     return result;
   }
 
-  // All experts of one fused tensor [experts, rows, cols], or an empty tensor.
-  Tensor experts(const std::string& pattern, std::int64_t rows, std::int64_t cols) const {
-    if (pattern.empty() || !source_.has(name(pattern))) return {};
-    Tensor all = source_.tensor(name(pattern));
-    check_shape(name(pattern), all.shape(), {spec_.mlp.experts, rows, cols});
-    return all;
+  // All experts of one tensor.
+  FusedExperts experts(const std::string& pattern, std::int64_t rows, std::int64_t cols) const {
+    return {source_, pattern.empty() ? "" : name(pattern), spec_.mlp, rows, cols};
+  }
+
+  // One of them, under a name of its own.
+  Linear expert_linear(const std::string& pattern, const FusedExperts& all, std::int64_t expert,
+                       const RowSet& rows) const {
+    Linear result = wrap_of_block(name(pattern, expert), all.weight(expert, rows));
+    if (spec_.mlp.bias) result.bias = backend_.memory().upload(all.bias(expert, rows));
+    return result;
+  }
+
+  // A vector that stays in the host's memory.
+  std::vector<float> host_vector(const std::string& name, std::int64_t size) const {
+    const Tensor values = float_vector(name, size);
+    return {values.data<float>(), values.data<float>() + size};
   }
 
   const WeightSource& source() const { return source_; }
@@ -161,13 +173,17 @@ class Loader {
     return !source_.has(name) && source_.has(old_name) ? old_name : name;
   }
 
-  Tensor vector(const std::string& name, std::int64_t size) const {
+  Tensor float_vector(const std::string& name, std::int64_t size) const {
     const Tensor stored = source_.tensor(name);
     check_shape(name, stored.shape(), {size});
     if (!is_float_weight(stored.dtype())) {
       fail(ErrorKind::kUnsupported, "tensor '{}': {} values", name, to_string(stored.dtype()));
     }
-    return backend_.memory().upload(to_float(stored));
+    return to_float(stored);
+  }
+
+  Tensor vector(const std::string& name, std::int64_t size) const {
+    return backend_.memory().upload(float_vector(name, size));
   }
 
   const ModelSpec& spec_;
@@ -179,6 +195,25 @@ class Loader {
   std::int64_t layer_ = 0;
 };
 
+void load_latent(const ModelSpec& spec, const Loader& loader, LayerWeights& weights) {
+  const AttentionSpec& attention = spec.attention;
+  const LatentSpec& latent = *attention.latent;
+  const NameSpec& names = spec.names;
+  const bool bias = attention.qkv_bias;
+  if (latent.q_rank > 0) {
+    weights.q_a = loader.block_linear(loader.name(names.q_a), latent.q_rank, spec.hidden, bias);
+    weights.q_a_norm = loader.norm(loader.name(names.q_a_norm), latent.norm, latent.q_rank);
+  }
+  weights.q = loader.block_linear(loader.name(names.q), attention.heads * attention.head_dim,
+                                  latent.q_rank > 0 ? latent.q_rank : spec.hidden, false);
+  weights.kv_a = loader.block_linear(loader.name(names.kv_a), latent.kv_rank + latent.rope_dim,
+                                     spec.hidden, bias);
+  weights.kv_a_norm = loader.norm(loader.name(names.kv_a_norm), latent.norm, latent.kv_rank);
+  weights.kv_b = loader.block_linear(loader.name(names.kv_b),
+                                     attention.heads * (latent.nope_dim + latent.value_dim),
+                                     latent.kv_rank, false);
+}
+
 void load_attention(const ModelSpec& spec, const Loader& loader, LayerWeights& weights) {
   const AttentionSpec& attention = spec.attention;
   const NameSpec& names = spec.names;
@@ -189,63 +224,101 @@ void load_attention(const ModelSpec& spec, const Loader& loader, LayerWeights& w
     weights.q = loader.block_linear(loader.name(names.q), q_rows, spec.hidden, bias);
     weights.k = loader.block_linear(loader.name(names.k), kv_rows, spec.hidden, bias);
     weights.v = loader.block_linear(loader.name(names.v), kv_rows, spec.hidden, bias);
+  } else if (attention.layout == QkvLayout::kLatent) {
+    load_latent(spec, loader, weights);
   } else {
     weights.qkv =
         loader.block_linear(loader.name(names.qkv), q_rows + 2 * kv_rows, spec.hidden, bias);
   }
-  weights.o = loader.block_linear(loader.name(names.o), spec.hidden, q_rows, attention.o_bias);
+  weights.o = loader.block_linear(loader.name(names.o), spec.hidden,
+                                  attention.heads * attention.value_dim(), attention.o_bias);
+  if (attention.sinks) {
+    weights.sinks = loader.host_vector(loader.name(names.sinks), attention.heads);
+  }
   if (attention.qk_norm) {
     weights.q_norm = loader.norm(loader.name(names.q_norm), *attention.qk_norm, attention.head_dim);
     weights.k_norm = loader.norm(loader.name(names.k_norm), *attention.qk_norm, attention.head_dim);
   }
 }
 
-MlpWeights load_mlp(const ModelSpec& spec, const Loader& loader, std::int64_t expert) {
-  const NameSpec& names = spec.names;
+// The modules of one feed-forward network, by their patterns.
+struct MlpNames {
+  const std::string& gate;
+  const std::string& up;
+  const std::string& gate_up;
+  const std::string& down;
+};
+
+MlpWeights load_mlp(const ModelSpec& spec, const Loader& loader, const MlpNames& names,
+                    std::int64_t width, std::int64_t expert = 0) {
   const MlpSpec& mlp = spec.mlp;
   const auto load = [&](const std::string& pattern, std::int64_t rows, std::int64_t cols) {
     return loader.block_linear(loader.name(pattern, expert), rows, cols, mlp.bias);
   };
   MlpWeights weights;
   if (mlp.concat_gate_up) {
-    weights.gate_up = load(names.gate_up, 2 * mlp.intermediate, spec.hidden);
+    weights.gate_up = load(names.gate_up, 2 * width, spec.hidden);
   } else {
-    if (mlp.gated) weights.gate = load(names.gate, mlp.intermediate, spec.hidden);
-    weights.up = load(names.up, mlp.intermediate, spec.hidden);
+    if (mlp.gated) weights.gate = load(names.gate, width, spec.hidden);
+    weights.up = load(names.up, width, spec.hidden);
   }
-  weights.down = load(names.down, spec.hidden, mlp.intermediate);
+  weights.down = load(names.down, spec.hidden, width);
   return weights;
 }
 
-// One expert out of the tensors of all: gate rows, then up rows.
-MlpWeights split_expert(const ModelSpec& spec, const Loader& loader, const Tensor& gate_up,
-                        const Tensor& down, std::int64_t expert) {
+// One expert out of the tensors of all.
+MlpWeights split_expert(const ModelSpec& spec, const Loader& loader, const FusedExperts& gate_up,
+                        const FusedExperts& down, std::int64_t expert) {
   const NameSpec& names = spec.names;
   const std::int64_t rows = spec.mlp.intermediate;
-  const Tensor both = gate_up.rows(expert, expert + 1).reshaped({2 * rows, spec.hidden});
-  const Tensor out = down.rows(expert, expert + 1).reshaped({spec.hidden, rows});
+  const bool in_turns = spec.mlp.alternating_gate_up;
+  const std::int64_t step = in_turns ? 2 : 1;
   MlpWeights weights;
-  weights.gate = loader.wrap_of_block(loader.name(names.gate, expert), dense(both.rows(0, rows)));
-  weights.up =
-      loader.wrap_of_block(loader.name(names.up, expert), dense(both.rows(rows, 2 * rows)));
-  weights.down = loader.wrap_of_block(loader.name(names.down, expert), dense(out));
+  weights.gate = loader.expert_linear(names.gate, gate_up, expert, {0, rows, step});
+  weights.up = loader.expert_linear(names.up, gate_up, expert, {in_turns ? 1 : rows, rows, step});
+  weights.down = loader.expert_linear(names.down, down, expert, {0, spec.hidden, 1});
   return weights;
 }
 
 void load_experts(const ModelSpec& spec, const Loader& loader, LayerWeights& weights) {
   const NameSpec& names = spec.names;
+  const MlpSpec& mlp = spec.mlp;
   const std::string fused_router = loader.name(names.fused_experts_router);
   const bool use_fused_router =
       !names.fused_experts_router.empty() && loader.source().has_linear(fused_router);
   weights.router = loader.linear(use_fused_router ? fused_router : loader.name(names.router),
-                                 spec.mlp.experts, spec.hidden, false);
-  const Tensor gate_up =
-      loader.experts(names.fused_experts_gate_up, 2 * spec.mlp.intermediate, spec.hidden);
-  const Tensor down = loader.experts(names.fused_experts_down, spec.hidden, spec.mlp.intermediate);
-  const bool fused = !gate_up.empty() && !down.empty();
-  for (std::int64_t e = 0; e < spec.mlp.experts; ++e) {
+                                 mlp.experts, spec.hidden, mlp.router_bias);
+  if (mlp.choice_bias) {
+    weights.choice_bias = loader.host_vector(loader.name(names.router_choice_bias), mlp.experts);
+  }
+  const FusedExperts gate_up =
+      loader.experts(names.fused_experts_gate_up, 2 * mlp.intermediate, spec.hidden);
+  const FusedExperts down = loader.experts(names.fused_experts_down, spec.hidden, mlp.intermediate);
+  const bool fused = gate_up.stored() && down.stored();
+  const MlpNames apart = {names.gate, names.up, names.gate_up, names.down};
+  for (std::int64_t e = 0; e < mlp.experts; ++e) {
     weights.experts.push_back(fused ? split_expert(spec, loader, gate_up, down, e)
-                                    : load_mlp(spec, loader, e));
+                                    : load_mlp(spec, loader, apart, mlp.intermediate, e));
+  }
+  if (mlp.shared_intermediate > 0) {
+    weights.shared = load_mlp(
+        spec, loader, {names.shared_gate, names.shared_up, names.gate_up, names.shared_down},
+        mlp.shared_intermediate);
+  }
+}
+
+void load_feed_forward(const ModelSpec& spec, std::int64_t layer, const Loader& loader,
+                       LayerWeights& weights) {
+  const NameSpec& names = spec.names;
+  if (spec.mlp.has_experts(layer)) {
+    load_experts(spec, loader, weights);
+  } else if (spec.mlp.experts > 0) {
+    weights.mlp =
+        load_mlp(spec, loader, {names.dense_gate, names.dense_up, names.gate_up, names.dense_down},
+                 spec.mlp.dense_intermediate);
+  } else {
+    weights.mlp = load_mlp(spec, loader, {names.gate, names.up, names.gate_up, names.down},
+                           spec.mlp.intermediate);
   }
 }
 
@@ -264,11 +337,7 @@ LayerWeights load_layer_as(const ModelSpec& spec, std::int64_t layer, const Weig
   load_norm(names.mlp_norm, weights.mlp_norm);
   load_norm(names.mlp_post_norm, weights.mlp_post_norm);
   load_attention(spec, loader, weights);
-  if (spec.mlp.experts > 0) {
-    load_experts(spec, loader, weights);
-  } else {
-    weights.mlp = load_mlp(spec, loader, 0);
-  }
+  load_feed_forward(spec, layer, loader, weights);
   return weights;
 }
 
@@ -283,19 +352,20 @@ bool same_matrix(const QuantTensor& a, const QuantTensor& b) {
 }  // namespace
 
 std::vector<Linear*> LayerWeights::linears() {
-  std::vector<Linear*> all = {&q, &k, &v, &qkv, &o};
+  std::vector<Linear*> all = {&q_a, &q, &k, &v, &qkv, &kv_a, &kv_b, &o};
   const auto add = [&](MlpWeights& weights) {
     all.insert(all.end(), {&weights.gate, &weights.up, &weights.gate_up, &weights.down});
   };
   add(mlp);
   for (MlpWeights& expert : experts) add(expert);
+  add(shared);
   std::erase_if(all, [](const Linear* linear) { return !linear->exists(); });
   return all;
 }
 
 std::vector<Norm*> LayerWeights::norms() {
-  std::vector<Norm*> all = {&attn_norm,     &attn_post_norm, &mlp_norm,
-                            &mlp_post_norm, &q_norm,         &k_norm};
+  std::vector<Norm*> all = {&attn_norm, &attn_post_norm, &mlp_norm, &mlp_post_norm,
+                            &q_norm,    &k_norm,         &q_a_norm, &kv_a_norm};
   std::erase_if(all, [](const Norm* norm) { return norm->module.empty(); });
   return all;
 }

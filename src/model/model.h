@@ -48,10 +48,13 @@ struct MlpWeights {
 };
 
 struct LayerWeights {
-  Norm attn_norm, attn_post_norm, mlp_norm, mlp_post_norm, q_norm, k_norm;
-  Linear q, k, v, qkv, o, router;
-  MlpWeights mlp;                   // dense models
+  Norm attn_norm, attn_post_norm, mlp_norm, mlp_post_norm, q_norm, k_norm, q_a_norm, kv_a_norm;
+  Linear q, k, v, qkv, q_a, kv_a, kv_b, o, router;
+  std::vector<float> sinks;         // [heads] or empty
+  MlpWeights mlp;                   // dense layers
   std::vector<MlpWeights> experts;  // mixtures of experts
+  MlpWeights shared;                // the expert of every token
+  std::vector<float> choice_bias;   // of the router, [experts] or empty
 
   // Every linear that exists, in a fixed order, the router left out.
   std::vector<Linear*> linears();
@@ -91,8 +94,9 @@ struct Batch {
 };
 
 // Sees the input of each linear during a forward pass. `site` is a name of sites.h ("attn_in",
-// "attn_out", "mlp_in", "mlp_down"). In a mixture of experts "mlp_in" has the rows that the router
-// sees, and "mlp_in.3" and "mlp_down.3" those that were sent to expert 3. x is [rows, cols],
+// "query_latent", "key_latent", "attn_out", "mlp_in", "mlp_down"). In a mixture of experts "mlp_in"
+// has the rows that the router and a shared expert see, "mlp_in.3" and "mlp_down.3" those that were
+// sent to expert 3, and "mlp_down.shared" all. x is [rows, cols],
 // contiguous, in the host's memory. One forward pass calls it several times for a site, with
 // consecutive rows.
 class SiteObserver {

@@ -7,12 +7,22 @@
 namespace nibble {
 namespace {
 
-std::vector<Linear*> existing(std::initializer_list<Linear*> linears) {
-  std::vector<Linear*> result;
+Site make_site(std::string name, SiteKind kind, std::int64_t channels, Producer producer) {
+  Site site;
+  site.name = std::move(name);
+  site.kind = kind;
+  site.channels = channels;
+  site.producer = std::move(producer);
+  return site;
+}
+
+// Those that exist, which see `input`.
+void add_consumers(Site& site, std::initializer_list<Linear*> linears, const std::string& input) {
   for (Linear* linear : linears) {
-    if (linear->exists()) result.push_back(linear);
+    if (!linear->exists()) continue;
+    site.consumers.push_back(linear);
+    site.inputs.push_back(input);
   }
-  return result;
 }
 
 Producer none(std::string why_not) {
@@ -33,12 +43,17 @@ Producer norm_producer(const ModelSpec& spec, Norm& norm) {
   return producer;
 }
 
+Linear& value_module(const AttentionSpec& spec, LayerWeights& weights) {
+  if (spec.layout == QkvLayout::kLatent) return weights.kv_b;
+  return spec.layout == QkvLayout::kSeparate ? weights.v : weights.qkv;
+}
+
 // Rows of v (or of the module that holds it) behind each channel of the attention's output.
 Producer value_producer(const AttentionSpec& spec, LayerWeights& weights) {
   Producer producer;
   producer.kind = Producer::Kind::kLinear;
-  producer.linear = spec.layout == QkvLayout::kSeparate ? &weights.v : &weights.qkv;
-  const std::int64_t dim = spec.head_dim;
+  producer.linear = &value_module(spec, weights);
+  const std::int64_t dim = spec.value_dim();
   for (std::int64_t h = 0; h < spec.heads; ++h) {
     const std::int64_t kv_head = h / (spec.heads / spec.kv_heads);
     std::int64_t first = 0;
@@ -52,6 +67,9 @@ Producer value_producer(const AttentionSpec& spec, LayerWeights& weights) {
       case QkvLayout::kPerHead:
         first = (3 * h + 2) * dim;
         break;
+      case QkvLayout::kLatent:
+        first = h * (spec.latent->nope_dim + dim) + spec.latent->nope_dim;
+        break;
     }
     for (std::int64_t d = 0; d < dim; ++d) producer.rows.push_back(first + d);
   }
@@ -61,58 +79,61 @@ Producer value_producer(const AttentionSpec& spec, LayerWeights& weights) {
 // The branch of the feed-forward that stays linear up to its product with the gate.
 Producer up_producer(const MlpSpec& spec, MlpWeights& weights) {
   if (!spec.gated) return none("a non-linear activation stands between");
+  if (spec.limit > 0 || spec.up_offset != 0) return none("the product is limited and shifted");
   Producer producer;
   producer.kind = Producer::Kind::kLinear;
   producer.linear = spec.concat_gate_up ? &weights.gate_up : &weights.up;
-  const std::int64_t first = spec.concat_gate_up ? spec.intermediate : 0;
-  for (std::int64_t j = 0; j < spec.intermediate; ++j) producer.rows.push_back(first + j);
+  const std::int64_t rows = weights.down.weight.canonical.cols;
+  const std::int64_t first = spec.concat_gate_up ? rows : 0;
+  for (std::int64_t j = 0; j < rows; ++j) producer.rows.push_back(first + j);
   return producer;
 }
 
 Site attn_in_site(const ModelSpec& spec, LayerWeights& weights) {
-  Site site;
-  site.name = "attn_in";
-  site.kind = SiteKind::kAttnIn;
-  site.consumers = existing({&weights.q, &weights.k, &weights.v, &weights.qkv});
-  site.producer = norm_producer(spec, weights.attn_norm);
-  site.channels = spec.hidden;
+  Site site =
+      make_site("attn_in", SiteKind::kAttnIn, spec.hidden, norm_producer(spec, weights.attn_norm));
+  Linear& q = weights.q_a.exists() ? weights.q_a : weights.q;
+  add_consumers(site, {&q, &weights.k, &weights.v, &weights.qkv, &weights.kv_a}, site.name);
+  return site;
+}
+
+// The input of a linear behind a norm that feeds nothing else.
+Site latent_site(SiteKind kind, Norm& norm, Linear& consumer) {
+  Producer producer;
+  producer.kind = Producer::Kind::kNorm;
+  producer.norm = &norm;
+  Site site = make_site(to_string(kind), kind, consumer.weight.canonical.cols, std::move(producer));
+  add_consumers(site, {&consumer}, site.name);
   return site;
 }
 
 Site attn_out_site(const ModelSpec& spec, LayerWeights& weights) {
-  Site site;
-  site.name = "attn_out";
-  site.kind = SiteKind::kAttnOut;
-  site.consumers = {&weights.o};
-  site.producer = value_producer(spec.attention, weights);
-  site.channels = spec.attention.heads * spec.attention.head_dim;
+  Site site =
+      make_site("attn_out", SiteKind::kAttnOut, spec.attention.heads * spec.attention.value_dim(),
+                value_producer(spec.attention, weights));
+  add_consumers(site, {&weights.o}, site.name);
   return site;
 }
 
 Site mlp_in_site(const ModelSpec& spec, LayerWeights& weights) {
-  Site site;
-  site.name = "mlp_in";
-  site.kind = SiteKind::kMlpIn;
-  const auto add = [&](MlpWeights& mlp) {
-    for (Linear* linear : existing({&mlp.gate, &mlp.up, &mlp.gate_up})) {
-      site.consumers.push_back(linear);
-    }
+  Site site =
+      make_site("mlp_in", SiteKind::kMlpIn, spec.hidden, norm_producer(spec, weights.mlp_norm));
+  const auto add = [&](MlpWeights& mlp, const std::string& input) {
+    add_consumers(site, {&mlp.gate, &mlp.up, &mlp.gate_up}, input);
   };
-  if (spec.mlp.experts == 0) add(weights.mlp);
-  for (MlpWeights& expert : weights.experts) add(expert);
+  add(weights.mlp, site.name);
+  for (std::size_t e = 0; e < weights.experts.size(); ++e) {
+    add(weights.experts[e], site.name + "." + std::to_string(e));
+  }
+  add(weights.shared, site.name);
   if (weights.router.exists()) site.compensated.push_back(&weights.router);
-  site.producer = norm_producer(spec, weights.mlp_norm);
-  site.channels = spec.hidden;
   return site;
 }
 
 Site mlp_down_site(const ModelSpec& spec, MlpWeights& weights, const std::string& suffix) {
-  Site site;
-  site.name = "mlp_down" + suffix;
-  site.kind = SiteKind::kMlpDown;
-  site.consumers = {&weights.down};
-  site.producer = up_producer(spec.mlp, weights);
-  site.channels = spec.mlp.intermediate;
+  Site site = make_site("mlp_down" + suffix, SiteKind::kMlpDown, weights.down.weight.canonical.cols,
+                        up_producer(spec.mlp, weights));
+  add_consumers(site, {&weights.down}, site.name);
   return site;
 }
 
@@ -183,6 +204,10 @@ std::string to_string(SiteKind kind) {
   switch (kind) {
     case SiteKind::kAttnIn:
       return "attn_in";
+    case SiteKind::kQueryLatent:
+      return "query_latent";
+    case SiteKind::kKeyLatent:
+      return "key_latent";
     case SiteKind::kAttnOut:
       return "attn_out";
     case SiteKind::kMlpIn:
@@ -196,13 +221,20 @@ std::string to_string(SiteKind kind) {
 std::vector<Site> sites(const ModelSpec& spec, LayerWeights& weights) {
   std::vector<Site> result;
   result.push_back(attn_in_site(spec, weights));
+  if (weights.q_a.exists()) {
+    result.push_back(latent_site(SiteKind::kQueryLatent, weights.q_a_norm, weights.q));
+  }
+  if (weights.kv_b.exists()) {
+    result.push_back(latent_site(SiteKind::kKeyLatent, weights.kv_a_norm, weights.kv_b));
+  }
   result.push_back(attn_out_site(spec, weights));
   result.push_back(mlp_in_site(spec, weights));
-  if (spec.mlp.experts == 0) {
-    result.push_back(mlp_down_site(spec, weights.mlp, ""));
-  }
+  if (weights.mlp.down.exists()) result.push_back(mlp_down_site(spec, weights.mlp, ""));
   for (std::size_t e = 0; e < weights.experts.size(); ++e) {
     result.push_back(mlp_down_site(spec, weights.experts[e], "." + std::to_string(e)));
+  }
+  if (weights.shared.down.exists()) {
+    result.push_back(mlp_down_site(spec, weights.shared, ".shared"));
   }
   return result;
 }

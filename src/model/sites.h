@@ -15,7 +15,8 @@
 
 namespace nibble {
 
-enum class SiteKind { kAttnIn, kAttnOut, kMlpIn, kMlpDown };
+// In the order of the forward pass. The latents are the narrow vectors of latent attention.
+enum class SiteKind { kAttnIn, kQueryLatent, kKeyLatent, kAttnOut, kMlpIn, kMlpDown };
 std::string to_string(SiteKind kind);  // "attn_in", ...
 
 // What absorbs 1/s for a site.
@@ -34,6 +35,9 @@ struct Site {
   SiteKind kind;
   std::vector<Linear*>
       consumers;  // quantized linears that read the site: columns are multiplied by s
+  // What each consumer sees, as SiteObserver names it: the site, or the rows of it that the router
+  // sends to one expert.
+  std::vector<std::string> inputs;
   std::vector<Linear*>
       compensated;  // unquantized readers of the same input (router, experts' siblings):
                     // columns are multiplied by s too, but have no say in s

@@ -48,6 +48,18 @@ enum class QkvLayout {
   kSeparate,  // three modules
   kConcat,    // one module: all of q, then k, then v
   kPerHead,   // one module: for each head q, k, v (equal numbers of heads)
+  kLatent,    // by way of narrow vectors (LatentSpec)
+};
+
+// Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, 2.1): keys and values are made of one
+// narrow vector a token, queries of another. A key is nope_dim elements of its head, then rope_dim
+// rotated ones that all heads share; so is a query, with rotated elements of its own.
+struct LatentSpec {
+  std::int64_t q_rank = 0;  // 0: one module makes queries of the hidden state
+  std::int64_t kv_rank = 0;
+  std::int64_t nope_dim = 0, rope_dim = 0;  // head_dim is their sum
+  std::int64_t value_dim = 0;               // at most head_dim
+  NormSpec norm;                            // of the narrow vectors
 };
 
 struct AttentionSpec {
@@ -62,7 +74,12 @@ struct AttentionSpec {
   std::optional<RopeSpec> rope;
   std::optional<RopeSpec> window_rope;  // of the layers with a window, when it differs
   std::optional<NormSpec> qk_norm;      // over head_dim, before rope
+  std::optional<LatentSpec> latent;     // of QkvLayout::kLatent
+  bool sinks = false;                   // a score more for each head (AttentionArgs)
   std::vector<std::int64_t> windows;    // one a layer; 0 = sees everything before it
+
+  // Of one head, as the output projection takes them.
+  std::int64_t value_dim() const { return latent ? latent->value_dim : head_dim; }
 };
 
 struct MlpSpec {
@@ -71,9 +88,29 @@ struct MlpSpec {
   bool bias = false;
   bool concat_gate_up = false;  // one module: gate rows, then up rows
   Activation activation = Activation::kSilu;
+  float limit = 0;      // ActivationArgs::limit
+  float up_offset = 0;  // ActivationArgs::multiplier_offset
+
+  // Mixtures of experts; `intermediate` is that of an expert. Routing: MoeRouteArgs.
   std::int64_t experts = 0;  // 0 = dense
   std::int64_t top_k = 0;
+  RouteScore score = RouteScore::kSoftmax;
   bool renormalize = true;  // expert weights divided by their sum
+  float route_scale = 1;
+  std::int64_t groups = 1, top_groups = 1;
+  bool router_bias = false;
+  bool choice_bias = false;
+  std::int64_t shared_intermediate = 0;  // of an expert that every token goes through; 0 = none
+  std::vector<bool> dense_layers;        // layers without experts, one a layer; empty = none
+  std::int64_t dense_intermediate = 0;   // of those
+  // Of the tensors that hold all experts: rows of gate and up in turns instead of gate, then up;
+  // and plain weights stored [experts, in, out].
+  bool alternating_gate_up = false;
+  bool transposed_experts = false;
+
+  bool has_experts(std::int64_t layer) const {
+    return experts > 0 && (dense_layers.empty() || !dense_layers[static_cast<std::size_t>(layer)]);
+  }
 };
 
 enum class ResidualForm {
@@ -92,10 +129,15 @@ struct NameSpec {
   std::string embed, positions, token_types, embed_norm, project_in, project_out;
   std::string attn_norm, attn_post_norm, mlp_norm, mlp_post_norm;  // modules
   std::string q, k, v, qkv, o, q_norm, k_norm;
-  std::string gate, up, gate_up, down;  // with "{e}" for mixtures of experts
-  std::string router;
-  // All experts in one tensor [experts, rows, cols] each, used when it is stored; the experts then
-  // get the module names above.
+  std::string q_a, q_a_norm, kv_a, kv_a_norm, kv_b;  // latent attention; q makes q of q_a's result
+  std::string sinks;                                 // a tensor
+  std::string gate, up, gate_up, down;               // with "{e}" for mixtures of experts
+  std::string dense_gate, dense_up, dense_down;      // of their layers without experts
+  std::string shared_gate, shared_up, shared_down;
+  std::string router, router_choice_bias;  // the latter a tensor
+  // All experts in one tensor [experts, rows, cols] each, or in one quantized matrix [experts *
+  // rows, cols], used when it is stored; the experts then get the module names above. Their biases
+  // are the tensor of the same name with "_bias" behind it.
   std::string fused_experts_gate_up, fused_experts_down, fused_experts_router;
   std::string final_norm;
   std::vector<std::string> head;  // modules, full names (no prefix), tried in order

@@ -165,7 +165,8 @@ inline std::int64_t row_offset(const AttentionSequence& sequence, const HeadView
 // out[t, h] = sum_j softmax_j(score(t, j)) v[j, h / (heads / kv_heads)], over the keys that row t
 // may see: j <= q_offset + t when causal, all when not; and j > q_offset + t - window when window >
 // 0. score = cap(scale * q.k) + alibi_slope[h] * j, cap(s) = softcap * tanh(s / softcap) when
-// softcap > 0.
+// softcap > 0. A sink is one score more, of no key: it takes its share of the softmax and adds
+// nothing to the sum (GPT-OSS; Xiao et al., arXiv:2309.17453).
 struct AttentionArgs {
   HeadView<const float> q;
   std::span<const AttentionSequence> sequences;
@@ -178,12 +179,15 @@ struct AttentionArgs {
   float scale = 1;
   float softcap = 0;
   std::span<const float> alibi_slopes;  // [heads] or empty
+  std::span<const float> sinks;         // [heads] or empty
   float* out = nullptr;                 // [rows, heads * head_dim], rows out_stride apart
   std::int64_t out_stride = 0;
 };
 
-// y[r, c] = f(x[r, c]) * multiplier[r, c]   (multiplier null: 1)
-// kTanh with softcap > 0 is softcap * tanh(x / softcap). y may alias x or multiplier.
+// y[r, c] = f(x[r, c]) * (multiplier[r, c] + multiplier_offset)   (multiplier null: 1)
+// kTanh with softcap > 0 is softcap * tanh(x / softcap). With limit > 0, x is taken for limit where
+// it is more, and the multiplier held within +-limit, before anything else (GPT-OSS). y may alias x
+// or multiplier.
 struct ActivationArgs {
   Activation kind = Activation::kIdentity;
   const float* x = nullptr;
@@ -193,6 +197,8 @@ struct ActivationArgs {
   std::int64_t rows = 0;
   std::int64_t cols = 0;
   float softcap = 0;
+  float limit = 0;
+  float multiplier_offset = 0;
   float* y = nullptr;
   std::int64_t y_stride = 0;
 };
@@ -204,14 +210,23 @@ struct AddArgs {
   std::int64_t count = 0;
 };
 
-// Softmax over router logits [rows, experts], then the top_k of each row (ties: the lower index),
-// the weights divided by their sum when `renormalize`.
+// Scores of router logits [rows, experts] (softmax over a row, or the sigmoid of each), then the
+// top_k of each row (ties: the lower index); their scores, divided by their sum when `renormalize`,
+// times `scale`, are the weights. `choice_bias` is added to scores where experts are compared, not
+// where they are weights. With groups > 1 only experts of the top_groups best groups are compared;
+// a group is as good as the sum of its two best experts (DeepSeek-V3, arXiv:2412.19437, 2.1.2).
+enum class RouteScore { kSoftmax, kSigmoid };
 struct MoeRouteArgs {
   const float* logits = nullptr;
   std::int64_t rows = 0;
   std::int64_t experts = 0;
   std::int64_t top_k = 0;
+  RouteScore score = RouteScore::kSoftmax;
   bool renormalize = true;
+  float scale = 1;
+  std::span<const float> choice_bias;  // [experts] or empty, in the host's memory
+  std::int64_t groups = 1;             // of equal size, one after the other
+  std::int64_t top_groups = 1;
   std::int32_t* chosen = nullptr;  // [rows, top_k], in the host's memory
   float* weights = nullptr;        // [rows, top_k], in the host's memory
 };

@@ -127,7 +127,7 @@ std::map<const Linear*, std::vector<float>> second_moments(const ModelSpec& spec
                                                            LayerWeights& weights,
                                                            const LayerStatistics& statistics) {
   std::map<const Linear*, std::vector<float>> result;
-  for (const auto& [linear, name] : statistics_names(weights, sites(spec, weights))) {
+  for (const auto& [linear, name] : statistics_names(sites(spec, weights))) {
     const ChannelStatistics* seen = find_statistics(statistics, name);
     result[linear] = seen == nullptr ? std::vector<float>{} : seen->second_moment();
   }

@@ -98,7 +98,7 @@ void LayerSolver::transform(std::int64_t layer, const RecipePoint& point,
                             LayerStatistics& statistics, LayerWeights& weights) {
   LayerHessians hessians;
   if (transforms_need_hessians(job_.options.recipe)) {
-    const auto names = statistics_names(weights, sites(job_.spec, weights));
+    const auto names = statistics_names(sites(job_.spec, weights));
     hessians = stream_->observe(layer, weights, nullptr, site_names(names, weights.linears()));
   }
   transform_layer(transform_context(job_), point, hessians, weights, statistics);
@@ -133,7 +133,7 @@ std::vector<SolvedLinear> LayerSolver::solve(std::int64_t layer, const RecipePoi
     stream_->watch(layer, weights, observer);
     histograms_ = observer.take();
   }
-  const auto names = statistics_names(weights, sites(job_.spec, weights));
+  const auto names = statistics_names(sites(job_.spec, weights));
   const bool with_hessians = needs_.calibration == CalibrationNeed::kHessian;
   std::optional<LayerWeights> full;
   if (needs_.drift) {

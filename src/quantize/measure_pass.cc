@@ -49,7 +49,7 @@ class LayerFeed {
   // Rounds some linears of `weights`, a copy of layer.weights.
   template <class FormatOf>
   void round(const Layer& layer, LayerWeights& weights, const FormatOf& format_of) {
-    const auto names = statistics_names(weights, sites(job_.spec, weights));
+    const auto names = statistics_names(sites(job_.spec, weights));
     for (Linear* linear : weights.linears()) {
       const FormatPtr format = format_of(linear->module);
       if (format == nullptr || format->is_float()) continue;
@@ -67,7 +67,7 @@ class LayerFeed {
   LayerHessians observe(LayerWeights& weights) {
     if (!stream_) return {};
     std::set<std::string> wanted;
-    for (const auto& [linear, name] : statistics_names(weights, sites(job_.spec, weights))) {
+    for (const auto& [linear, name] : statistics_names(sites(job_.spec, weights))) {
       wanted.insert(name);
     }
     return stream_->observe(at_, weights, nullptr, wanted);

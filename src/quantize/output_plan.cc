@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "checkpoint/name_pattern.h"
+#include "model/fused_experts.h"
 
 namespace nibble {
 namespace {
@@ -102,7 +103,9 @@ std::set<std::string> fused_names(const ModelSpec& spec, const std::string& pref
     if (at == std::string::npos) continue;
     for (std::int64_t layer = 0; layer < spec.layers; ++layer) {
       std::string name = pattern;
-      names.insert(prefix + name.replace(at, 2, std::to_string(layer)));
+      name = prefix + name.replace(at, 2, std::to_string(layer));
+      names.insert(name);
+      names.insert(name + kFusedBias);
     }
   }
   return names;
@@ -140,7 +143,7 @@ class Planner {
       add_module({linear->module, layer, weight.rows, weight.cols, nullptr}, weight.format,
                  format_.weights);
       written_.insert(linear->module + ".weight");
-      if (!linear->bias.empty()) add_float(linear->module + ".bias");
+      if (!linear->bias.empty()) add_bias(*linear, weight.format->descriptor().element.float_type);
     }
     for (const Norm* norm : weights.norms()) {
       for (const std::string& name :
@@ -192,6 +195,13 @@ class Planner {
     const Tensor tensor = source_.tensor(name);
     rewritten_.push_back({name, tensor.dtype(), tensor.shape()});
     written_.insert(name);
+  }
+
+  // `type` is that of one which stands in a tensor with others so far.
+  void add_bias(const Linear& linear, DType type) {
+    const std::string name = linear.module + ".bias";
+    if (source_.has(name)) return add_float(name);
+    rewritten_.push_back({name, type, linear.bias.shape()});
   }
 
   void list_tensors() {
@@ -301,7 +311,8 @@ std::vector<std::string> OutputPlan::plain(const ModelSpec& spec, const Checkpoi
   for (const PlannedModule& m : modules) {
     if (m.format->is_float() && m.layer >= 0) result.push_back(m.module);
   }
-  for (std::int64_t layer = 0; spec.mlp.experts > 0 && layer < spec.layers; ++layer) {
+  for (std::int64_t layer = 0; layer < spec.layers; ++layer) {
+    if (!spec.mlp.has_experts(layer)) continue;
     result.push_back(load_layer(spec, layer, source, backend).router.module);
   }
   const EmbeddingWeights embedding = load_embedding(spec, source, backend);

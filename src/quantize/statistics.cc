@@ -14,16 +14,11 @@ const ChannelStatistics* find_statistics(const LayerStatistics& statistics,
   return found == statistics.end() ? nullptr : &found->second;
 }
 
-std::map<const Linear*, std::string> statistics_names(const LayerWeights& weights,
-                                                      const std::vector<Site>& sites) {
+std::map<const Linear*, std::string> statistics_names(const std::vector<Site>& sites) {
   std::map<const Linear*, std::string> names;
   for (const Site& site : sites) {
-    for (const Linear* linear : site.consumers) names[linear] = site.name;
-  }
-  for (std::size_t e = 0; e < weights.experts.size(); ++e) {
-    const MlpWeights& mlp = weights.experts[e];
-    for (const Linear* linear : {&mlp.gate, &mlp.up, &mlp.gate_up}) {
-      if (linear->exists()) names[linear] = fmt::format("mlp_in.{}", e);
+    for (std::size_t i = 0; i < site.consumers.size(); ++i) {
+      names[site.consumers[i]] = site.inputs[i];
     }
   }
   return names;

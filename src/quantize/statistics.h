@@ -20,10 +20,8 @@ using LayerStatistics = std::map<std::string, ChannelStatistics>;
 const ChannelStatistics* find_statistics(const LayerStatistics& statistics,
                                          const std::string& site);
 
-// The statistics behind each quantized linear: the site's own, or, behind a router, those of the
-// rows that the expert received.
-std::map<const Linear*, std::string> statistics_names(const LayerWeights& weights,
-                                                      const std::vector<Site>& sites);
+// The statistics behind each quantized linear (Site::inputs).
+std::map<const Linear*, std::string> statistics_names(const std::vector<Site>& sites);
 
 // Fills a LayerStatistics. kCorrupt, naming the layer and the site, when an activation holds a NaN
 // or infinity.

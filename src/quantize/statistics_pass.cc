@@ -88,9 +88,10 @@ class CalibrationRun {
 
 void note_unseen_experts(const Job& job, const Calibration& calibration) {
   std::int64_t unseen = 0;
-  for (const LayerStatistics& layer : calibration.layers) {
+  for (std::size_t layer = 0; layer < calibration.layers.size(); ++layer) {
+    if (!job.spec.mlp.has_experts(static_cast<std::int64_t>(layer))) continue;
     for (std::int64_t e = 0; e < job.spec.mlp.experts; ++e) {
-      unseen += layer.contains(fmt::format("mlp_in.{}", e)) ? 0 : 1;
+      unseen += calibration.layers[layer].contains(fmt::format("mlp_in.{}", e)) ? 0 : 1;
     }
   }
   if (unseen > 0) {

@@ -42,7 +42,7 @@ class LayerWriter {
   void write_input_scales(LayerWeights& weights, const LayerStatistics& statistics,
                           const LayerHistograms& histograms) {
     if (!job_.plan.has_static_inputs()) return;
-    for (const auto& [linear, name] : statistics_names(weights, sites(job_.spec, weights))) {
+    for (const auto& [linear, name] : statistics_names(sites(job_.spec, weights))) {
       const ActivationFormatPtr& format = job_.plan.find(linear->module).activations;
       if (format == nullptr) continue;
       const ChannelStatistics* seen = find_statistics(statistics, name);

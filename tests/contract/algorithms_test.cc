@@ -202,7 +202,7 @@ class Block {
     before_ = run(weights_, &observer);
     statistics_ = observer.statistics();
     std::set<std::string> names;
-    for (const auto& [linear, name] : statistics_names(weights_, sites(spec_, weights_))) {
+    for (const auto& [linear, name] : statistics_names(sites(spec_, weights_))) {
       names.insert(name);
     }
     HessianObserver hessians(0, names, *backend_);

@@ -24,6 +24,7 @@ struct Options {
   std::int64_t window = 0;
   float softcap = 0;
   bool alibi = false;
+  bool sinks = false;
   std::int64_t block_rows = 0;  // above 0: the cache lies in blocks of so many rows
 };
 
@@ -38,7 +39,8 @@ class AttentionCase {
         head_bytes_(with_gap(kv_row_bytes(options.kv, shape.head_dim), 3)),
         row_bytes_(with_gap(shape.kv_heads * head_bytes_, 6)),
         q_(random_floats(rows_ * q_stride_, 11)),
-        slopes_(random_floats(shape.heads, 12, 0.05f)) {
+        slopes_(random_floats(shape.heads, 12, 0.05f)),
+        sinks_(random_floats(shape.heads, 15, 4.0f)) {
     store(13, k_, k_values_);
     store(14, v_, v_values_);
     sequences_ = {sequence(0, shape.q_rows, 0, shape.kv_rows),
@@ -104,6 +106,7 @@ class AttentionCase {
     args.scale = scale_;
     args.softcap = options_.softcap;
     if (options_.alibi) args.alibi_slopes = slopes_;
+    if (options_.sinks) args.sinks = sinks_;
     args.out = out;
     args.out_stride = out_stride;
     return args;
@@ -216,7 +219,10 @@ class AttentionCase {
       scores[static_cast<std::size_t>(j)] = sum;
       largest = std::max(largest, sum);
     }
-    double total = 0;
+    const double sink = options_.sinks ? static_cast<double>(sinks_[static_cast<std::size_t>(h)])
+                                       : -std::numeric_limits<double>::infinity();
+    largest = std::max(largest, sink);
+    double total = options_.sinks ? std::exp(sink - largest) : 0;
     for (double& w : scores) total += w = std::isinf(w) ? 0 : std::exp(w - largest);
     for (std::int64_t d = 0; d < shape_.head_dim; ++d) {
       double sum = 0;
@@ -252,6 +258,7 @@ class AttentionCase {
   Arithmetic arithmetic_ = Arithmetic::kFloat32;
   std::vector<float> q_;
   std::vector<float> slopes_;
+  std::vector<float> sinks_;
   std::vector<std::byte> k_;
   std::vector<std::byte> v_;
   std::vector<float> k_values_;  // what the cache holds after rounding
@@ -289,6 +296,8 @@ constexpr Options kOptions[] = {
     {.softcap = 2.0f},
     {.kv = KvType::kBF16, .alibi = true},
     {.window = 1, .softcap = 5.0f, .alibi = true},
+    {.sinks = true},
+    {.kv = KvType::kInt8, .window = 9, .sinks = true},
 };
 
 class AttentionContract : public ::testing::TestWithParam<ImplRow> {

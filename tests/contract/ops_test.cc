@@ -280,6 +280,21 @@ TEST_P(ActivationContract, StridesTailsAliasesAndSoftcap) {
   }
 }
 
+TEST_P(ActivationContract, LimitsAndShifts) {
+  const auto backend = forced_backend("activation", GetParam());
+  const std::vector<float> x = {-9, 1, 3}, multiplier = {5, -5, 1};
+  std::vector<float> y(3);
+  ActivationArgs args;
+  args.x = x.data();
+  args.multiplier = multiplier.data();
+  args.rows = 1;
+  args.cols = 3;
+  args.limit = 2;
+  args.multiplier_offset = 1;
+  args.y = y.data();
+  if (try_run(*backend, args)) EXPECT_EQ(y, (std::vector<float>{-9 * 3, 1 * -1, 2 * 2}));
+}
+
 TEST_P(ActivationContract, NanStaysNan) {
   const auto backend = forced_backend("activation", GetParam());
   const std::vector<float> x(5, std::numeric_limits<float>::quiet_NaN());
@@ -377,6 +392,34 @@ TEST_P(MoeRouteContract, PicksTheLargestAndTheLowerOfTies) {
                                                                   2 * std::exp(3.0))));
   EXPECT_FLOAT_EQ(weights[2], 0.25f);
 }
+
+TEST_P(MoeRouteContract, ComparesGroupsByBiasedScoresAndWeighsByScores) {
+  const auto backend = forced_backend("moe_route", GetParam());
+  // Groups of two: the best single expert is in none of the two best groups.
+  const std::vector<float> logits = {4, -9, 2, 2, 1, 1, -3, -3};
+  const std::vector<float> bias = {0, 0, 0, 0.25f, 0, 0, 0, 0};
+  std::vector<std::int32_t> chosen(2, -1);
+  std::vector<float> weights(2);
+  MoeRouteArgs args;
+  args.logits = logits.data();
+  args.rows = 1;
+  args.experts = 8;
+  args.top_k = 2;
+  args.score = RouteScore::kSigmoid;
+  args.scale = 3;
+  args.choice_bias = bias;
+  args.groups = 4;
+  args.top_groups = 2;
+  args.chosen = chosen.data();
+  args.weights = weights.data();
+  backend->run(args);
+  EXPECT_EQ(chosen, (std::vector<std::int32_t>{3, 2}));
+  for (const float w : weights) EXPECT_FLOAT_EQ(w, 1.5f);
+  args.renormalize = false;
+  backend->run(args);
+  for (const float w : weights) EXPECT_FLOAT_EQ(w, static_cast<float>(3 / (1 + std::exp(-2.0))));
+}
+
 INSTANTIATE_TEST_SUITE_P(Impls, MoeRouteContract, ::testing::ValuesIn(usable_impls("moe_route")),
                          name_of);
 

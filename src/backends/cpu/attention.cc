@@ -260,6 +260,7 @@ class Plan {
 };
 
 Support tiles_fit(const AttentionTiles& tiles, const AttentionArgs& args) {
+  if (!args.sinks.empty()) return Support::no("a sink takes part in the softmax");
   if (args.heads / args.kv_heads <= tiles.rows) return Support::yes();
   return Support::no("too many heads share one head of keys");
 }
@@ -282,6 +283,7 @@ Support pair_attention_fits(const Bf16Kernels& kernels, const AttentionArgs& arg
 }
 
 Support code_attention_fits(const Int8Kernels& /*kernels*/, const AttentionArgs& args) {
+  if (!args.sinks.empty()) return Support::no("a sink takes part in the softmax");
   const bool integers = args.kv_type == KvType::kInt8 || args.kv_type == KvType::kInt4;
   return integers ? Support::yes() : Support::no("keys and values are no integer codes");
 }

@@ -80,7 +80,10 @@ void run_hadamard(const KernelTable& kernels, const HadamardArgs& args, ExecCont
                             });
 }
 
-Support activation_fits(const KernelTable&, const ActivationArgs&) { return Support::yes(); }
+Support activation_fits(const KernelTable&, const ActivationArgs& args) {
+  const bool plain = args.limit <= 0 && args.multiplier_offset == 0;
+  return plain ? Support::yes() : Support::no("values are limited or the multiplier is shifted");
+}
 
 void run_activation(const KernelTable& kernels, const ActivationArgs& args, ExecContext& context) {
   const auto kind = static_cast<ActivationKind>(args.kind);

@@ -95,6 +95,7 @@ AttentionLaunch launch_of(const AttentionArgs& args, ExecContext& context) {
   launch.sequences = context.queue->put(std::span<const DeviceSequence>(sequences));
   launch.blocks = put_blocks(args, launch, *context.queue);
   if (!args.alibi_slopes.empty()) launch.alibi_slopes = context.queue->put(args.alibi_slopes);
+  if (!args.sinks.empty()) launch.sinks = context.queue->put(args.sinks);
   return launch;
 }
 
@@ -142,6 +143,7 @@ void run_exact(const AttentionArgs& args, ExecContext& context) {
 
 // Of the kernels that load vectors.
 Support fast_supports(const AttentionArgs& args, const DeviceCaps& caps) {
+  if (!args.sinks.empty()) return Support::no("a sink takes part in the softmax");
   if (caps.exact_activations) return Support::no("it rounds queries");
   if (!are_rows_aligned(args, is_quantized(args.kv_type) ? 8 : 16) ||
       !are_blocks_aligned(args, 16)) {

@@ -82,6 +82,8 @@ void activation(const ActivationArgs& args, ExecContext& context) {
   rows.cols = args.cols;
   rows.kind = static_cast<std::int32_t>(args.kind);
   rows.softcap = args.softcap;
+  rows.limit = args.limit > 0 ? args.limit : INFINITY;
+  rows.multiplier_offset = args.multiplier_offset;
   context.queue->launch("activation", rows, activate_rows);
 }
 

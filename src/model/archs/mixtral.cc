@@ -1,6 +1,5 @@
 // Mixtral: Mistral with a mixture of experts in every layer. Checkpoints store one module an expert
 // (w1 gate, w3 up, w2 down) or, from newer tools, all experts in one tensor.
-#include "base/error.h"
 #include "model/arch_common.h"
 
 namespace nibble {
@@ -11,12 +10,7 @@ ModelSpec build_mixtral(const Json& json) {
       llama_like(config, "mixtral", {.rope_theta = 1e6, .norm_eps = 1e-5, .kv_heads = 8});
   spec.attention.windows.assign(static_cast<std::size_t>(spec.layers), read_window(config, 0));
 
-  spec.mlp.experts = config.integer_or({"num_local_experts", "num_experts"}, 1, kMaxExperts, 8);
-  spec.mlp.top_k = config.integer_or({"num_experts_per_tok"}, 1, kMaxExperts, 2);
-  if (spec.mlp.top_k > spec.mlp.experts) {
-    fail(ErrorKind::kCorrupt, "config.json: {} of {} experts are to be used", spec.mlp.top_k,
-         spec.mlp.experts);
-  }
+  read_experts(config, {"num_local_experts", "num_experts"}, 8, 2, spec.mlp);
 
   NameSpec& names = spec.names;
   names.router = "layers.{}.block_sparse_moe.gate";

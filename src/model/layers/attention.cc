@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 
+#include "model/layers/latent.h"
 #include "model/rope.h"
 
 namespace nibble {
@@ -33,7 +35,9 @@ class AttentionCall {
         batch_(batch),
         piece_(piece),
         scratch_(scratch),
-        buffer_(context.backend, piece.rows, (spec_.heads + 2 * spec_.kv_heads) * spec_.head_dim) {}
+        buffer_(context.backend, piece.rows, (spec_.heads + 2 * spec_.kv_heads) * spec_.head_dim) {
+    if (spec_.latent) latent_.emplace(context, piece.rows);
+  }
 
   void run(const float* x, Output out) {
     project(x);
@@ -42,12 +46,13 @@ class AttentionCall {
       norm_heads(context_.weights.k_norm, qkv_.k, spec_.kv_heads);
     }
     rotate_and_store();
-    const std::int64_t cols = spec_.heads * spec_.head_dim;
-    Rows attended(context_.backend, piece_.rows, cols);
+    Rows attended(context_.backend, piece_.rows, spec_.heads * spec_.head_dim);
     attend(attended.data());
     if (kv_format().hadamard) mix_heads(attended.data(), spec_.heads);  // H is its own inverse
-    context_.observe("attn_out", attended.data(), piece_.rows, cols);
-    run_linear(context_.weights.o, attended.data(), piece_.rows, out, context_.backend);
+    if (!latent_) return project_out(attended.data(), out);
+    Rows values(context_.backend, piece_.rows, spec_.heads * spec_.value_dim());
+    latent_->narrow(attended.data(), values.data());
+    project_out(values.data(), out);
   }
 
  private:
@@ -57,18 +62,24 @@ class AttentionCall {
     return window() > 0 && spec_.window_rope ? *spec_.window_rope : *spec_.rope;
   }
 
+  void project_out(const float* values, Output out) {
+    context_.observe("attn_out", values, piece_.rows, spec_.heads * spec_.value_dim());
+    run_linear(context_.weights.o, values, piece_.rows, out, context_.backend);
+  }
+
   void project(const float* x) {
     const LayerWeights& weights = context_.weights;
     const std::int64_t dim = spec_.head_dim;
     const std::int64_t q_cols = spec_.heads * dim;
     const std::int64_t kv_cols = spec_.kv_heads * dim;
     float* data = buffer_.data();
-    if (spec_.layout == QkvLayout::kSeparate) {
+    if (spec_.layout == QkvLayout::kSeparate || latent_) {
       float* k = data + piece_.rows * q_cols;
       float* v = k + piece_.rows * kv_cols;
+      qkv_ = {{data, q_cols, dim}, {k, kv_cols, dim}, {v, kv_cols, dim}};
+      if (latent_) return latent_->project(x, data);
       run_linears({{weights.q, data}, {weights.k, k}, {weights.v, v}}, x, piece_.rows,
                   context_.backend);
-      qkv_ = {{data, q_cols, dim}, {k, kv_cols, dim}, {v, kv_cols, dim}};
       return;
     }
     run_linear(weights.qkv, x, piece_.rows, {data}, context_.backend);
@@ -112,15 +123,24 @@ class AttentionCall {
         const RopeTable table = rope_table(rope(), sequence.first_position + sequence.rows);
         rotate(rope_args(table, positions, segment.begin, segment.rows));
       }
-      return store_all(nullptr);
+    } else {
+      const RopeTable& table = fixed_rope_table(rope());
+      const RopeArgs args = rope_args(table, positions, 0, piece_.rows);
+      const bool at_once = all_stored() && args.rotary_dim > 0 && !latent_ && !kv_format().hadamard;
+      if (at_once) return store_all(&args);
+      rotate(args);
     }
-    const RopeTable& table = fixed_rope_table(rope());
-    const RopeArgs args = rope_args(table, positions, 0, piece_.rows);
-    const bool at_once = all_stored() && args.rotary_dim > 0 && !kv_format().hadamard;
-    if (at_once) return store_all(&args);
-    rotate(args);
+    if (latent_) latent_->expand(qkv_.k.data, qkv_.v.data);
     store_all(nullptr);
   }
+
+  // What of the queries and of the keys is rotated.
+  HeadView<float> rotated_queries() const {
+    HeadView<float> q = qkv_.q;
+    if (latent_) q.data += spec_.latent->nope_dim;
+    return q;
+  }
+  HeadView<float> rotated_keys() { return latent_ ? latent_->shared_keys() : qkv_.k; }
 
   std::vector<std::int32_t> position_of_rows() const {
     std::vector<std::int32_t> positions(static_cast<std::size_t>(piece_.rows));
@@ -135,7 +155,7 @@ class AttentionCall {
   RopeArgs rope_args(const RopeTable& table, std::span<const std::int32_t> positions,
                      std::int64_t begin, std::int64_t rows) const {
     RopeArgs args;
-    args.x = shifted(qkv_.q, begin);
+    args.x = shifted(rotated_queries(), begin);
     args.rows = rows;
     args.heads = spec_.heads;
     args.rotary_dim = 2 * static_cast<std::int64_t>(table.inv_freq.size());
@@ -152,8 +172,8 @@ class AttentionCall {
     if (args.rotary_dim == 0) return;  // partial_rotary_factor 0
     context_.backend.run(args);
     const std::int64_t begin = (args.x.data - qkv_.q.data) / qkv_.q.row_stride;
-    args.x = shifted(qkv_.k, begin);
-    args.heads = spec_.kv_heads;
+    args.x = shifted(rotated_keys(), begin);
+    args.heads = latent_ ? 1 : spec_.kv_heads;
     context_.backend.run(args);
   }
 
@@ -272,6 +292,7 @@ class AttentionCall {
                                            : spec_.scale;
     args.softcap = spec_.softcap;
     args.alibi_slopes = slopes;
+    args.sinks = context_.weights.sinks;
     args.out = out;
     args.out_stride = spec_.heads * spec_.head_dim;
     context_.backend.run(args);
@@ -283,6 +304,7 @@ class AttentionCall {
   const Piece& piece_;
   ScratchKvs& scratch_;
   Rows buffer_;
+  std::optional<LatentProjection> latent_;
   Qkv qkv_;
 };
 

@@ -6,16 +6,16 @@ namespace nibble {
 namespace {
 
 // `suffix` tells the sites of one expert from those of the others: "" or ".3".
-void run_dense(const LayerContext& context, const MlpWeights& weights, const std::string& suffix,
-               const float* x, std::int64_t rows, Output out) {
+void run_network(const LayerContext& context, const MlpWeights& weights, const std::string& suffix,
+                 const float* x, std::int64_t rows, Output out) {
   const MlpSpec& spec = context.spec.mlp;
-  const std::int64_t cols = spec.intermediate;
-  context.observe("mlp_in" + suffix, x, rows, context.spec.hidden);
-
+  const std::int64_t cols = weights.down.weight.canonical.cols;
   Rows buffer(context.backend, rows, spec.gated ? 2 * cols : cols);
   Rows activated(context.backend, rows, cols);
   ActivationArgs args;
   args.kind = spec.activation;
+  args.limit = spec.limit;
+  args.multiplier_offset = spec.up_offset;
   args.rows = rows;
   args.cols = cols;
   args.y = activated.data();
@@ -58,7 +58,12 @@ std::vector<Routed> route(const LayerContext& context, const float* x, std::int6
   args.rows = rows;
   args.experts = spec.experts;
   args.top_k = spec.top_k;
+  args.score = spec.score;
   args.renormalize = spec.renormalize;
+  args.scale = spec.route_scale;
+  args.choice_bias = context.weights.choice_bias;
+  args.groups = spec.groups;
+  args.top_groups = spec.top_groups;
   args.chosen = chosen.data();
   args.weights = weights.data();
   context.backend.run(args);
@@ -74,12 +79,15 @@ std::vector<Routed> route(const LayerContext& context, const float* x, std::int6
 
 void run_experts(const LayerContext& context, const float* x, std::int64_t rows, Output out) {
   const std::int64_t hidden = context.spec.hidden;
-  context.observe("mlp_in", x, rows, hidden);
   const std::vector<Routed> routed = route(context, x, rows);
   // When out is x, no expert may add to it before the last one has read it.
   Rows apart(context.backend, out.accumulate ? rows : 0, hidden);
   float* const sum = out.accumulate ? apart.data() : out.data;
-  context.backend.memory().zero(sum, static_cast<std::size_t>(rows * hidden) * sizeof(float));
+  if (context.weights.shared.down.exists()) {
+    run_network(context, context.weights.shared, ".shared", x, rows, {sum});
+  } else {
+    context.backend.memory().zero(sum, static_cast<std::size_t>(rows * hidden) * sizeof(float));
+  }
   for (std::size_t e = 0; e < routed.size(); ++e) {
     const auto count = static_cast<std::int64_t>(routed[e].rows.size());
     if (count == 0) continue;
@@ -91,8 +99,9 @@ void run_experts(const LayerContext& context, const float* x, std::int64_t rows,
     gather.cols = hidden;
     gather.out = input.data();
     context.backend.run(gather);
-    run_dense(context, context.weights.experts[e], "." + std::to_string(e), input.data(), count,
-              {output.data()});
+    const std::string suffix = "." + std::to_string(e);
+    context.observe("mlp_in" + suffix, input.data(), count, hidden);
+    run_network(context, context.weights.experts[e], suffix, input.data(), count, {output.data()});
     ScatterAddRowsArgs scatter;
     scatter.x = output.data();
     scatter.index = routed[e].rows;
@@ -107,10 +116,11 @@ void run_experts(const LayerContext& context, const float* x, std::int64_t rows,
 }  // namespace
 
 void run_mlp(const LayerContext& context, const float* x, std::int64_t rows, Output out) {
-  if (context.spec.mlp.experts > 0) {
-    run_experts(context, x, rows, out);
+  context.observe("mlp_in", x, rows, context.spec.hidden);
+  if (context.weights.experts.empty()) {
+    run_network(context, context.weights.mlp, "", x, rows, out);
   } else {
-    run_dense(context, context.weights.mlp, "", x, rows, out);
+    run_experts(context, x, rows, out);
   }
 }
 

@@ -31,14 +31,24 @@ double activate(Activation kind, double x, double softcap) {
   fail(ErrorKind::kInternal, "activation {} is unknown", static_cast<int>(kind));
 }
 
+// How much x, and the multiplier, may be.
+double limited(double x, double limit) { return limit > 0 && x > limit ? limit : x; }
+
+double factor(const ActivationArgs& args, std::int64_t row, std::int64_t col) {
+  const auto limit = static_cast<double>(args.limit);
+  const double m = limited(args.multiplier[row * args.multiplier_stride + col], limit);
+  return (limit > 0 && m < -limit ? -limit : m) + static_cast<double>(args.multiplier_offset);
+}
+
 }  // namespace
 
 void activation(const ActivationArgs& args, ExecContext& context) {
   context.pool.parallel_for(args.rows, 4, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {
       for (std::int64_t c = 0; c < args.cols; ++c) {
-        double value = activate(args.kind, args.x[r * args.x_stride + c], args.softcap);
-        if (args.multiplier != nullptr) value *= args.multiplier[r * args.multiplier_stride + c];
+        const double x = limited(args.x[r * args.x_stride + c], args.limit);
+        double value = activate(args.kind, x, args.softcap);
+        if (args.multiplier != nullptr) value *= factor(args, r, c);
         args.y[r * args.y_stride + c] = static_cast<float>(value);
       }
     }

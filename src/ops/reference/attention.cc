@@ -26,10 +26,11 @@ double score(const AttentionArgs& args, const float* q, const float* k, std::int
   return sum;
 }
 
-// Softmax of scores[0, count) in place; count > 0.
-void softmax(double* scores, std::int64_t count) {
-  const double largest = *std::max_element(scores, scores + count);
-  double sum = 0;
+// Softmax of scores[0, count) and the sink, if there is one, in place; count > 0.
+void softmax(double* scores, std::int64_t count, const float* sink) {
+  double largest = *std::max_element(scores, scores + count);
+  if (sink != nullptr) largest = std::max(largest, static_cast<double>(*sink));
+  double sum = sink != nullptr ? std::exp(static_cast<double>(*sink) - largest) : 0;
   for (std::int64_t j = 0; j < count; ++j) sum += scores[j] = std::exp(scores[j] - largest);
   for (std::int64_t j = 0; j < count; ++j) scores[j] /= sum;
 }
@@ -55,7 +56,7 @@ void attend(const AttentionArgs& args, const AttentionSequence& sequence, std::i
     decode_kv_row(args.kv_type, kv_row(sequence, sequence.k, j, kv_head), args.head_dim, kv.data());
     weights[static_cast<std::size_t>(j - begin)] = score(args, q, kv.data(), head, j);
   }
-  softmax(weights.data(), end - begin);
+  softmax(weights.data(), end - begin, args.sinks.empty() ? nullptr : args.sinks.data() + head);
 
   std::vector<double> sums(kv.size());
   for (std::int64_t j = begin; j < end; ++j) {

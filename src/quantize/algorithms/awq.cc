@@ -129,15 +129,8 @@ void transform(TransformBlock& block, const Parameters& parameters, const Search
   for (Site& site : block.sites) {
     if (site.producer.kind == Producer::Kind::kNone) continue;
     std::map<const Linear*, std::string> names;
-    for (const Linear* linear : site.consumers) names[linear] = site.name;
-    // Behind a router each expert has inputs of its own.
-    if (block.spec.mlp.experts > 0 && site.kind == SiteKind::kMlpIn) {
-      const auto per_expert =
-          static_cast<std::int64_t>(site.consumers.size()) / block.spec.mlp.experts;
-      for (std::size_t i = 0; i < site.consumers.size(); ++i) {
-        names[site.consumers[i]] =
-            site.name + "." + std::to_string(static_cast<std::int64_t>(i) / per_expert);
-      }
+    for (std::size_t i = 0; i < site.consumers.size(); ++i) {
+      names[site.consumers[i]] = site.inputs[i];
     }
     const SiteInputs inputs = inputs_of(block, site, names);
     if (!inputs.mean_abs.empty()) smooth(block, site, inputs, parameters);

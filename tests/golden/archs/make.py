@@ -1,6 +1,7 @@
 """Writes small random checkpoints, each with the logits that transformers computes for it.
 
-Usage: make.py OUTPUT_DIRECTORY [NAME...]     (transformers 5.17.0, torch 2.15, safetensors)
+Usage: make.py OUTPUT_DIRECTORY [NAME...]     (transformers 5.17.0; 5.24.0 for the
+mixtures of experts but Mixtral and for Gemma 3; torch 2.15, safetensors)
 
 Each directory holds config.json, model.safetensors, input_ids.npy (int32 [2, 32]) and expected.npy
 (float32 logits, or the last hidden state of an encoder), computed in float32 with eager attention
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 import transformers as t
 from safetensors.torch import load_file, save_file
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 LENGTH = 32
 SMALL = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
@@ -29,14 +31,19 @@ SMALL = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_lay
 def randomize(model, seed, dtype):
     """Random parameters with values of the stored type; buffers (frequencies) stay exact."""
     generator = torch.Generator().manual_seed(seed)
-    gemma = model.config.model_type == "gemma2"
+    gemma = model.config.model_type.startswith("gemma")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             is_norm = parameter.ndim == 1 and "norm" in name.lower() or ".ln_" in name
-            scale = 1.0 if "mlp.gate.weight" in name else 0.2
+            router = "mlp.gate.weight" in name or "router.weight" in name
+            scale = 1.0 if router or "sinks" in name else 0.2
             center = 1.0 if is_norm and name.endswith("weight") and not gemma else 0.0
             parameter.copy_((center + scale * noise).to(dtype).float())
+        for name, buffer in model.named_buffers():
+            if "correction_bias" in name:
+                noise = torch.randn(buffer.shape, generator=generator)
+                buffer.copy_((0.3 * noise).to(dtype).float())
 
 
 def old_rope(config):
@@ -89,6 +96,25 @@ def old_gemma(config):
     config["hidden_act"] = "gelu"
 
 
+def old_gemma3(config):
+    ropes = config.pop("rope_parameters")
+    config["rope_theta"] = ropes["full_attention"].pop("rope_theta")
+    config["rope_local_base_freq"] = ropes["sliding_attention"]["rope_theta"]
+    config["rope_scaling"] = ropes["full_attention"]
+    config["sliding_window_pattern"] = 2
+    old(config)
+
+
+def seen_with_images(config):
+    """The config of a model that sees images, of which the text part leaves defaults out."""
+    old_gemma3(config)
+    text = dict(config)
+    for key in ("num_attention_heads", "num_key_value_heads", "query_pre_attn_scalar"):
+        del text[key]
+    config.clear()
+    config.update(model_type="gemma3", text_config=text)
+
+
 def no_kv_heads(config):
     old(config)
     del config["num_key_value_heads"]
@@ -123,6 +149,26 @@ def with_inv_freq(tensors):
 def with_stored_head(tensors):
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
     return tensors
+
+
+def language_model(tensors):
+    return {"language_model." + k: v for k, v in tensors.items()}
+
+
+def random_mxfp4(model, generator):
+    """Experts in MXFP4 as transformers reads them; the model gets their values."""
+    packed = {}
+    for name, parameter in model.named_parameters():
+        if not name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+            continue
+        experts, cols, rows = parameter.shape
+        shape = (experts, rows, cols // 32)
+        blocks = torch.randint(0, 256, (*shape, 16), dtype=torch.uint8, generator=generator)
+        scales = torch.randint(122, 125, shape, dtype=torch.uint8, generator=generator)
+        packed[name + "_blocks"], packed[name + "_scales"] = blocks, scales
+        with torch.no_grad():
+            parameter.copy_(convert_moe_packed_tensors(blocks, scales, dtype=torch.float32))
+    return packed
 
 
 def opt_old_prefix(tensors):
@@ -177,6 +223,10 @@ PHI3 = (t.Phi3ForCausalLM, t.Phi3Config)
 QWEN2 = (t.Qwen2ForCausalLM, t.Qwen2Config)
 QWEN3 = (t.Qwen3ForCausalLM, t.Qwen3Config)
 GEMMA2 = (t.Gemma2ForCausalLM, t.Gemma2Config)
+QWEN3_MOE = (t.Qwen3MoeForCausalLM, t.Qwen3MoeConfig)
+GEMMA3 = (t.Gemma3ForCausalLM, t.Gemma3TextConfig)
+GPT_OSS = (t.GptOssForCausalLM, t.GptOssConfig)
+DEEPSEEK_V3 = (t.DeepseekV3ForCausalLM, t.DeepseekV3Config)
 MISTRAL = (t.MistralForCausalLM, t.MistralConfig)
 MIXTRAL = (t.MixtralForCausalLM, t.MixtralConfig)
 NEOX = (t.GPTNeoXForCausalLM, t.GPTNeoXConfig)
@@ -234,6 +284,43 @@ CASES = {
                                    attn_logit_softcapping=None, final_logit_softcapping=None,
                                    attention_bias=True, hidden_activation="gelu",
                                    layer_types=MIXED[::-1]), F16, None, None),
+    "qwen3_moe_fused": (family(*QWEN3_MOE, num_key_value_heads=2, head_dim=12, num_experts=6,
+                               num_experts_per_tok=3, moe_intermediate_size=20,
+                               norm_topk_prob=True), F16, None, "state_dict"),
+    "qwen3_moe_dense_layers_old": (family(
+        *QWEN3_MOE, num_hidden_layers=3, num_key_value_heads=2, head_dim=8, num_experts=4,
+        num_experts_per_tok=2, moe_intermediate_size=12, mlp_only_layers=[1],
+        use_sliding_window=True, sliding_window=7, attention_bias=True), BF16, old, None),
+    "gemma3_two_ropes": (family(*GEMMA3, num_key_value_heads=2, head_dim=12, sliding_window=6,
+                                query_pre_attn_scalar=24, layer_types=MIXED,
+                                rope_parameters={"sliding_attention": rope("default", 100.0),
+                                                 "full_attention": rope("linear", 1e4, factor=8.0)}
+                                ), F16, None, None),
+    "gemma3_images_old": (family(*GEMMA3, num_attention_heads=8, num_key_value_heads=4, head_dim=6,
+                                 sliding_window=5, query_pre_attn_scalar=256, layer_types=MIXED, rope_parameters={
+                                     "sliding_attention": rope("default", 1e4),
+                                     "full_attention": rope("linear", 1e6, factor=8.0)}), BF16,
+                          seen_with_images, language_model),
+    "gpt_oss_sinks": (family(*GPT_OSS, num_key_value_heads=2, head_dim=8, num_local_experts=4,
+                             num_experts_per_tok=2, intermediate_size=24, sliding_window=5,
+                             layer_types=MIXED, rope_parameters=rope(
+                                 "yarn", 15e4, factor=4.0, truncate=False,
+                                 original_max_position_embeddings=16)), BF16, None, None),
+    "gpt_oss_mxfp4": (family(*GPT_OSS, hidden_size=32, num_key_value_heads=1, head_dim=8,
+                             num_local_experts=3, num_experts_per_tok=2, intermediate_size=64,
+                             sliding_window=5, layer_types=MIXED), BF16, None, None),
+    "deepseek_v3_groups": (family(
+        *DEEPSEEK_V3, num_key_value_heads=4, n_routed_experts=8, num_experts_per_tok=3, n_group=4,
+        topk_group=2, moe_intermediate_size=12, first_k_dense_replace=1, q_lora_rank=20,
+        kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=6, num_mtp_layers=0,
+        rope_parameters=rope("yarn", factor=4.0, original_max_position_embeddings=16, mscale=1.0,
+                             mscale_all_dim=1.0)), BF16, None, None),
+    "deepseek_v3_direct_queries": (family(
+        *DEEPSEEK_V3, num_key_value_heads=4, n_routed_experts=4, num_experts_per_tok=2, n_group=1,
+        topk_group=1, n_shared_experts=2, moe_intermediate_size=12, first_k_dense_replace=0,
+        q_lora_rank=None, kv_lora_rank=12, qk_nope_head_dim=6, qk_rope_head_dim=4, v_head_dim=10,
+        norm_topk_prob=False, rope_interleave=False, attention_bias=True, num_mtp_layers=0), F16,
+        old, None),
     "phi3_longrope_long_old": (family(
         *PHI3, num_key_value_heads=2, hidden_size=64, rope_parameters=rope(
             "longrope", short_factor=SHORT, long_factor=LONG, partial_rotary_factor=0.5,
@@ -284,6 +371,9 @@ def write(directory, name, seed):
     config._attn_implementation = "eager"
     model = model_class(config).float().eval()
     randomize(model, seed, dtype)
+    packed = {}
+    if name == "gpt_oss_mxfp4":
+        packed = random_mxfp4(model, torch.Generator().manual_seed(seed))
     ids = torch.randint(0, config.vocab_size, (2, LENGTH),
                         generator=torch.Generator().manual_seed(seed + 1000))
     expected = run(model, ids)
@@ -298,14 +388,20 @@ def write(directory, name, seed):
         tensors = change_tensors(tensors) if change_tensors else tensors
     tensors = {k: v.to(dtype).contiguous() if v.is_floating_point() else v
                for k, v in tensors.items()}
+    if packed:
+        tensors = {k: v for k, v in tensors.items() if not k.endswith(("gate_up_proj", "down_proj"))}
+        tensors.update(packed)
     save_file(tensors, file, metadata={"format": "pt"})
     (path / "generation_config.json").unlink(missing_ok=True)
     text = json.loads((path / "config.json").read_text())
     text["dtype"] = str(dtype).removeprefix("torch.")
+    if packed:
+        text["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": []}
     if change_config:
         change_config(text)
     (path / "config.json").write_text(json.dumps(text, indent=2, sort_keys=True) + "\n")
-    if name != "phi3_longrope_long_old":  # transformers 5.17 cannot read "su" any more
+    # transformers 5 cannot read "su" any more, nor a text model out of one that sees images
+    if name not in ("phi3_longrope_long_old", "gemma3_images_old", "gpt_oss_mxfp4"):
         again = model_class.from_pretrained(path, dtype=torch.float32, attn_implementation="eager")
         error = (run(again.eval(), ids) - expected).abs().max().item()
         assert error < 1e-5, f"{name}: read back, the logits differ by {error}"

@@ -56,6 +56,7 @@ struct AttentionLaunch {
   float scale = 1;
   float softcap = 0;
   const float* alibi_slopes = nullptr;  // [heads] or null
+  const float* sinks = nullptr;         // [heads] or null; attention_exact alone heeds them
   float* out = nullptr;                 // [rows, heads * head_dim], rows out_stride apart
   std::int64_t out_stride = 0;
   int sm_count = 0;               // of the device that the stream belongs to

@@ -78,6 +78,7 @@ __global__ void __launch_bounds__(kThreads) attend(const AttentionLaunch args) {
   const KeyRange keys = visible_keys(args, sequence, static_cast<int>(t));
   const KvPlaces places(args.blocks, static_cast<int>(blockIdx.z));
   Softmax softmax;
+  if (args.sinks != nullptr) softmax = {args.sinks[head], 1};
   for (int first = keys.begin; first < keys.end; first += kThreads) {
     const int count = min(kThreads, keys.end - first);
     for (int i = thread / 32; i < count; i += kWarps) {

@@ -166,10 +166,17 @@ __global__ void activate(ActivateRows args) {
          c < args.cols; c += gridDim.x * blockDim.x * std::int64_t{kWidth}) {
       const auto at = [c](const float* row) { return *reinterpret_cast<const Vector*>(row + c); };
       Vector value = at(args.x + r * args.x_stride);
-      for (float& v : value.v) v = activated(static_cast<Activation>(args.kind), args.softcap, v);
+      for (float& v : value.v) {
+        v = v > args.limit ? args.limit : v;
+        v = activated(static_cast<Activation>(args.kind), args.softcap, v);
+      }
       if (args.multiplier != nullptr) {
         const Vector multiplier = at(args.multiplier + r * args.multiplier_stride);
-        for (int i = 0; i < kWidth; ++i) value.v[i] *= multiplier.v[i];
+        for (int i = 0; i < kWidth; ++i) {
+          const float m = multiplier.v[i];
+          const float held = m > args.limit ? args.limit : (m < -args.limit ? -args.limit : m);
+          value.v[i] *= held + args.multiplier_offset;
+        }
       }
       *reinterpret_cast<Vector*>(args.y + r * args.y_stride + c) = value;
     }

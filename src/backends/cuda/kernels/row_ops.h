@@ -48,6 +48,8 @@ struct ActivateRows {
   std::int64_t cols = 0;
   std::int32_t kind = 0;  // an Activation
   float softcap = 0;
+  float limit = 0;  // of x and, on both sides, of the multiplier; may be infinite
+  float multiplier_offset = 0;
 };
 cudaError_t activate_rows(const ActivateRows& args, cudaStream_t stream);
 

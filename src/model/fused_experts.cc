@@ -1,0 +1,84 @@
+#include "model/fused_experts.h"
+
+#include <cstring>
+
+#include "base/error.h"
+#include "tensor/transpose.h"
+
+namespace nibble {
+namespace {
+
+void check_shape(const std::string& name, const Shape& stored, const Shape& expected) {
+  if (stored == expected) return;
+  fail(ErrorKind::kCorrupt, "tensor '{}': its shape is {}, but config.json asks for {}", name,
+       to_string(stored), to_string(expected));
+}
+
+// Rows first + set of a plane whose first dimension is rows.
+Tensor select(const Tensor& plane, std::int64_t first, const RowSet& set) {
+  const std::int64_t begin = first + set.begin;
+  if (set.step == 1) return plane.rows(begin, begin + set.count);
+  Shape shape = plane.shape();
+  shape[0] = set.count;
+  Tensor picked = Tensor::allocate(plane.dtype(), shape);
+  auto* to = static_cast<std::byte*>(picked.address());
+  for (std::int64_t i = 0; i < set.count; ++i) {
+    const std::int64_t row = begin + i * set.step;
+    const Tensor one = plane.rows(row, row + 1);
+    std::memcpy(to, one.bytes().data(), one.byte_size());
+    to += one.byte_size();
+  }
+  return picked;
+}
+
+}  // namespace
+
+FusedExperts::FusedExperts(const WeightSource& source, std::string name, const MlpSpec& spec,
+                           std::int64_t rows, std::int64_t cols)
+    : source_(source),
+      name_(std::move(name)),
+      transposed_(spec.transposed_experts),
+      experts_(spec.experts),
+      rows_(rows),
+      cols_(cols) {
+  if (name_.empty()) return;
+  plain_ = source.has(name_);
+  quantized_ = !plain_ && source.has_linear(name_);
+  if (plain_) {
+    const Shape one = transposed_ ? Shape{cols_, rows_} : Shape{rows_, cols_};
+    check_shape(name_, source.tensor(name_).shape(), {experts_, one[0], one[1]});
+  }
+}
+
+QuantTensor FusedExperts::weight(std::int64_t expert, const RowSet& rows) const {
+  if (plain_) {
+    const Tensor one = source_.tensor(name_).rows(expert, expert + 1);
+    const Tensor matrix =
+        transposed_ ? transposed(one.reshaped({cols_, rows_})) : one.reshaped({rows_, cols_});
+    return dense(select(matrix, 0, rows));
+  }
+  QuantTensor all = source_.linear(name_);
+  check_shape(name_, {all.rows, all.cols}, {experts_ * rows_, cols_});
+  for (Tensor& plane : all.planes) {
+    if (plane.shape().empty() || plane.dim(0) != all.rows) {
+      fail(ErrorKind::kUnsupported, "module '{}': {} does not divide into experts", name_,
+           all.format->name());
+    }
+    plane = select(plane, expert * rows_, rows);
+  }
+  all.rows = rows.count;
+  return all;
+}
+
+Tensor FusedExperts::bias(std::int64_t expert, const RowSet& rows) const {
+  const std::string name = name_ + kFusedBias;
+  const Tensor all = source_.tensor(name);
+  check_shape(name, all.shape(), {experts_, rows_});
+  if (!is_float_weight(all.dtype())) {
+    fail(ErrorKind::kUnsupported, "tensor '{}': {} values", name, to_string(all.dtype()));
+  }
+  const Tensor column = to_float(all.rows(expert, expert + 1)).reshaped({rows_, 1});
+  return select(column, 0, rows).reshaped({rows.count});
+}
+
+}  // namespace nibble
