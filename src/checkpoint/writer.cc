@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "checkpoint/container/safetensors.h"
 #include "checkpoint/container/tensor_files.h"
 
 namespace nibble {

@@ -136,9 +136,8 @@ TEST(HfCheckpoint, RefusesWhatIsNoCheckpoint) {
   write(dir / "config.json", "{}");
   EXPECT_ERROR(open_checkpoint(dir.path()), ErrorKind::kCorrupt, "model.safetensors");
   write(dir / "pytorch_model.bin", "PK\3\4 and more than twenty-eight bytes");
-  EXPECT_ERROR(open_checkpoint(dir.path()), ErrorKind::kUnsupported, "pickled");
-  EXPECT_ERROR(open_checkpoint(dir / "pytorch_model.bin"), ErrorKind::kUnsupported,
-               "no checkpoint");
+  EXPECT_ERROR(open_checkpoint(dir.path()), ErrorKind::kCorrupt, "no directory at its end");
+  EXPECT_ERROR(open_checkpoint(dir / "pytorch_model.bin"), ErrorKind::kCorrupt, "no directory");
 }
 
 TEST(HfCheckpoint, RefusesDamagedConfigs) {

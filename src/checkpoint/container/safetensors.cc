@@ -272,8 +272,19 @@ SafetensorsHeader parse_safetensors(std::span<const std::byte> file, std::string
   return header;
 }
 
-SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
-    : file_(MappedFile::open(path)), header_(parse_safetensors(file_->bytes(), path.string())) {}
+SafetensorsFile::SafetensorsFile(std::shared_ptr<const MappedFile> file)
+    : file_(std::move(file)), header_(parse_safetensors(file_->bytes(), file_->path().string())) {}
+
+std::vector<std::string> SafetensorsFile::names() const {
+  std::vector<std::string> names;
+  for (const SafetensorsEntry& entry : header_.entries) names.push_back(entry.name);
+  return names;
+}
+
+const Shape* SafetensorsFile::shape(std::string_view name) const {
+  const SafetensorsEntry* entry = find(name);
+  return entry == nullptr ? nullptr : &entry->shape;
+}
 
 const SafetensorsEntry* SafetensorsFile::find(std::string_view name) const {
   const auto found = std::ranges::lower_bound(header_.entries, name, {}, &SafetensorsEntry::name);

@@ -17,7 +17,7 @@
 #include <vector>
 
 #include "base/mmap.h"
-#include "tensor/tensor.h"
+#include "checkpoint/container/tensor_file.h"
 
 namespace nibble {
 
@@ -45,18 +45,21 @@ struct SafetensorsHeader {
 SafetensorsHeader parse_safetensors(std::span<const std::byte> file, std::string_view what);
 
 // A mapped file. Immutable and thread-safe.
-class SafetensorsFile {
+class SafetensorsFile final : public TensorFile {
  public:
-  explicit SafetensorsFile(const std::filesystem::path& path);
+  explicit SafetensorsFile(std::shared_ptr<const MappedFile> file);
+  explicit SafetensorsFile(const std::filesystem::path& path)
+      : SafetensorsFile(MappedFile::open(path)) {}
 
-  const std::filesystem::path& path() const { return file_->path(); }
+  const std::filesystem::path& path() const override { return file_->path(); }
+  std::vector<std::string> names() const override;
+  const Shape* shape(std::string_view name) const override;
   const std::vector<SafetensorsEntry>& entries() const { return header_.entries; }
   const std::map<std::string, std::string>& metadata() const { return header_.metadata; }
   // Null when there is no tensor of this name.
   const SafetensorsEntry* find(std::string_view name) const;
-  // A view of the mapped bytes, which stay alive with it. kCorrupt when the name is not there,
-  // kUnsupported when its dtype is not one of tensor/dtype.h.
-  Tensor tensor(std::string_view name) const;
+  // A view of the mapped bytes, which stay alive with it.
+  Tensor tensor(std::string_view name) const override;
 
  private:
   std::shared_ptr<const MappedFile> file_;

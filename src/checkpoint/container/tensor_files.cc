@@ -1,6 +1,7 @@
 #include "checkpoint/container/tensor_files.h"
 
 #include <set>
+#include <utility>
 
 #include "base/error.h"
 #include "base/json.h"
@@ -11,34 +12,33 @@ namespace {
 // Shards stand beside their index: a name with any path in it could reach outside the model.
 void check_shard_name(const std::string& name, const std::filesystem::path& index) {
   const bool plain = name.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos &&
-                     name.ends_with(".safetensors") && !name.starts_with('.');
+                     (name.ends_with(".safetensors") || name.ends_with(".bin")) &&
+                     !name.starts_with('.');
   if (!plain) {
-    fail(ErrorKind::kCorrupt, "{}: '{}' is no plain name of a .safetensors file", index.string(),
-         name);
+    fail(ErrorKind::kCorrupt, "{}: '{}' is no plain name of a .safetensors or .bin file",
+         index.string(), name);
   }
 }
 
 }  // namespace
 
 TensorFiles::TensorFiles(const std::filesystem::path& directory) : directory_(directory) {
-  if (std::filesystem::exists(directory / kSafetensorsFile)) {
-    add(kSafetensorsFile);
-  } else if (std::filesystem::exists(directory / kSafetensorsIndex)) {
-    open_index();
-  } else if (std::filesystem::exists(directory / "pytorch_model.bin") ||
-             std::filesystem::exists(directory / "pytorch_model.bin.index.json")) {
-    fail(ErrorKind::kUnsupported,
-         "{}: weights are pickled PyTorch files, which nibble does not read; convert them to "
-         "safetensors",
-         directory.string());
-  } else {
-    fail(ErrorKind::kCorrupt, "{}: neither {} nor {} is there", directory.string(),
-         kSafetensorsFile, kSafetensorsIndex);
+  constexpr std::pair<const char*, const char*> kKinds[] = {{kSafetensorsFile, kSafetensorsIndex},
+                                                            {kTorchFile, kTorchIndex}};
+  for (const auto& [file, index] : kKinds) {
+    if (std::filesystem::exists(directory / file)) {
+      add(file);
+    } else if (std::filesystem::exists(directory / index)) {
+      open_index(index);
+    }
+    if (!files_.empty()) return;
   }
+  fail(ErrorKind::kCorrupt, "{}: neither {} nor {} is there, nor an index of shards",
+       directory.string(), kSafetensorsFile, kTorchFile);
 }
 
-void TensorFiles::open_index() {
-  const std::filesystem::path path = directory_ / kSafetensorsIndex;
+void TensorFiles::open_index(const char* file_name) {
+  const std::filesystem::path path = directory_ / file_name;
   const Json index = read_json_file(path.string());
   if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
     fail(ErrorKind::kCorrupt, "{}: no object 'weight_map'", path.string());
@@ -69,12 +69,12 @@ void TensorFiles::open_index() {
 }
 
 void TensorFiles::add(const std::string& file_name) {
-  files_.push_back(std::make_unique<const SafetensorsFile>(directory_ / file_name));
-  for (const SafetensorsEntry& entry : files_.back()->entries()) {
-    const auto [other, inserted] = by_name_.emplace(entry.name, files_.back().get());
+  files_.push_back(open_tensor_file(directory_ / file_name));
+  for (const std::string& name : files_.back()->names()) {
+    const auto [other, inserted] = by_name_.emplace(name, files_.back().get());
     if (!inserted) {
-      fail(ErrorKind::kCorrupt, "{}: tensor '{}' stands in {} and in {}", directory_.string(),
-           entry.name, other->second->path().filename().string(), file_name);
+      fail(ErrorKind::kCorrupt, "{}: tensor '{}' stands in {} and in {}", directory_.string(), name,
+           other->second->path().filename().string(), file_name);
     }
   }
 }
@@ -89,7 +89,7 @@ Tensor TensorFiles::tensor(const std::string& name) const {
 
 const Shape* TensorFiles::shape(const std::string& name) const {
   const auto found = by_name_.find(name);
-  return found == by_name_.end() ? nullptr : &found->second->find(name)->shape;
+  return found == by_name_.end() ? nullptr : found->second->shape(name);
 }
 
 std::vector<std::string> TensorFiles::names() const {

@@ -1,4 +1,5 @@
-// All tensors of a directory: one model.safetensors, or shards under model.safetensors.index.json.
+// All tensors of a directory: one file, or shards under an index; safetensors, or else what
+// torch.save wrote.
 #pragma once
 
 #include <filesystem>
@@ -7,20 +8,20 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/container/safetensors.h"
-#include "tensor/tensor.h"
+#include "checkpoint/container/tensor_file.h"
 
 namespace nibble {
 
 inline constexpr const char* kSafetensorsFile = "model.safetensors";
 inline constexpr const char* kSafetensorsIndex = "model.safetensors.index.json";
+inline constexpr const char* kTorchFile = "pytorch_model.bin";
+inline constexpr const char* kTorchIndex = "pytorch_model.bin.index.json";
 
 // Immutable and thread-safe. Opening reads headers only.
 class TensorFiles {
  public:
-  // kCorrupt when a shard is missing, a shard name leaves the directory, a tensor is not in the
-  // shard that the index names, or stands in two; kUnsupported when the directory holds weights of
-  // another kind only (pytorch_model.bin).
+  // kCorrupt when nothing of that kind is there, a shard is missing, a shard name leaves the
+  // directory, a tensor is not in the shard that the index names, or stands in two.
   explicit TensorFiles(const std::filesystem::path& directory);
 
   bool has(const std::string& name) const { return by_name_.contains(name); }
@@ -30,11 +31,11 @@ class TensorFiles {
 
  private:
   void add(const std::string& file_name);
-  void open_index();
+  void open_index(const char* file_name);
 
   std::filesystem::path directory_;
-  std::vector<std::unique_ptr<const SafetensorsFile>> files_;
-  std::map<std::string, const SafetensorsFile*> by_name_;
+  std::vector<std::unique_ptr<const TensorFile>> files_;
+  std::map<std::string, const TensorFile*> by_name_;
 };
 
 }  // namespace nibble
