@@ -1,15 +1,36 @@
-// Writing the compressed-tensors convention as version 0.17 does: format pack-quantized, and
-// int-quantized and float-quantized.
+// Writing the compressed-tensors convention as version 0.17 does: pack-quantized integers and small
+// floats in the formats of their names; and int-quantized and float-quantized for rounded inputs.
 #include <algorithm>
 #include <map>
 
 #include "checkpoint/byte_codes.h"
 #include "checkpoint/encoding.h"
+#include "checkpoint/float_storage.h"
 #include "checkpoint/module_patterns.h"
 #include "checkpoint/pack_quantized.h"
 
 namespace nibble {
 namespace {
+
+const char* strategy_of(const Scheme& scheme) {
+  switch (scheme.granularity) {
+    case Granularity::kTensor:
+      return "tensor";
+    case Granularity::kChannel:
+      return "channel";
+    case Granularity::kGroup:
+      return scheme.second_level == SecondLevel::kTensor ? "tensor_group" : "group";
+    case Granularity::kBlock:
+      return "block";
+  }
+  return "";
+}
+
+const char* scale_type_of(const Scheme& scheme) {
+  if (scheme.scale_type == DType::kF32) return "torch.float32";
+  if (scheme.scale_type == DType::kF8E4M3) return "torch.float8_e4m3fn";
+  return scheme.scale_type == DType::kF8E8M0 ? "torch.uint8" : nullptr;
+}
 
 Json weight_args(const WeightDescriptor& descriptor) {
   const Scheme& scheme = descriptor.scheme;
@@ -19,9 +40,7 @@ Json weight_args(const WeightDescriptor& descriptor) {
       {"num_bits", descriptor.element.bits},
       {"type", is_int ? "int" : "float"},
       {"symmetric", scheme.symmetric},
-      {"strategy", grouped                                       ? "group"
-                   : scheme.granularity == Granularity::kChannel ? "channel"
-                                                                 : "tensor"},
+      {"strategy", strategy_of(scheme)},
       {"group_size", nullptr},
       {"block_structure", nullptr},
       {"dynamic", false},
@@ -33,7 +52,10 @@ Json weight_args(const WeightDescriptor& descriptor) {
   };
   if (grouped) args["group_size"] = scheme.group;
   if (!scheme.symmetric) args["zp_dtype"] = "torch.int8";
-  if (scheme.scale_type == DType::kF32) args["scale_dtype"] = "torch.float32";
+  if (scheme.granularity == Granularity::kBlock) {
+    args["block_structure"] = {scheme.block_rows, scheme.group};
+  }
+  if (const char* type = scale_type_of(scheme)) args["scale_dtype"] = type;
   return args;
 }
 
@@ -84,17 +106,62 @@ Json compressed_config(const std::vector<QuantizedModule>& modules,
                        const std::vector<std::string>& plain,
                        std::string_view (*storage)(const Format&));
 
+// Small floats: weight or weight_packed, weight_scale, and for NVFP4 the inverse of the scale over
+// those.
+std::vector<StoredTensor> plan_floats(const QuantizedModule& m) {
+  const FloatLayout layout = *float_layout(*m.format);
+  const char* codes = has_four_bits(layout) ? ".weight_packed" : ".weight";
+  std::vector<StoredTensor> tensors = {planned_codes(m.module + codes, layout, m.rows, m.cols),
+                                       planned_scales(m.module + ".weight_scale", m, {1})};
+  if (layout == FloatLayout::kNvfp4) {
+    tensors.push_back({m.module + ".weight_global_scale", DType::kF32, {1}});
+  }
+  add_input_scale(m, tensors);
+  return tensors;
+}
+
+std::vector<std::pair<std::string, Tensor>> encode_floats(const std::string& module,
+                                                          const QuantTensor& weight) {
+  const FloatLayout layout = *float_layout(*weight.format);
+  const char* codes = has_four_bits(layout) ? ".weight_packed" : ".weight";
+  std::vector<std::pair<std::string, Tensor>> tensors = {
+      {module + codes, stored_codes(weight, layout)},
+      {module + ".weight_scale", stored_scales(weight, {1})}};
+  if (layout == FloatLayout::kNvfp4) {
+    const float inverse = nearest_inverse(second_scale(weight));
+    tensors.emplace_back(module + ".weight_global_scale", from_float(&inverse, DType::kF32, {1}));
+  }
+  return tensors;
+}
+
+std::string_view storage_name(const Format& format) {
+  if (format.is_affine()) return "pack-quantized";
+  switch (*float_layout(format)) {
+    case FloatLayout::kFp8:
+      return "float-quantized";
+    case FloatLayout::kNvfp4:
+      return "nvfp4-pack-quantized";
+    case FloatLayout::kMxfp4:
+      return "mxfp4-pack-quantized";
+    case FloatLayout::kMxfp8:
+      return "mxfp8-quantized";
+  }
+  return "";
+}
+
 class CompressedTensorsEncoding final : public WeightEncoding {
  public:
   std::string convention() const override { return "compressed-tensors"; }
 
   std::string why_not(const Format& format) const override {
-    if (!format.is_affine()) return format.name() + " is no integer format";
+    if (float_layout(format)) return "";
+    if (!format.is_affine()) return format.name() + " is no format of compressed-tensors";
     const bool block = format.descriptor().scheme.granularity == Granularity::kBlock;
     return block ? format.name() + " has blocks of rows" : "";
   }
 
   std::vector<StoredTensor> plan(const QuantizedModule& m) const override {
+    if (!m.format->is_affine()) return plan_floats(m);
     const std::vector<PlaneSpec> planes = m.format->planes(m.rows, m.cols);
     const WeightDescriptor& descriptor = m.format->descriptor();
     const bool whole = descriptor.scheme.granularity == Granularity::kTensor;
@@ -113,6 +180,7 @@ class CompressedTensorsEncoding final : public WeightEncoding {
 
   std::vector<std::pair<std::string, Tensor>> encode(const std::string& module,
                                                      const QuantTensor& weight) const override {
+    if (!weight.format->is_affine()) return encode_floats(module, weight);
     const WeightDescriptor& descriptor = weight.format->descriptor();
     const bool whole = descriptor.scheme.granularity == Granularity::kTensor;
     std::vector<std::pair<std::string, Tensor>> tensors;
@@ -138,8 +206,7 @@ class CompressedTensorsEncoding final : public WeightEncoding {
 
   Json quantization_config(const std::vector<QuantizedModule>& modules,
                            const std::vector<std::string>& plain) const override {
-    return compressed_config(modules, plain,
-                             [](const Format&) -> std::string_view { return "pack-quantized"; });
+    return compressed_config(modules, plain, storage_name);
   }
 
  private:

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "checkpoint/exact_form.h"
+#include "checkpoint/fp8_encoding.h"
 #include "checkpoint/staging.h"
 #include "checkpoint/writer.h"
 #include "formats/registry.h"
@@ -108,7 +109,7 @@ void Converter::list() {
     quantized.insert(module);
     names_.push_back(module);
   }
-  if (names_.empty()) {
+  if (names_.empty() && !target_.encodings.empty()) {
     fail(ErrorKind::kUsage,
          "{}: it has no quantized weights to convert; `nibble quantize` makes them",
          source_.path().string());
@@ -292,13 +293,19 @@ Json Converter::quantization_config() const {
   if (encoding_ == nullptr) return nullptr;
   std::vector<QuantizedModule> stored;
   for (const PlannedModule& m : modules_) stored.push_back(m.stored);
-  return encoding_->quantization_config(stored, plain_linears());
+  Json config = encoding_->quantization_config(stored, plain_linears());
+  // Scales of keys and values are tensors that were copied; this says what they are.
+  const Json source = source_.config().value("quantization_config", Json::object());
+  if (config.contains("kv_cache_scheme") && source.is_object()) {
+    config["kv_cache_scheme"] = source.value("kv_cache_scheme", Json());
+  }
+  return config;
 }
 
 // Plain weights that are wider than the model's type would be rounded to it by whoever loads them.
 Json Converter::model_config() const {
   Json config = source_.config();
-  if (encoding_ != nullptr) return config;
+  if (encoding_ != nullptr || modules_.empty()) return config;
   std::set<DType> types;
   for (const PlannedModule& m : modules_) {
     types.insert(m.stored.format->descriptor().element.float_type);
@@ -365,6 +372,8 @@ const std::vector<ConvertTarget>& convert_targets() {
       {"gptq_v2", {&gptq_v2_encoding()}, "w4a16_g128"},
       {"awq", {&awq_encoding()}, "w4a16_g128"},
       {"bnb", {&bnb_encoding()}, "nf4"},
+      {"fp8", {&fp8_encoding()}, "fp8_e4m3_b128x128_sf32"},
+      {"modelopt", {&modelopt_encoding()}, "nvfp4"},
       {"nibble", {&nibble_encoding()}, "w4a16_g128"},
       {"hf", {}, ""},
   };

@@ -59,8 +59,10 @@ Session open_session(const fs::path& path, Backend& backend, std::optional<KvFor
   const ModelSpec spec = build_spec(session.checkpoint->config());
   if (!kv_type) kv_type = rounding.kv;
   session.kv_type = kv_type ? *kv_type : default_kv_type(*session.checkpoint, spec);
-  session.generation_config = read_generation_config(path);
-  session.tokenizer = open_tokenizer(path);
+  // A file of a directory stands for all of it.
+  const fs::path& whole = session.checkpoint->path();
+  session.generation_config = read_generation_config(whole);
+  session.tokenizer = open_tokenizer(whole);
   session.model = std::make_unique<Model>(spec, *session.checkpoint, backend,
                                           settle_scales(rounding, *session.checkpoint, spec));
   return session;

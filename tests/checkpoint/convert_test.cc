@@ -106,7 +106,14 @@ constexpr Case kCases[] = {
     {"int8_tensor_sym_sf16", "gptq", true},  // the scale once a row
     {"int5_g32_sym_sf16", "gptq", false},
     {"fp8_e4m3_channel_sf32", "compressed-tensors", true},
-    {"fp8_e4m3_b16x32_sf32", "compressed-tensors", false},
+    {"fp8_e4m3_b16x32_sf32", "compressed-tensors", true},
+    {"fp8_e4m3_b16x32_sf32", "fp8", true},
+    {"fp8_e4m3_tensor_sbf16", "fp8", true},
+    {"fp8_e4m3_channel_sf32", "fp8", false},
+    {"mxfp4", "compressed-tensors", true},
+    {"fp8_e4m3_g32_se8m0", "compressed-tensors", true},
+    {"nvfp4", "modelopt", true},
+    {"mxfp4", "modelopt", false},
     {"fp8_e4m3_b16x32_sf32", "nibble", true},
     {"int8_channel_sym_sbf16", "bnb", true},
     {"int8_g32_sym_sf32", "bnb", false},
@@ -237,6 +244,16 @@ TEST(Convert, SaysWhatItCannotDo) {
   EXPECT_ERROR(convert(source, source, "awq"), ErrorKind::kUsage, "exists");
   EXPECT_ERROR(convert(test::tiny_novel(), dir / "out", "awq"), ErrorKind::kUsage,
                "nibble quantize");
+}
+
+TEST(Convert, MakesSafetensorsOfWhatTorchSaved) {
+  TempDir dir;
+  EXPECT_ERROR(convert(test::golden_checkpoint("torch_bin"), dir / "gptq", "gptq"),
+               ErrorKind::kUsage, "no quantized weights");
+  EXPECT_TRUE(convert(test::golden_checkpoint("torch_bin"), dir / "out", "hf").exact());
+  EXPECT_TRUE(std::filesystem::exists(dir / "out/model.safetensors"));
+  EXPECT_EQ(open_checkpoint(dir / "out")->names(),
+            open_checkpoint(test::golden_checkpoint("torch_bin"))->names());
 }
 
 }  // namespace

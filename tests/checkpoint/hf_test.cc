@@ -158,7 +158,7 @@ TEST(HfCheckpoint, RefusesDamagedConfigs) {
   EXPECT_ERROR(with(R"({"quantization_config":1})"), ErrorKind::kCorrupt, "no object");
   EXPECT_ERROR(with(R"({"quantization_config":{}})"), ErrorKind::kCorrupt, "no quant_method");
   EXPECT_ERROR(with(R"({"quantization_config":{"quant_method":"aqlm"}})"), ErrorKind::kUnsupported,
-               "'aqlm'");
+               "AQLM");
 }
 
 TEST(HfCheckpoint, CarriesCompanionsOnly) {
@@ -170,6 +170,38 @@ TEST(HfCheckpoint, CarriesCompanionsOnly) {
   }
   EXPECT_THAT(open_checkpoint(dir.path())->companion_files(),
               ElementsAre("LICENSE.txt", "merges.txt", "tokenizer.model"));
+}
+
+TEST(HfCheckpoint, NamesConventionsThatItDoesNotRead) {
+  TempDir dir;
+  write(dir / "model.safetensors", tensors_named({"a"}));
+  const auto with_method = [&](const std::string& method) {
+    write(dir / "config.json", R"({"quantization_config":{"quant_method":")" + method + "\"}}");
+    return dir.path();
+  };
+  EXPECT_ERROR(open_checkpoint(with_method("aqlm")), ErrorKind::kUnsupported, "AQLM");
+  EXPECT_ERROR(open_checkpoint(with_method("paroquant")), ErrorKind::kUnsupported, "ParoQuant");
+  EXPECT_ERROR(open_checkpoint(with_method("new")), ErrorKind::kUnsupported, "'new' (unknown)");
+  EXPECT_ERROR(open_checkpoint(with_method("bitblas")), ErrorKind::kUnsupported, "take the 16-bit");
+  // By the names of tensors where the config says nothing.
+  write(dir / "config.json", "{}");
+  for (const auto& [tensor, name] : std::vector<std::pair<std::string, std::string>>{
+           {"m.W_q", "HQQ"}, {"m.Qidxs", "QuIP#"}, {"m.trellis", "EXL3"}, {"m.q_groups", "EXL2"}}) {
+    write(dir / "model.safetensors", tensors_named({tensor}));
+    EXPECT_ERROR(open_checkpoint(dir.path()), ErrorKind::kUnsupported, name);
+  }
+}
+
+TEST(HfCheckpoint, AFileStandsForItsDirectory) {
+  TempDir dir;
+  write(dir / "model.safetensors", tensors_named({"a"}));
+  EXPECT_ERROR(open_checkpoint(dir / "model.safetensors"), ErrorKind::kUnsupported, "config.json");
+  write(dir / "config.json", "{}");
+  for (const char* name : {"config.json", "model.safetensors"}) {
+    EXPECT_THAT(open_checkpoint(dir / name)->names(), ElementsAre("a"));
+  }
+  write(dir / "weights.pth", "x");
+  EXPECT_ERROR(open_checkpoint(dir / "weights.pth"), ErrorKind::kUnsupported, "pytorch_model.bin");
 }
 
 }  // namespace

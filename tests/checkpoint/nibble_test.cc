@@ -135,7 +135,7 @@ TEST(ChooseEncoding, PrefersThePublicConvention) {
   EXPECT_TRUE(compressed_tensors_can_say(*parse_weight_format("int3_g32_sym_sf16")));
   EXPECT_FALSE(compressed_tensors_can_say(*parse_weight_format("bf16")));
   EXPECT_EQ(choose_encoding({{"a", parse_weight_format("int4_g32_asym"), 8, 64},
-                             {"b", parse_weight_format("mxfp4"), 8, 64}})
+                             {"b", parse_weight_format("nf4"), 8, 64}})
                 .convention(),
             "nibble");
   EXPECT_ERROR(choose_encoding({{"a", parse_weight_format("bf16"), 8, 64}}),

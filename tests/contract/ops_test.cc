@@ -292,7 +292,8 @@ TEST_P(ActivationContract, LimitsAndShifts) {
   args.limit = 2;
   args.multiplier_offset = 1;
   args.y = y.data();
-  if (try_run(*backend, args)) EXPECT_EQ(y, (std::vector<float>{-9 * 3, 1 * -1, 2 * 2}));
+  if (!try_run(*backend, args)) GTEST_SKIP() << "not its case";
+  EXPECT_EQ(y, (std::vector<float>{-9 * 3, 1 * -1, 2 * 2}));
 }
 
 TEST_P(ActivationContract, NanStaysNan) {
