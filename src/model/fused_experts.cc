@@ -8,7 +8,7 @@
 namespace nibble {
 namespace {
 
-void check_shape(const std::string& name, const Shape& stored, const Shape& expected) {
+void require_shape(const std::string& name, const Shape& stored, const Shape& expected) {
   if (stored == expected) return;
   fail(ErrorKind::kCorrupt, "tensor '{}': its shape is {}, but config.json asks for {}", name,
        to_string(stored), to_string(expected));
@@ -46,7 +46,7 @@ FusedExperts::FusedExperts(const WeightSource& source, std::string name, const M
   quantized_ = !plain_ && source.has_linear(name_);
   if (plain_) {
     const Shape one = transposed_ ? Shape{cols_, rows_} : Shape{rows_, cols_};
-    check_shape(name_, source.tensor(name_).shape(), {experts_, one[0], one[1]});
+    require_shape(name_, source.tensor(name_).shape(), {experts_, one[0], one[1]});
   }
 }
 
@@ -58,7 +58,7 @@ QuantTensor FusedExperts::weight(std::int64_t expert, const RowSet& rows) const 
     return dense(select(matrix, 0, rows));
   }
   QuantTensor all = source_.linear(name_);
-  check_shape(name_, {all.rows, all.cols}, {experts_ * rows_, cols_});
+  require_shape(name_, {all.rows, all.cols}, {experts_ * rows_, cols_});
   for (Tensor& plane : all.planes) {
     if (plane.shape().empty() || plane.dim(0) != all.rows) {
       fail(ErrorKind::kUnsupported, "module '{}': {} does not divide into experts", name_,
@@ -73,7 +73,7 @@ QuantTensor FusedExperts::weight(std::int64_t expert, const RowSet& rows) const 
 Tensor FusedExperts::bias(std::int64_t expert, const RowSet& rows) const {
   const std::string name = name_ + kFusedBias;
   const Tensor all = source_.tensor(name);
-  check_shape(name, all.shape(), {experts_, rows_});
+  require_shape(name, all.shape(), {experts_, rows_});
   if (!is_float_weight(all.dtype())) {
     fail(ErrorKind::kUnsupported, "tensor '{}': {} values", name, to_string(all.dtype()));
   }

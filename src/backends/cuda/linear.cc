@@ -390,7 +390,6 @@ bool is_silu_pair(const LinearArgs& gate, const LinearArgs& up, const Activation
          up.activations == gate.activations && activation.kind == Activation::kSilu &&
          activation.limit <= 0 && activation.multiplier_offset == 0 && activation.x == gate.y &&
          activation.multiplier == up.y && activation.rows == gate.m &&
-         activation.x == gate.y && activation.multiplier == up.y && activation.rows == gate.m &&
          activation.cols == first->rows;
 }
 

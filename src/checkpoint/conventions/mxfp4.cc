@@ -12,7 +12,7 @@
 namespace nibble {
 namespace {
 
-constexpr const char* kMethod = "mxfp4";
+constexpr const char* kQuantMethod = "mxfp4";
 constexpr std::int64_t kGroup = 32;
 
 class Mxfp4Modules final : public QuantizedModules {
@@ -55,12 +55,12 @@ class Mxfp4Modules final : public QuantizedModules {
 
 }  // namespace
 
-bool probe_mxfp4(const std::filesystem::path& path) { return quant_method_of(path) == kMethod; }
+bool probe_mxfp4(const std::filesystem::path& path) { return quant_method_of(path) == kQuantMethod; }
 
 std::unique_ptr<Checkpoint> open_mxfp4(const std::filesystem::path& path) {
   auto directory = open_hf_directory(path);
   auto modules = std::make_unique<Mxfp4Modules>(directory);
-  return make_hf_checkpoint(kMethod, std::move(directory), std::move(modules));
+  return make_hf_checkpoint(kQuantMethod, std::move(directory), std::move(modules));
 }
 
 }  // namespace nibble
