@@ -55,7 +55,9 @@ class Mxfp4Modules final : public QuantizedModules {
 
 }  // namespace
 
-bool probe_mxfp4(const std::filesystem::path& path) { return quant_method_of(path) == kQuantMethod; }
+bool probe_mxfp4(const std::filesystem::path& path) {
+  return quant_method_of(path) == kQuantMethod;
+}
 
 std::unique_ptr<Checkpoint> open_mxfp4(const std::filesystem::path& path) {
   auto directory = open_hf_directory(path);
