@@ -112,6 +112,8 @@ Json element_to_json(const Element& element) {
       return {{"kind", "trellis"}, {"bits", element.bits}};
     case ElementKind::kLowRank:
       return {{"kind", "low_rank"}, {"rank", element.rank}};
+    case ElementKind::kBlock:
+      return {{"kind", "block"}, {"block", layout_of(element.block).name}};
     default:
       NIBBLE_CHECK(element.kind == ElementKind::kInt);
       return {{"kind", "int"}, {"bits", element.bits}};
@@ -149,6 +151,13 @@ Element element_from_json(Members& members, const std::string& what) {
     element.kind = ElementKind::kCodebook;
     element.codebook = *codebook;
     element.bits = table_of(*codebook).bits();
+  } else if (kind == "block") {
+    const std::string name = members.text("block");
+    const auto type = block_type_named(name);
+    if (!type) fail(ErrorKind::kUnsupported, "{}: blocks of type '{}'", what, name);
+    element.kind = ElementKind::kBlock;
+    element.bits = 8;
+    element.block = *type;
   } else {
     fail(ErrorKind::kUnsupported, "{}: elements of kind '{}'", what, kind);
   }
@@ -162,6 +171,7 @@ Json to_json(const WeightDescriptor& d) {
   if (d.element.kind == ElementKind::kLowRank) {
     return {{"element", element_to_json(d.element)}, {"base", to_json(*d.element.base)}};
   }
+  if (d.element.kind == ElementKind::kBlock) return {{"element", element_to_json(d.element)}};
   Json scheme = {{"granularity", name_in(kGranularities, d.scheme.granularity)},
                  {"scale_type", to_string(d.scheme.scale_type)}};
   const bool block = d.scheme.granularity == Granularity::kBlock;
@@ -193,11 +203,14 @@ WeightDescriptor descriptor_from_json(const Json& json, const std::string& what)
     return with_low_rank(base, static_cast<int>(std::clamp<std::int64_t>(rank, 0, kMost)))
         ->descriptor();
   }
-  Members scheme(members.get("scheme"), what + ".scheme");
-  members.finish();
-
   WeightDescriptor descriptor;
   descriptor.element = element_from_json(element, what);
+  if (descriptor.element.kind == ElementKind::kBlock) {
+    members.finish();
+    return descriptor;
+  }
+  Members scheme(members.get("scheme"), what + ".scheme");
+  members.finish();
   descriptor.scheme.granularity = scheme.one_of<Granularity>("granularity", kGranularities);
   const bool block = descriptor.scheme.granularity == Granularity::kBlock;
   if (block || descriptor.scheme.granularity == Granularity::kGroup) {

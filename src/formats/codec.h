@@ -21,7 +21,8 @@ struct Codec {
   Rounding rounding = Rounding::kNearest;
   // What stochastic rounding draws depends on it and the place of the element only.
   std::uint64_t seed = 0;
-  // E[x_j^2] of the inputs that meet the columns, for formats that choose by it; empty: unknown.
+  // E[x_j^2] of the inputs that meet the columns: what the squared error of an element of each
+  // column weighs, for formats that choose by it; empty: unknown.
   std::span<const float> importance = {};
 
   // body(begin, end) over the rows of a matrix of `cols` columns.

@@ -24,6 +24,8 @@ bool operator==(const Element& a, const Element& b) {
       return true;
     case ElementKind::kLowRank:
       return a.rank == b.rank && *a.base == *b.base;
+    case ElementKind::kBlock:
+      return a.block == b.block;
   }
   return false;
 }
@@ -40,7 +42,8 @@ bool operator==(const Scheme& a, const Scheme& b) {
 
 bool operator==(const WeightDescriptor& a, const WeightDescriptor& b) {
   if (!(a.element == b.element)) return false;
-  return a.element.kind == ElementKind::kFloat || a.scheme == b.scheme;
+  const ElementKind kind = a.element.kind;
+  return kind == ElementKind::kFloat || kind == ElementKind::kBlock || a.scheme == b.scheme;
 }
 
 std::size_t QuantTensor::byte_size() const {

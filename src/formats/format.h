@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "formats/block_type.h"
 #include "formats/codebook.h"
 #include "formats/codec.h"
 #include "formats/float_bits.h"
@@ -28,7 +29,8 @@ enum class ElementKind {
   kFitted,
   kIntSplit,
   kTrellis,
-  kLowRank
+  kLowRank,
+  kBlock
 };
 
 struct WeightDescriptor;
@@ -43,7 +45,9 @@ enum class Fit {
 // bits. kFloatBits and kCodebook: a code of `bits` bits into a table of values. kFitted: the same
 // with a table that is stored with the matrix. kIntSplit: kInt, but for some columns of the matrix
 // that stay in 16 bits. kTrellis: `bits` bits of a path through a trellis (trellis.h). kLowRank: an
-// element of another format plus one of a product of rank `rank` (low_rank.h).
+// element of another format plus one of a product of rank `rank` (low_rank.h). kBlock: codes and
+// scales stand together in blocks of a layout of its own (block_type.h); `bits` and the scheme mean
+// nothing.
 struct Element {
   ElementKind kind = ElementKind::kFloat;
   int bits = 32;
@@ -53,6 +57,7 @@ struct Element {
   Fit fit = Fit::kLloydMax;            // kFitted only
   int rank = 0;                        // kLowRank only, as `base`
   std::shared_ptr<const WeightDescriptor> base = nullptr;
+  BlockType block = BlockType::kQ8_0;  // kBlock only
 };
 
 // Channel: one output row. Block: `block_rows` rows of `group` columns, cut at the last row and
@@ -103,7 +108,8 @@ bool operator==(const Scheme& a, const Scheme& b);
 bool operator==(const WeightDescriptor& a, const WeightDescriptor& b);
 
 struct PlaneSpec {
-  std::string name;  // "weight" for float formats; "codes", "scales", "zeros" ... for others
+  // "weight" for float formats, "blocks" for blocks; "codes", "scales", "zeros" ... for others
+  std::string name;
   DType dtype;
   Shape shape;
 };
@@ -136,6 +142,7 @@ class Format {
   bool is_float() const { return descriptor().element.kind == ElementKind::kFloat; }
   // Integers with scales and zero points (affine.h), and nothing else.
   bool is_affine() const { return descriptor().element.kind == ElementKind::kInt; }
+  bool is_block() const { return descriptor().element.kind == ElementKind::kBlock; }
 
   // Empty when a [rows, cols] matrix can be stored, or else the reason why not ("group 128 does not
   // divide 160 columns").

@@ -235,6 +235,10 @@ std::optional<ParsedWeight> parse_weight(std::string_view text) {
                                  *type};
     return parsed;
   }
+  if (const auto type = block_type_named(text)) {
+    parsed.descriptor.element = {.kind = ElementKind::kBlock, .bits = 8, .block = *type};
+    return parsed;
+  }
   const std::vector<std::string_view> words = split(text, '_');
   const std::size_t taken = parse_element(words, parsed.descriptor.element);
   if (taken == 0) return std::nullopt;
@@ -386,6 +390,7 @@ FormatPtr make_format(const WeightDescriptor& descriptor) {
   }
   if (element.kind == ElementKind::kTrellis) return make_trellis_format(descriptor);
   if (element.kind == ElementKind::kLowRank) return make_low_rank_format(descriptor);
+  if (element.kind == ElementKind::kBlock) return make_block_format(element.block);
   const Scheme& scheme = descriptor.scheme;
   const bool block = scheme.granularity == Granularity::kBlock;
   const auto fits = [](std::int64_t size) { return size >= 1 && size <= std::int64_t{1} << 20; };
@@ -413,8 +418,10 @@ FormatPtr make_format(const WeightDescriptor& descriptor) {
   return split ? make_split_format(descriptor) : make_affine_format(descriptor);
 }
 
+FormatPtr block_format(BlockType type) { return make_block_format(type); }
+
 FormatPtr with_scale_type(const FormatPtr& format, DType scale_type) {
-  if (format == nullptr || format->is_float()) return format;
+  if (format == nullptr || format->is_float() || format->is_block()) return format;
   if (is_low_rank(*format)) {
     const Element& element = format->descriptor().element;
     return with_low_rank(with_scale_type(make_format(*element.base), scale_type), element.rank);

@@ -16,7 +16,8 @@
 //                                             table for each scale)
 //
 // or trellis<2..8>[_sf16|_sbf16|_sf32] (formats/trellis.h), each perhaps with _lr<rank> behind
-// (formats/low_rank.h), where the bits are those of a code, sign included. An activation format
+// (formats/low_rank.h), where the bits are those of a code, sign included, or the name of a block
+// type (block_types.def: q4_k, iq4_xs, ...). An activation format
 // (a=) is such an element with [_sym|_asym][_token|_tensor|_g<size>][_static][_o<threshold>]
 // (formats/activation_format.h). A colon is as good as an underscore: fp4_e2m1:token. A cache
 // format (kv=) is f32 | f16 | bf16 | int8_head | int4_head | fp8_head, of codes with [_hadamard]
@@ -58,6 +59,9 @@ FormatPtr parse_weight_format(std::string_view text);
 
 // A format from its descriptor; kUnsupported for descriptors outside the limits (2-8 bits, ...).
 FormatPtr make_format(const WeightDescriptor& descriptor);
+
+// The format of blocks of a type.
+FormatPtr block_format(BlockType type);
 
 // The same format with scales of another type; formats without scales are returned as they are.
 FormatPtr with_scale_type(const FormatPtr& format, DType scale_type);
