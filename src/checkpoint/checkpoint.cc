@@ -45,8 +45,8 @@ std::string_view what_it_is(const std::filesystem::path& path) {
       extension == ".npz" || extension == ".engine") {
     return "a model of another framework; take its Hugging Face checkpoint";
   }
-  return "no checkpoint that nibble knows; give a Hugging Face directory or a file of one, or a "
-         "llama2.c .bin file";
+  return "no checkpoint that nibble knows; give a Hugging Face directory or a file of one, a "
+         "GGUF file or a llama2.c .bin file";
 }
 
 }  // namespace

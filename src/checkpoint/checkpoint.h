@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -14,7 +15,7 @@ namespace nibble {
 // An open checkpoint. Immutable, thread-safe; tensors are mapped, not read.
 class Checkpoint : public WeightSource {
  public:
-  // Registry name of the convention ("hf", "compressed-tensors", "nibble", "llama2c").
+  // Registry name of the convention ("hf", "compressed-tensors", "gguf").
   virtual std::string convention() const = 0;
   virtual const std::filesystem::path& path() const = 0;
   // config.json, or what stands for it in this convention, with Hugging Face keys.
@@ -22,6 +23,9 @@ class Checkpoint : public WeightSource {
   // Files that travel unchanged into a converted copy (tokenizer, generation config, chat template,
   // licence), by name relative to path().
   virtual std::vector<std::string> companion_files() const = 0;
+  // Files that such a checkpoint would have, made of what it holds itself: name to content
+  // (tokenizer.json, tokenizer_config.json).
+  virtual std::map<std::string, Json> documents() const { return {}; }
   // What the file asks for and nibble does otherwise, a sentence each; said when it is opened.
   virtual std::vector<std::string> notes() const { return {}; }
 };

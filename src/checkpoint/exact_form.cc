@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "formats/affine.h"
+#include "formats/block_forms.h"
 #include "formats/registry.h"
 
 namespace nibble {
@@ -78,6 +79,12 @@ QuantTensor with_a_scale_per_row(QuantTensor weight) {
 std::vector<QuantTensor> equal_forms(const QuantTensor& weight) {
   std::vector<QuantTensor> forms = {weight};
   if (weight.format->is_float()) return forms;
+  if (weight.format->is_block()) {
+    if (const auto plain = plain_form_of_blocks(weight)) {
+      std::ranges::move(equal_forms(*plain), std::back_inserter(forms));
+    }
+    return forms;
+  }
   const Scheme& scheme = weight.format->descriptor().scheme;
   if (scheme.granularity == Granularity::kTensor && scheme.second_level == SecondLevel::kNone) {
     forms.push_back(with_a_scale_per_row(weight));

@@ -143,6 +143,9 @@ void copy_companions(const Checkpoint& source, const std::filesystem::path& dire
   for (const std::string& name : source.companion_files()) {
     write_file_atomic(directory / name, read_text_file(folder / name));
   }
+  for (const auto& [name, content] : source.documents()) {
+    write_file_atomic(directory / name, content.dump(1) + "\n");
+  }
 }
 
 }  // namespace nibble

@@ -61,7 +61,7 @@ class ShardedWriter {
 void write_config(const std::filesystem::path& directory, const Json& config,
                   const Json& quantization);
 
-// Copies the companion files of a checkpoint. kDisk when that fails.
+// Copies the companion files of a checkpoint, and writes its documents. kDisk when that fails.
 void copy_companions(const Checkpoint& source, const std::filesystem::path& directory);
 
 }  // namespace nibble

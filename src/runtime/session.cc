@@ -1,24 +1,15 @@
 #include "runtime/session.h"
 
 #include "base/error.h"
+#include "checkpoint/container/gguf.h"
+#include "checkpoint/gguf_tokenizer.h"
 #include "model/arch.h"
+#include "model/tokenizer/chat_template.h"
 
 namespace nibble {
 namespace {
 
 namespace fs = std::filesystem;
-
-// Null for a checkpoint without (an encoder for `eval logits`, say): it is complete all the same.
-std::unique_ptr<Tokenizer> open_tokenizer(const fs::path& path) {
-  if (!find_tokenizer(path)) return nullptr;
-  try {
-    return load_tokenizer(path);
-  } catch (const Error& error) {
-    // A single-file checkpoint may stand alone; load_tokenizer says kCorrupt when there is none.
-    if (!fs::is_directory(path) && error.kind() == ErrorKind::kCorrupt) return nullptr;
-    throw;
-  }
-}
 
 Json read_generation_config(const fs::path& path) {
   const fs::path file = path / "generation_config.json";
@@ -29,6 +20,43 @@ Json read_generation_config(const fs::path& path) {
 }
 
 }  // namespace
+
+// Null for a checkpoint without (an encoder for `eval logits`, say): it is complete all the same.
+std::unique_ptr<Tokenizer> open_tokenizer(const Checkpoint& checkpoint) {
+  if (auto made = make_tokenizer(checkpoint.documents())) return made;
+  const fs::path& path = checkpoint.path();
+  if (!find_tokenizer(path)) return nullptr;
+  try {
+    return load_tokenizer(path);
+  } catch (const Error& error) {
+    // A single-file checkpoint may stand alone; load_tokenizer says kCorrupt when there is none.
+    if (!fs::is_directory(path) && error.kind() == ErrorKind::kCorrupt) return nullptr;
+    throw;
+  }
+}
+
+std::unique_ptr<Tokenizer> require_tokenizer(const fs::path& path) {
+  if (is_gguf(path)) {  // which may hold a vocabulary alone
+    const GgufFile file(path);
+    const auto documents = tokenizer_from_gguf(file.header().metadata, path.string());
+    if (documents) return make_tokenizer(*documents);
+  }
+  if (fs::exists(path) && !find_tokenizer(path)) {
+    for (const CheckpointConvention& convention : checkpoint_conventions()) {
+      if (!convention.probe(path)) continue;
+      if (auto tokenizer = open_tokenizer(*convention.open(path))) return tokenizer;
+      break;
+    }
+  }
+  return load_tokenizer(path);
+}
+
+std::optional<std::string> chat_template_of(const Checkpoint& checkpoint) {
+  const auto documents = checkpoint.documents();
+  const auto config = documents.find("tokenizer_config.json");
+  if (config != documents.end()) return chat_template_of(config->second);
+  return load_chat_template(checkpoint.path());
+}
 
 const Tokenizer& Session::require_tokenizer() const {
   if (tokenizer == nullptr) {
@@ -60,9 +88,8 @@ Session open_session(const fs::path& path, Backend& backend, std::optional<KvFor
   if (!kv_type) kv_type = rounding.kv;
   session.kv_type = kv_type ? *kv_type : default_kv_type(*session.checkpoint, spec);
   // A file of a directory stands for all of it.
-  const fs::path& whole = session.checkpoint->path();
-  session.generation_config = read_generation_config(whole);
-  session.tokenizer = open_tokenizer(whole);
+  session.generation_config = read_generation_config(session.checkpoint->path());
+  session.tokenizer = open_tokenizer(*session.checkpoint);
   session.model = std::make_unique<Model>(spec, *session.checkpoint, backend,
                                           settle_scales(rounding, *session.checkpoint, spec));
   return session;

@@ -23,6 +23,13 @@ struct Session {
   const Tokenizer& require_tokenizer() const;
 };
 
+// The tokenizer of a checkpoint: its files, or what stands for them in it; null when there is none.
+std::unique_ptr<Tokenizer> open_tokenizer(const Checkpoint& checkpoint);
+// The same for a path that may also be a tokenizer alone. kCorrupt when there is none.
+std::unique_ptr<Tokenizer> require_tokenizer(const std::filesystem::path& path);
+// Its chat template, if it has one.
+std::optional<std::string> chat_template_of(const Checkpoint& checkpoint);
+
 // The type in which the checkpoint stores its embedding: what the model was trained or served in,
 // so that keys and values fit its range and keep its precision. F32 when the embedding is stored
 // otherwise. F16 caches are checked for overflow while they are used (generate.h).

@@ -8,6 +8,7 @@
 #include "checkpoint/encoding.h"
 #include "checkpoint/writer.h"
 #include "formats/registry.h"
+#include "support/gguf_bytes.h"
 #include "support/golden_checkpoint.h"
 #include "support/test_data.h"
 
@@ -66,6 +67,28 @@ void write_llama2c(const std::filesystem::path& path) {
   file.write(reinterpret_cast<const char*>(values.data()), floats * 4);
 }
 
+// A GGUF file of one layer, as plain numbers.
+void write_gguf(const std::filesystem::path& path) {
+  test::GgufBytes bytes;
+  bytes.llama_keys({.layers = 1, .hidden = 8, .heads = 2, .kv_heads = 1, .ffn = 12});
+  const auto add = [&](const std::string& name, const Shape& shape) {
+    const std::vector<float> values = sample(element_count(shape));
+    bytes.tensor(name, 0, shape, std::as_bytes(std::span(values)));
+  };
+  add("token_embd.weight", {5, 8});
+  add("output_norm.weight", {8});
+  add("blk.0.attn_norm.weight", {8});
+  add("blk.0.attn_q.weight", {8, 8});
+  add("blk.0.attn_k.weight", {4, 8});
+  add("blk.0.attn_v.weight", {4, 8});
+  add("blk.0.attn_output.weight", {8, 8});
+  add("blk.0.ffn_norm.weight", {8});
+  add("blk.0.ffn_gate.weight", {12, 8});
+  add("blk.0.ffn_up.weight", {12, 8});
+  add("blk.0.ffn_down.weight", {8, 12});
+  bytes.write(path);
+}
+
 // How a sample of each convention is made in a folder; returns the path to open. A convention that
 // is added to the registry needs a line here.
 using MakeSample = std::function<std::filesystem::path(const std::filesystem::path&)>;
@@ -89,6 +112,11 @@ const std::map<std::string, MakeSample>& samples() {
       {"bnb", encoded(&bnb_encoding(), "nf4_dq")},
       {"fp8", golden("fp8")},
       {"modelopt", golden("modelopt")},
+      {"gguf",
+       [](const std::filesystem::path& dir) {
+         write_gguf(dir / "model.gguf");
+         return dir / "model.gguf";
+       }},
       {"llama2c",
        [](const std::filesystem::path& dir) {
          write_llama2c(dir / "model.bin");

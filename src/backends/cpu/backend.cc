@@ -5,6 +5,7 @@
 #include "backends/cpu/levels.h"
 #include "backends/cpu/panel_weight.h"
 #include "backends/dispatch.h"
+#include "formats/block_forms.h"
 
 namespace nibble {
 namespace {
@@ -64,7 +65,9 @@ class CpuBackend final : public Backend {
     std::shared_ptr<const cpu::PanelWeight> panels;
     const bool bytes = caps_.avx512_vnni || caps_.isa == CpuIsa::kAvx2 || caps_.neon_dotprod;
     if (bytes && !caps_.exact_activations) {
-      panels = cpu::PanelWeight::pack(weight, pool_, {store_.get(), name});
+      // Blocks that are integers under scales run as those.
+      const auto plain = plain_form_of_blocks(weight);
+      panels = cpu::PanelWeight::pack(plain ? *plain : weight, pool_, {store_.get(), name});
     }
     return {std::move(weight), std::move(panels)};
   }

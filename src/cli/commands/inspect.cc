@@ -11,7 +11,7 @@
 #include "eval/outliers.h"
 #include "model/arch.h"
 #include "model/inventory.h"
-#include "model/tokenizer/tokenizer.h"
+#include "runtime/session.h"
 
 namespace nibble::cli {
 namespace {
@@ -88,7 +88,7 @@ std::string outliers_table(const std::vector<OutlierRow>& outliers) {
 
 std::vector<OutlierRow> outliers_on_text(const InspectOptions& options, const ModelSpec& spec,
                                          const Checkpoint& checkpoint, Backend& backend) {
-  auto ids = load_tokenizer(options.model)->encode(read_text_file(options.text));
+  auto ids = require_tokenizer(options.model)->encode(read_text_file(options.text));
   if (static_cast<std::int64_t>(ids.size()) > options.tokens) {
     ids.resize(static_cast<std::size_t>(options.tokens));
   }

@@ -33,7 +33,7 @@ std::string piece_or_empty(const Tokenizer& tokenizer, std::optional<std::int32_
 
 // The prompt as the model's chat template lays out a conversation of one question.
 std::string chat_text(const RunOptions& options, const Session& session, Context& context) {
-  const std::optional<std::string> stored = load_chat_template(session.checkpoint->path());
+  const std::optional<std::string> stored = chat_template_of(*session.checkpoint);
   if (!stored) {
     log(context.log(), LogLevel::kWarning,
         "the model has no chat template: using plain \"role: text\" paragraphs");

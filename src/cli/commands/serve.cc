@@ -69,7 +69,7 @@ server::ServiceOptions service_options(const ServeOptions& options, const Sessio
   service.names = options.names;
   if (service.names.empty()) service.names = {options.model};
   service.chat_template = options.chat_template_file.empty()
-                              ? load_chat_template(session.checkpoint->path())
+                              ? chat_template_of(*session.checkpoint)
                               : read_text_file(options.chat_template_file);
   if (!service.chat_template) {
     log(context.log(), LogLevel::kWarning,

@@ -3,7 +3,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "cli/command.h"
-#include "model/tokenizer/tokenizer.h"
+#include "runtime/session.h"
 
 namespace nibble::cli {
 namespace {
@@ -28,7 +28,7 @@ std::string escaped(const std::string& piece) {
 }
 
 void tokenize(const TokenizeOptions& options, Context& context) {
-  const auto tokenizer = load_tokenizer(options.model);
+  const auto tokenizer = require_tokenizer(options.model);
   const std::string text = options.file.empty() ? options.text : read_text_file(options.file);
   const auto ids = tokenizer->encode(text, {.add_special = !options.no_special});
   Json pieces = Json::array();

@@ -41,6 +41,11 @@ std::string apply_chat_template(std::string_view template_text,
   return render_checked(template_text, jinja::from_json(context));
 }
 
+std::optional<std::string> chat_template_of(const Json& tokenizer_config) {
+  constexpr const char* kWhat = "tokenizer_config.json";
+  return template_of(field(tokenizer_config, "chat_template", kWhat), kWhat);
+}
+
 std::optional<std::string> load_chat_template(const std::filesystem::path& checkpoint_dir) {
   const auto alone = checkpoint_dir / "chat_template.jinja";
   if (std::filesystem::exists(alone)) return read_text_file(alone);

@@ -25,6 +25,8 @@ std::string apply_chat_template(std::string_view template_text,
 // tokenizer_config.json ("chat_template": a text, or a list of named ones of which "default"
 // counts). None when there is none; kCorrupt when it is damaged.
 std::optional<std::string> load_chat_template(const std::filesystem::path& checkpoint_dir);
+// That of a tokenizer_config.json alone.
+std::optional<std::string> chat_template_of(const Json& tokenizer_config);
 
 // For models without a template: bos_token, each message as "role: content" and a blank line,
 // then "assistant:" when add_generation_prompt is set.

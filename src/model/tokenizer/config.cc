@@ -90,18 +90,23 @@ bool TokenizerConfig::has_class(std::string_view name) const {
 }
 
 TokenizerConfig read_tokenizer_config(const std::filesystem::path& directory) {
+  return make_tokenizer_config(read_if_there(directory / "tokenizer_config.json"),
+                               read_if_there(directory / "special_tokens_map.json"),
+                               read_if_there(directory / "config.json"), directory.string());
+}
+
+TokenizerConfig make_tokenizer_config(const Json& tokenizer_config, const Json& special_tokens_map,
+                                      const Json& model_config, const std::string& where) {
   TokenizerConfig config;
-  const std::string what = (directory / "tokenizer_config.json").string();
-  config.json = read_if_there(what);
+  const std::string what = where + "/tokenizer_config.json";
+  config.json = tokenizer_config;
   config.add_bos = flag(config.json, "add_bos_token", what);
   config.add_eos = flag(config.json, "add_eos_token", what);
   read_special_tokens(config.json, what, config);
   read_added_tokens(config.json, what, config);
-  const std::string map = (directory / "special_tokens_map.json").string();
-  read_special_tokens(read_if_there(map), map, config);
-  const Json model = read_if_there(directory / "config.json");
-  config.bos_id = first_id(field(model, "bos_token_id", "config.json"));
-  config.eos_id = first_id(field(model, "eos_token_id", "config.json"));
+  read_special_tokens(special_tokens_map, where + "/special_tokens_map.json", config);
+  config.bos_id = first_id(field(model_config, "bos_token_id", "config.json"));
+  config.eos_id = first_id(field(model_config, "eos_token_id", "config.json"));
   return config;
 }
 

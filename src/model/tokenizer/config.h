@@ -30,7 +30,9 @@ struct TokenizerConfig {
   bool has_class(std::string_view name) const;
 };
 
-// Missing files are no error, damaged ones are kCorrupt.
+TokenizerConfig make_tokenizer_config(const Json& tokenizer_config, const Json& special_tokens_map,
+                                      const Json& model_config, const std::string& where);
+// The same of the files in a directory. Missing files are no error, damaged ones are kCorrupt.
 TokenizerConfig read_tokenizer_config(const std::filesystem::path& directory);
 
 struct EdgeTokens {

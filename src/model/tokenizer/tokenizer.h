@@ -3,11 +3,14 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "base/json.h"
 
 namespace nibble {
 
@@ -64,5 +67,9 @@ std::optional<std::filesystem::path> find_tokenizer(const std::filesystem::path&
 // be the tokenizer or a checkpoint that has it beside it. kCorrupt when there is none or it is
 // damaged; kUnsupported for parts that nibble does not know.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path);
+
+// The same from contents by name, for checkpoints that hold them in another form: tokenizer.json,
+// and tokenizer_config.json and config.json if there are any. Null without the first.
+std::unique_ptr<Tokenizer> make_tokenizer(const std::map<std::string, Json>& documents);
 
 }  // namespace nibble

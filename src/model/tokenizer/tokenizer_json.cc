@@ -182,6 +182,18 @@ std::unique_ptr<Tokenizer> tokenizer_from_json(const Json& json, const Tokenizer
   return tokenizer_around_model(json, config, std::move(loaded.vocab), std::move(loaded.model));
 }
 
+std::unique_ptr<Tokenizer> make_tokenizer(const std::map<std::string, Json>& documents) {
+  const auto tokenizer = documents.find(kWhat);
+  if (tokenizer == documents.end()) return nullptr;
+  const auto document = [&](const char* name) {
+    const auto found = documents.find(name);
+    return found == documents.end() ? Json(Json::object()) : found->second;
+  };
+  return tokenizer_from_json(
+      tokenizer->second, make_tokenizer_config(document("tokenizer_config.json"), Json::object(),
+                                               document("config.json"), "checkpoint"));
+}
+
 std::unique_ptr<Tokenizer> load_tokenizer_json(const std::filesystem::path& file_path) {
   return tokenizer_from_json(read_json_file(file_path.string()),
                              read_tokenizer_config(file_path.parent_path()));

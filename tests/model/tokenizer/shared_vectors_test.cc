@@ -4,6 +4,8 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "checkpoint/container/gguf.h"
+#include "checkpoint/gguf_tokenizer.h"
 #include "model/tokenizer/tokenizer.h"
 #include "support/test_data.h"
 
@@ -28,18 +30,37 @@ std::vector<std::int32_t> ids_of(const std::string& line) {
   return ids;
 }
 
-void expect_vectors(const std::filesystem::path& tokenizer_file,
-                    const std::filesystem::path& vectors) {
-  const auto tokenizer = load_tokenizer(tokenizer_file);
+void expect_vectors(const Tokenizer& tokenizer, const std::filesystem::path& vectors) {
   const auto cases = split_cases(read_text_file(vectors.string() + ".inp"));
   std::istringstream out(read_text_file(vectors.string() + ".out"));
   ASSERT_GT(cases.size(), 20u);
   for (const std::string& text : cases) {
     std::string line;
     ASSERT_TRUE(std::getline(out, line));
-    const auto ids = tokenizer->encode(text, {.add_special = false});
+    const auto ids = tokenizer.encode(text, {.add_special = false});
     EXPECT_EQ(ids, ids_of(line)) << "[" << text << "]";
-    EXPECT_EQ(tokenizer->decode(ids), text);
+    EXPECT_EQ(tokenizer.decode(ids), text);
+  }
+}
+
+void expect_vectors(const std::filesystem::path& tokenizer_file,
+                    const std::filesystem::path& vectors) {
+  expect_vectors(*load_tokenizer(tokenizer_file), vectors);
+}
+
+void expect_gguf_vectors(const std::filesystem::path& file) {
+  const GgufFile gguf(file);
+  const auto documents = tokenizer_from_gguf(gguf.header().metadata, file.string());
+  ASSERT_TRUE(documents.has_value());
+  expect_vectors(*make_tokenizer(*documents), file);
+}
+
+TEST(SharedVectors, FromTheVocabulariesOfGguf) {
+  NIBBLE_NEEDS_DATA("tokenizers/gpt2/ggml-vocab-gpt-2.gguf");
+  for (const char* name : {"gpt2/ggml-vocab-gpt-2.gguf", "llama-spm/ggml-vocab-llama-spm.gguf",
+                           "falcon/ggml-vocab-falcon.gguf"}) {
+    SCOPED_TRACE(name);
+    expect_gguf_vectors(test::data_dir() / "tokenizers" / name);
   }
 }
 
