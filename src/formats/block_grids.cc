@@ -1,6 +1,6 @@
-// The values of these tables are those of ggml (ggml-common.h), taken as data from its Python package
-// `gguf` and packed as block_grids.h says. They are part of the definition of GGUF's IQ types, and
-// under this licence:
+// The values of these tables are those of ggml (ggml-common.h), taken as data from its Python
+// package `gguf` and packed as block_grids.h says. They are part of the definition of GGUF's IQ
+// types, and under this licence:
 //
 // MIT License. Copyright (c) 2023-2026 The ggml authors
 //
@@ -13,8 +13,8 @@
 // SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT
 // LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
 // NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM,
-// DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT
-// OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+// DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+// OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
 #include "formats/block_grids.h"
 
 namespace nibble {
