@@ -37,7 +37,8 @@ inline Vec load_e4m3(const unsigned char* p) {
   const Values normal = reinterpret_cast<Values>(size);
   const Values subnormal = reinterpret_cast<Values>(size + kOne) - 0x1p-6f;
   const Values magnitude = (code & 0x78u) == 0 ? subnormal : normal;
-  return reinterpret_cast<Vec>(reinterpret_cast<Bits>(magnitude) | (code & 0x80u) << 24);
+  const Bits value = reinterpret_cast<Bits>(magnitude) | (code & 0x80u) << 24;
+  return __builtin_bit_cast(Vec, value);  // of some levels a struct
 }
 
 // Values [d, d + kLanes) of a row; of rows with a header the codes.
