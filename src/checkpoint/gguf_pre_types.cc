@@ -45,7 +45,8 @@ constexpr std::string_view kExaoneMoe = NIBBLE_CONTRACTIONS
 constexpr std::string_view kPunctuation = R"([\p{P}\$\+<=>\^~\|`]+)";
 constexpr std::string_view kThreeDigits = "[0-9][0-9][0-9]";
 constexpr std::string_view kDeepseekCjk = "[一-龥ࠀ-一가-퟿]+";
-// clang-format off: it cuts what it cannot measure.
+// clang-format cuts what it cannot measure, anew each time.
+// clang-format off
 constexpr std::string_view kDeepseekLetters =
     "\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-"
     "ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-"
