@@ -97,8 +97,7 @@ Ranges ranges_of(const std::string& name, const GroupLayout& layout, const float
 
 QuantTensor AffineFormat::encode(const float* w, std::int64_t rows, std::int64_t cols,
                                  const Codec& codec) const {
-  const std::string reason = why_not(rows, cols);
-  if (!reason.empty()) fail(ErrorKind::kUsage, "{}: {}", name(), reason);
+  require_fits(*this, rows, cols);
   const GroupLayout layout = layout_of(descriptor_.scheme, rows, cols);
   const Ranges ranges = ranges_of(name(), layout, w, rows, codec);
   std::vector<AffineParams> params(ranges.lo.size());
@@ -112,24 +111,15 @@ void AffineFormat::decode(const QuantTensor& tensor, std::int64_t row, std::int6
                           std::int64_t count, float* out, const SpanKernels& spans) const {
   const int bits = descriptor_.element.bits;
   const GroupLayout layout = layout_of(descriptor_.scheme, tensor.rows, tensor.cols);
-  const std::byte* stored =
-      tensor.planes[0].bytes().data() + row * words_per_row(bits, tensor.cols) * 4;
-  constexpr std::int64_t kChunk = 1024;
-  std::uint8_t codes[kChunk];
-  float scales[kChunk];
-  int zeros[kChunk];
-  const std::int64_t end = begin + count;
-  for (std::int64_t next = begin; begin < end; begin = next) {
-    next = std::min(end, layout.chunk_end(begin, kChunk));
-    unpack_codes(stored, bits, begin, next - begin, codes);
-    layout.for_columns(
-        begin, next,
-        [&](std::int64_t group, std::int64_t groups, std::int64_t length, std::int64_t col) {
-          params_at(tensor, layout.first(row) + group, groups, scales, zeros);
-          spans.affine_values(scales, zeros, codes + (col - begin), groups, length, out);
-          out += groups * length;
-        });
-  }
+  float scales[kDecodedAtOnce];
+  int zeros[kDecodedAtOnce];
+  decode_row(
+      layout, tensor.planes[0], bits, row, begin, count,
+      [&](std::int64_t group, std::int64_t groups, std::int64_t length, const std::uint8_t* codes) {
+        params_at(tensor, layout.first(row) + group, groups, scales, zeros);
+        spans.affine_values(scales, zeros, codes, groups, length, out);
+        out += groups * length;
+      });
 }
 
 }  // namespace

@@ -52,9 +52,7 @@ QuantTensor BlockFormat::encode(const float* w, std::int64_t rows, std::int64_t 
   if (codec.rounding != Rounding::kNearest) {
     fail(ErrorKind::kUnsupported, "{}: blocks are rounded to nearest only", name());
   }
-  if (const std::string reason = why_not(rows, cols); !reason.empty()) {
-    fail(ErrorKind::kUsage, "{}: {}", name(), reason);
-  }
+  require_fits(*this, rows, cols);
   require_finite(name(), w, rows, cols);
   QuantTensor result{make_block_format(layout_.type), rows, cols, {}};
   result.planes.push_back(Tensor::allocate(DType::kU8, planes(rows, cols)[0].shape));

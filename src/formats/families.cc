@@ -77,6 +77,11 @@ GroupLayout layout_of(const Scheme& scheme, std::int64_t rows, std::int64_t cols
 
 std::int64_t words_per_row(int bits, std::int64_t cols) { return (cols * bits + 31) / 32; }
 
+void require_fits(const Format& format, std::int64_t rows, std::int64_t cols) {
+  const std::string reason = format.why_not(rows, cols);
+  if (!reason.empty()) fail(ErrorKind::kUsage, "{}: {}", format.name(), reason);
+}
+
 void require_finite(const std::string& format, const float* w, std::int64_t rows,
                     std::int64_t cols) {
   for (std::int64_t i = 0; i < rows * cols; ++i) {

@@ -14,7 +14,7 @@
 #include "formats/affine.h"
 #include "formats/fit_levels.h"
 #include "formats/group_layout.h"
-#include "formats/stochastic.h"
+#include "formats/table_format.h"
 #include "formats/table_scales.h"
 
 namespace nibble {
@@ -71,9 +71,6 @@ class FittedFormat : public Format {
                                   const std::vector<float>& scales, const Codec& codec) const;
   void encode_own(const float* w, const GroupLayout& layout, const std::vector<float>& scales,
                   QuantTensor& result, const Codec& codec) const;
-  void write_codes(const CodeTable& table, const float* scale, const float* w, std::int64_t groups,
-                   std::int64_t length, std::int64_t place, const Codec& codec,
-                   std::uint8_t* codes) const;
 
   WeightDescriptor descriptor_;
 };
@@ -114,15 +111,6 @@ std::vector<float> FittedFormat::shared_table(const float* w, const GroupLayout&
   return fit(std::move(values));
 }
 
-void FittedFormat::write_codes(const CodeTable& table, const float* scale, const float* w,
-                               std::int64_t groups, std::int64_t length, std::int64_t place,
-                               const Codec& codec, std::uint8_t* codes) const {
-  if (codec.rounding == Rounding::kStochastic) {
-    return stochastic_table_codes(table.view(), scale, w, groups, length, codec.seed, place, codes);
-  }
-  codec.spans->table_codes(table.view(), scale, w, groups, length, codes);
-}
-
 void FittedFormat::encode_own(const float* w, const GroupLayout& layout,
                               const std::vector<float>& scales, QuantTensor& result,
                               const Codec& codec) const {
@@ -142,8 +130,8 @@ void FittedFormat::encode_own(const float* w, const GroupLayout& layout,
                   const std::vector<float> found = fit(std::move(values));
                   std::ranges::copy(found,
                                     tables.begin() + static_cast<std::ptrdiff_t>(at * levels()));
-                  write_codes(code_table(found), &scales[at], from, 1, length,
-                              row * layout.cols + col, codec, codes);
+                  round_to_table(code_table(found).view(), &scales[at], from, 1, length,
+                                 row * layout.cols + col, codec, codes);
                 }
               });
   result.planes.push_back(
@@ -153,8 +141,7 @@ void FittedFormat::encode_own(const float* w, const GroupLayout& layout,
 
 QuantTensor FittedFormat::encode(const float* w, std::int64_t rows, std::int64_t cols,
                                  const Codec& codec) const {
-  const std::string reason = why_not(rows, cols);
-  if (!reason.empty()) fail(ErrorKind::kUsage, "{}: {}", name(), reason);
+  require_fits(*this, rows, cols);
   const Scheme& scheme = descriptor_.scheme;
   const GroupLayout layout = layout_of(scheme, rows, cols);
   QuantTensor result{make_fitted_format(descriptor_), rows, cols, {}};
@@ -175,8 +162,8 @@ QuantTensor FittedFormat::encode(const float* w, std::int64_t rows, std::int64_t
               [&](std::int64_t row, std::int64_t group, std::int64_t groups, std::int64_t length,
                   std::int64_t col, std::uint8_t* codes) {
                 const std::int64_t place = row * cols + col;
-                write_codes(table, scales.data() + layout.first(row) + group, w + place, groups,
-                            length, place, codec, codes);
+                round_to_table(table.view(), scales.data() + layout.first(row) + group, w + place,
+                               groups, length, place, codec, codes);
               });
   result.planes.push_back(
       from_float(found.data(), DType::kF16, {1, static_cast<std::int64_t>(found.size())}));
@@ -188,10 +175,7 @@ void FittedFormat::decode(const QuantTensor& tensor, std::int64_t row, std::int6
   const int bits = descriptor_.element.bits;
   const auto size = static_cast<std::int64_t>(levels());
   const GroupLayout layout = layout_of(descriptor_.scheme, tensor.rows, tensor.cols);
-  const std::byte* stored = tensor.planes[0].bytes().data() + row * tensor.planes[0].dim(1) * 4;
-  constexpr std::int64_t kChunk = 1024;
-  std::uint8_t codes[kChunk];
-  float scales[kChunk];
+  float scales[kDecodedAtOnce];
   float values[256];
   TableView table;
   table.values = values;
@@ -199,25 +183,18 @@ void FittedFormat::decode(const QuantTensor& tensor, std::int64_t row, std::int6
   const Tensor& tables = tensor.planes.back();
   const bool own = descriptor_.scheme.own_tables;
   if (!own) to_float(tables, 0, size, values);
-  const std::int64_t end = begin + count;
-  for (std::int64_t next = begin; begin < end; begin = next) {
-    next = std::min(end, layout.chunk_end(begin, kChunk));
-    unpack_codes(stored, bits, begin, next - begin, codes);
-    layout.for_columns(
-        begin, next,
-        [&](std::int64_t group, std::int64_t groups, std::int64_t length, std::int64_t col) {
-          const std::int64_t first = layout.first(row) + group;
-          const std::uint8_t* from = codes + (col - begin);
-          scales_at(tensor, first, groups, scales);
-          for (std::int64_t g = 0; own && g < groups; ++g, out += length) {
-            to_float(tables, (first + g) * size, size, values);
-            spans.table_values(table, scales + g, from + g * length, 1, length, out);
-          }
-          if (own) return;
-          spans.table_values(table, scales, from, groups, length, out);
-          out += groups * length;
-        });
-  }
+  decode_row(
+      layout, tensor.planes[0], bits, row, begin, count,
+      [&](std::int64_t group, std::int64_t groups, std::int64_t length, const std::uint8_t* codes) {
+        const std::int64_t first = layout.first(row) + group;
+        scales_at(tensor, first, groups, scales);
+        for (std::int64_t g = 0; own && g < groups; ++g) {
+          to_float(tables, (first + g) * size, size, values);
+          spans.table_values(table, scales + g, codes + g * length, 1, length, out + g * length);
+        }
+        if (!own) spans.table_values(table, scales, codes, groups, length, out);
+        out += groups * length;
+      });
 }
 
 }  // namespace

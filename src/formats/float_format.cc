@@ -70,8 +70,7 @@ bool row_fits(const Tensor& stored, std::int64_t row, std::int64_t cols, const C
 
 QuantTensor FloatFormat::encode(const float* w, std::int64_t rows, std::int64_t cols,
                                 const Codec& codec) const {
-  const std::string reason = why_not(rows, cols);
-  if (!reason.empty()) fail(ErrorKind::kUsage, "{}: {}", name(), reason);
+  require_fits(*this, rows, cols);
   QuantTensor result{make_float_format(descriptor_), rows, cols, {Tensor{}}};
   Tensor& plane = result.planes[0];
   plane = Tensor::allocate(type(), {rows, cols});

@@ -83,4 +83,24 @@ void encode_rows(const GroupLayout& layout, std::int64_t rows, int bits, std::ui
   });
 }
 
+// Columns [begin, begin + count) of a row of a codes plane: body(group, groups, length, codes) for
+// the groups of one length in it, cut at the edges; at most kDecodedAtOnce codes and groups a call.
+inline constexpr std::int64_t kDecodedAtOnce = 1024;
+template <class Body>
+void decode_row(const GroupLayout& layout, const Tensor& plane, int bits, std::int64_t row,
+                std::int64_t begin, std::int64_t count, const Body& body) {
+  const std::byte* stored = plane.bytes().data() + row * plane.dim(1) * 4;
+  std::uint8_t codes[kDecodedAtOnce];
+  const std::int64_t end = begin + count;
+  for (std::int64_t next = begin; begin < end; begin = next) {
+    next = std::min(end, layout.chunk_end(begin, kDecodedAtOnce));
+    unpack_codes(stored, bits, begin, next - begin, codes);
+    layout.for_columns(
+        begin, next,
+        [&](std::int64_t group, std::int64_t groups, std::int64_t length, std::int64_t col) {
+          body(group, groups, length, codes + (col - begin));
+        });
+  }
+}
+
 }  // namespace nibble

@@ -47,8 +47,7 @@ class LowRankFormat final : public Format {
 
   QuantTensor encode(const float* w, std::int64_t rows, std::int64_t cols,
                      const Codec& codec) const override {
-    const std::string reason = why_not(rows, cols);
-    if (!reason.empty()) fail(ErrorKind::kUsage, "{}: {}", name(), reason);
+    require_fits(*this, rows, cols);
     const QuantTensor base = base_->encode(w, rows, cols, codec);
     std::vector<float> rest(static_cast<std::size_t>(rows * cols));
     decode_all(base, rest.data(), codec);

@@ -88,8 +88,7 @@ class SplitFormat : public Format {
 
 QuantTensor SplitFormat::encode(const float* w, std::int64_t rows, std::int64_t cols,
                                 const Codec& codec) const {
-  const std::string reason = why_not(rows, cols);
-  if (!reason.empty()) fail(ErrorKind::kUsage, "{}: {}", name(), reason);
+  require_fits(*this, rows, cols);
   require_finite(name(), w, rows, cols);
   const std::vector<std::int32_t> columns =
       largest_columns(column_weights(w, rows, cols, codec.importance), descriptor_.scheme.outliers);

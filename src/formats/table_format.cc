@@ -42,8 +42,7 @@ class TableFormat : public Format {
 
   QuantTensor encode(const float* w, std::int64_t rows, std::int64_t cols,
                      const Codec& codec) const override {
-    const std::string reason = why_not(rows, cols);
-    if (!reason.empty()) fail(ErrorKind::kUsage, "{}: {}", name(), reason);
+    require_fits(*this, rows, cols);
     QuantTensor like{make_table_format(descriptor_), rows, cols, {Tensor{}}};
     for (Tensor& plane : choose_scales(*this, table_, w, rows, cols, codec)) {
       like.planes.push_back(std::move(plane));
@@ -64,22 +63,14 @@ void TableFormat::decode(const QuantTensor& tensor, std::int64_t row, std::int64
   const int bits = descriptor_.element.bits;
   const GroupLayout layout = layout_of(descriptor_.scheme, tensor.rows, tensor.cols);
   const TableView table = table_.view();
-  const std::byte* stored = tensor.planes[0].bytes().data() + row * tensor.planes[0].dim(1) * 4;
-  constexpr std::int64_t kChunk = 1024;
-  std::uint8_t codes[kChunk];
-  float scales[kChunk];
-  const std::int64_t end = begin + count;
-  for (std::int64_t next = begin; begin < end; begin = next) {
-    next = std::min(end, layout.chunk_end(begin, kChunk));
-    unpack_codes(stored, bits, begin, next - begin, codes);
-    layout.for_columns(
-        begin, next,
-        [&](std::int64_t group, std::int64_t groups, std::int64_t length, std::int64_t col) {
-          scales_at(tensor, layout.first(row) + group, groups, scales);
-          spans.table_values(table, scales, codes + (col - begin), groups, length, out);
-          out += groups * length;
-        });
-  }
+  float scales[kDecodedAtOnce];
+  decode_row(
+      layout, tensor.planes[0], bits, row, begin, count,
+      [&](std::int64_t group, std::int64_t groups, std::int64_t length, const std::uint8_t* codes) {
+        scales_at(tensor, layout.first(row) + group, groups, scales);
+        spans.table_values(table, scales, codes, groups, length, out);
+        out += groups * length;
+      });
 }
 
 }  // namespace
@@ -96,6 +87,15 @@ std::vector<float> table_scales_of(const QuantTensor& tensor) {
   return scales;
 }
 
+void round_to_table(const TableView& table, const float* scales, const float* w,
+                    std::int64_t groups, std::int64_t length, std::int64_t index,
+                    const Codec& codec, std::uint8_t* codes) {
+  if (codec.rounding == Rounding::kStochastic) {
+    return stochastic_table_codes(table, scales, w, groups, length, codec.seed, index, codes);
+  }
+  codec.spans->table_codes(table, scales, w, groups, length, codes);
+}
+
 QuantTensor encode_under_scales(const QuantTensor& like, const float* w, const Codec& codec) {
   const TableView table = table_of(*like.format).view();
   const WeightDescriptor& descriptor = like.format->descriptor();
@@ -109,11 +109,8 @@ QuantTensor encode_under_scales(const QuantTensor& like, const float* w, const C
                   std::int64_t col, std::uint8_t* codes) {
                 const float* scale = scales.data() + layout.first(row) + group;
                 const float* from = w + row * like.cols + col;
-                if (codec.rounding == Rounding::kStochastic) {
-                  return stochastic_table_codes(table, scale, from, groups, length, codec.seed,
-                                                row * like.cols + col, codes);
-                }
-                codec.spans->table_codes(table, scale, from, groups, length, codes);
+                round_to_table(table, scale, from, groups, length, row * like.cols + col, codec,
+                               codes);
               });
   return result;
 }

@@ -26,4 +26,10 @@ std::vector<float> table_scales_of(const QuantTensor& tensor);
 // w once more under the scales of `like`: nearest codes, the same scale planes. [rows, cols] of it.
 QuantTensor encode_under_scales(const QuantTensor& like, const float* w, const Codec& codec = {});
 
+// Codes of w under scales, as the codec rounds. As SpanKernels::table_codes; element i of the run
+// is number `index` + i of its matrix.
+void round_to_table(const TableView& table, const float* scales, const float* w,
+                    std::int64_t groups, std::int64_t length, std::int64_t index,
+                    const Codec& codec, std::uint8_t* codes);
+
 }  // namespace nibble

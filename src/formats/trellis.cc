@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "formats/families.h"
+#include "formats/hadamard.h"
 
 namespace nibble {
 namespace {
@@ -26,20 +27,6 @@ const std::vector<float>& values_of_states() {
     return all;
   }();
   return values;
-}
-
-// Sums and differences of a block, without a factor.
-template <class T>
-void hadamard(T* v, std::int64_t size) {
-  for (std::int64_t half = 1; half < size; half *= 2) {
-    for (std::int64_t begin = 0; begin < size; begin += 2 * half) {
-      for (std::int64_t i = begin; i < begin + half; ++i) {
-        const T a = v[i], b = v[i + half];
-        v[i] = a + b;
-        v[i + half] = a - b;
-      }
-    }
-  }
 }
 
 class TrellisFormat final : public Format {
@@ -79,8 +66,7 @@ class TrellisFormat final : public Format {
 
 QuantTensor TrellisFormat::encode(const float* w, std::int64_t rows, std::int64_t cols,
                                   const Codec& codec) const {
-  const std::string reason = why_not(rows, cols);
-  if (!reason.empty()) fail(ErrorKind::kUsage, "{}: {}", name(), reason);
+  require_fits(*this, rows, cols);
   require_finite(name(), w, rows, cols);
   const int bits = descriptor_.element.bits;
   std::vector<float> rotated(w, w + rows * cols);
@@ -123,7 +109,7 @@ void TrellisFormat::decode(const QuantTensor& tensor, std::int64_t row, std::int
       v[k] = value_of(static_cast<std::uint32_t>((high << 32 | low) >> bit % 32) &
                       (kTrellisStates - 1));
     }
-    hadamard(v, block);
+    hadamard_sums(v, block);
     const std::int64_t first = std::max<std::int64_t>(0, begin - at);
     for (std::int64_t k = first; k < std::min(block, begin + count - at); ++k) {
       *out++ = v[k] * factor * trellis_sign(at + k);
@@ -171,7 +157,7 @@ void trellis_rotate(T* w, std::int64_t rows, std::int64_t cols) {
   const T factor = static_cast<T>(1 / std::sqrt(static_cast<double>(block)));
   for (std::int64_t row = 0; row < rows; ++row, w += cols) {
     for (std::int64_t j = 0; j < cols; ++j) w[j] *= factor * static_cast<T>(trellis_sign(j));
-    for (std::int64_t j = 0; j < cols; j += block) hadamard(w + j, block);
+    for (std::int64_t j = 0; j < cols; j += block) hadamard_sums(w + j, block);
   }
 }
 template void trellis_rotate(float* w, std::int64_t rows, std::int64_t cols);

@@ -1,22 +1,14 @@
+#include "formats/hadamard.h"
+
 #include <cmath>
-#include <utility>
 
 #include "ops/reference/reference.h"
 
 namespace nibble::reference {
 namespace {
 
-// n numbers, by sums and differences of halves of twice the size each time (Fino & Algazi 1976).
 void mix(float* x, std::int64_t n) {
-  for (std::int64_t half = 1; half < n; half *= 2) {
-    for (std::int64_t i = 0; i < n; ++i) {
-      if ((i & half) != 0) continue;
-      const float low = x[i];
-      const float high = x[i + half];
-      x[i] = low + high;
-      x[i + half] = low - high;
-    }
-  }
+  hadamard_sums(x, n);
   const float scale = 1 / std::sqrt(static_cast<float>(n));
   for (std::int64_t i = 0; i < n; ++i) x[i] *= scale;
 }

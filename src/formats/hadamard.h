@@ -1,0 +1,23 @@
+// The sums and differences of a Hadamard transform (Sylvester's order), without its factor.
+#pragma once
+
+#include <cstdint>
+
+namespace nibble {
+
+// v[i] = sum over j of (-1)^popcount(i & j) v[j], in place; size a power of two. By sums and
+// differences of halves of twice the size each time (Fino & Algazi 1976), in this order.
+template <class T>
+void hadamard_sums(T* v, std::int64_t size) {
+  for (std::int64_t half = 1; half < size; half *= 2) {
+    for (std::int64_t begin = 0; begin < size; begin += 2 * half) {
+      for (std::int64_t i = begin; i < begin + half; ++i) {
+        const T low = v[i], high = v[i + half];
+        v[i] = low + high;
+        v[i + half] = low - high;
+      }
+    }
+  }
+}
+
+}  // namespace nibble
