@@ -193,6 +193,19 @@ void round_to_codes(const FloatRounding& r, const float* scales, const float* w,
   });
 }
 
+// Codes of w / scale, whose ranks among the values rank_of finds for a vector.
+template <class RankOf>
+inline void ranks_to_codes(const TableView& table, const float* scales, const float* w,
+                           std::int64_t groups, std::int64_t length, std::uint8_t* codes,
+                           const RankOf& rank_of) {
+  for_scales(scales, w, groups, length, codes, table.codes[table.zero_rank],
+             [&](const float* from, Floats by, std::uint8_t* to) {
+               each_lane<Floats, Bytes>(from, length, to,
+                                        [&](Floats x) { return rank_of(x / by); });
+               codes_of_ranks(table, from, length, to);
+             });
+}
+
 // Codes of w / scale by halves: a vector holds all bounds, and a shuffle is a search's next one.
 void search_to_codes(const TableView& table, const float* scales, const float* w,
                      std::int64_t groups, std::int64_t length, std::uint8_t* codes) {
@@ -204,12 +217,7 @@ void search_to_codes(const TableView& table, const float* scales, const float* w
     rank += (x > shuffled(bounds, rank)) & 1;
     return __builtin_convertvector(rank, Bytes);
   };
-  for_scales(scales, w, groups, length, codes, table.codes[table.zero_rank],
-             [&](const float* from, Floats by, std::uint8_t* to) {
-               each_lane<Floats, Bytes>(from, length, to,
-                                        [&](Floats x) { return rank_of(x / by); });
-               codes_of_ranks(table, from, length, to);
-             });
+  ranks_to_codes(table, scales, w, groups, length, codes, rank_of);
 }
 
 // Codes of w / scale: how many bounds lie below gives the rank. (Searching by halves, with gathers
@@ -224,12 +232,7 @@ void count_to_codes(const TableView& table, const float* scales, const float* w,
     for (int i = Ranks - 1; i < table.leaves - 1; ++i) rank -= x > table.bounds[i];
     return __builtin_convertvector(rank, Bytes);
   };
-  for_scales(scales, w, groups, length, codes, table.codes[table.zero_rank],
-             [&](const float* from, Floats by, std::uint8_t* to) {
-               each_lane<Floats, Bytes>(from, length, to,
-                                        [&](Floats x) { return rank_of(x / by); });
-               codes_of_ranks(table, from, length, to);
-             });
+  ranks_to_codes(table, scales, w, groups, length, codes, rank_of);
 }
 
 // Codes that are whole numbers of steps.
