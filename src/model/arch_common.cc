@@ -151,6 +151,16 @@ void name_experts(NameSpec& names) {
   names.fused_experts_down = "layers.{}.mlp.experts.down_proj";
 }
 
+void like_gemma(ModelSpec& spec) {
+  spec.embed_scale = static_cast<float>(std::sqrt(static_cast<double>(spec.hidden)));
+  spec.norm.weight_offset = 1;
+  spec.final_norm = spec.norm;
+  spec.residual = ResidualForm::kSandwich;
+  spec.names.attn_post_norm = "layers.{}.post_attention_layernorm";
+  spec.names.mlp_norm = "layers.{}.pre_feedforward_layernorm";
+  spec.names.mlp_post_norm = "layers.{}.post_feedforward_layernorm";
+}
+
 ModelSpec llama_like(const ConfigReader& config, const char* arch, const LlamaDefaults& defaults) {
   ModelSpec spec;
   spec.arch = arch;

@@ -64,6 +64,10 @@ void read_experts(const ConfigReader& config, ConfigReader::Keys keys, std::int6
 // without experts.
 void name_experts(NameSpec& names);
 
+// What Gemma has since its second version: embeddings times the square root of their size, norms of
+// 1 + weight, and a second norm behind attention and MLP.
+void like_gemma(ModelSpec& spec);
+
 // Checks of layer_windows() that do not depend on the fallback.
 std::vector<std::int64_t> windows_from_types(const ConfigReader& config,
                                              const std::vector<std::string>& types,

@@ -25,10 +25,7 @@ ModelSpec build_gemma2(const Json& json) {
                                .kv_heads = 4,
                                .activation_key = "hidden_activation",
                                .activation = "gelu_pytorch_tanh"});
-  spec.embed_scale = static_cast<float>(std::sqrt(static_cast<double>(spec.hidden)));
-  spec.norm.weight_offset = 1;
-  spec.final_norm = spec.norm;
-  spec.residual = ResidualForm::kSandwich;
+  like_gemma(spec);
   spec.logit_softcap = read_cap(config, "final_logit_softcapping", 30);
 
   AttentionSpec& attention = spec.attention;
@@ -39,10 +36,6 @@ ModelSpec build_gemma2(const Json& json) {
   attention.o_bias = attention.qkv_bias;
   attention.windows = layer_windows(config, spec.layers, read_window(config, 4096),
                                     [](std::int64_t layer) { return layer % 2 == 0; });
-
-  spec.names.attn_post_norm = "layers.{}.post_attention_layernorm";
-  spec.names.mlp_norm = "layers.{}.pre_feedforward_layernorm";
-  spec.names.mlp_post_norm = "layers.{}.post_feedforward_layernorm";
   return spec;
 }
 

@@ -45,10 +45,7 @@ ModelSpec build_gemma3(const Json& json) {
                                .tied = true,
                                .activation_key = "hidden_activation",
                                .activation = "gelu_pytorch_tanh"});
-  spec.embed_scale = static_cast<float>(std::sqrt(static_cast<double>(spec.hidden)));
-  spec.norm.weight_offset = 1;
-  spec.final_norm = spec.norm;
-  spec.residual = ResidualForm::kSandwich;
+  like_gemma(spec);
   spec.logit_softcap = read_cap(config, "final_logit_softcapping");
 
   AttentionSpec& attention = spec.attention;
@@ -67,9 +64,6 @@ ModelSpec build_gemma3(const Json& json) {
   names.head = {"lm_head", "language_model.lm_head"};
   names.q_norm = "layers.{}.self_attn.q_norm";
   names.k_norm = "layers.{}.self_attn.k_norm";
-  names.attn_post_norm = "layers.{}.post_attention_layernorm";
-  names.mlp_norm = "layers.{}.pre_feedforward_layernorm";
-  names.mlp_post_norm = "layers.{}.post_feedforward_layernorm";
   return spec;
 }
 
