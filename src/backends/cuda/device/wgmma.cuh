@@ -150,7 +150,7 @@ __device__ __forceinline__ void settle_products(float (&d)[kSums]) {
   for (float& v : d) asm volatile("" : "+f"(v)::"memory");
 }
 
-// The same with a in shared memory too: d [64, 128] += a [64, 16] b [128, 16]^T, or d = a b^T where
+// bf16 with a in shared memory too: d [64, 128] += a [64, 16] b [128, 16]^T, or d = a b^T where
 // `add` is 0.
 __device__ __forceinline__ void multiply_scores(float (&d)[64], std::uint64_t a, std::uint64_t b,
                                                 int add) {
