@@ -34,7 +34,10 @@ void Scheduler::remove(SequenceId id) {
 void Scheduler::append(SequenceId id, std::int32_t token, bool guessed) {
   Sequence& sequence = sequences_.at(id);
   sequence.tokens.push_back(token);
-  if (!guessed) return;
+  if (!guessed) {
+    sequence.guess.clear();  // it was of what would stand here
+    return;
+  }
   ++sequence.computed;
   if (sequence.reusable) publish_full_blocks(sequence, sequence.computed - 1);
 }

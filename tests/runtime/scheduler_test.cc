@@ -153,6 +153,7 @@ class Play {
     check_blocks();
     if (client.got < client.answer) {
       EXPECT_TRUE(scheduler_.is_answering(rows.id)) << "right guesses are in the cache";
+      EXPECT_TRUE(scheduler_.guess(rows.id).empty()) << "a guess is of one step";
       return;
     }
     scheduler_.remove(rows.id);
