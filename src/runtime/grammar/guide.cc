@@ -95,23 +95,18 @@ void Guide::restrict(std::span<float> logits, std::span<const std::int32_t> stop
   const bool accepts = cursor_->accepts();
   // Where nothing can follow, a text must be allowed to end.
   const bool stops = accepts && (may_stop || !cursor_->goes_on());
-  std::vector<std::pair<std::size_t, float>> kept;
+  constexpr float kRemoved = -std::numeric_limits<float>::infinity();
+  std::vector<std::pair<std::size_t, float>> ends;  // what ends a text is no part of one
   for (const std::int32_t id : stop_ids) {
     const auto at = static_cast<std::size_t>(id);
-    if (stops && id >= 0 && at < logits.size()) kept.emplace_back(at, logits[at]);
+    if (id >= 0 && at < logits.size()) ends.emplace_back(at, stops ? logits[at] : kRemoved);
   }
-  bool any = false;
   for (std::size_t id = 0; id < logits.size(); ++id) {
     const bool allowed = allows(*mask, id) && !(at_start_ && (*barred_at_start_)[id]);
-    if (!allowed) logits[id] = -std::numeric_limits<float>::infinity();
-    any = any || allowed;
+    if (!allowed) logits[id] = kRemoved;
   }
-  for (const std::int32_t id : stop_ids) {  // what ends a text is no part of one
-    const auto at = static_cast<std::size_t>(id);
-    if (id >= 0 && at < logits.size()) logits[at] = -std::numeric_limits<float>::infinity();
-  }
-  for (const auto& [at, logit] : kept) logits[at] = logit;
-  if (!any && kept.empty()) {
+  for (const auto& [at, logit] : ends) logits[at] = logit;
+  if (std::ranges::all_of(logits, [](float logit) { return logit == kRemoved; })) {
     fail(ErrorKind::kUnsupported,
          "structured output: no token of the vocabulary can go on here; the grammar asks for bytes "
          "that it lacks");
