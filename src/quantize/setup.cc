@@ -149,7 +149,7 @@ bool Setup::needs_text() const {
 
 void Setup::load_tokenizer_if_any() {
   try {
-    tokenizer_ = require_tokenizer(options_.source);
+    tokenizer_ = require_tokenizer(*source_);
   } catch (const Error& error) {
     const bool needed = needs_text() || !options_.verify.text.empty();
     if (needed || error.kind() != ErrorKind::kCorrupt) throw;

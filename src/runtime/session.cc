@@ -35,6 +35,11 @@ std::unique_ptr<Tokenizer> open_tokenizer(const Checkpoint& checkpoint) {
   }
 }
 
+std::unique_ptr<Tokenizer> require_tokenizer(const Checkpoint& checkpoint) {
+  if (auto tokenizer = open_tokenizer(checkpoint)) return tokenizer;
+  fail(ErrorKind::kCorrupt, "{}: no tokenizer here", checkpoint.path().string());
+}
+
 std::unique_ptr<Tokenizer> require_tokenizer(const fs::path& path) {
   if (is_gguf(path)) {  // which may hold a vocabulary alone
     const GgufFile file(path);

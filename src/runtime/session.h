@@ -25,7 +25,9 @@ struct Session {
 
 // The tokenizer of a checkpoint: its files, or what stands for them in it; null when there is none.
 std::unique_ptr<Tokenizer> open_tokenizer(const Checkpoint& checkpoint);
-// The same for a path that may also be a tokenizer alone. kCorrupt when there is none.
+// The same; kCorrupt when there is none.
+std::unique_ptr<Tokenizer> require_tokenizer(const Checkpoint& checkpoint);
+// The same for a path that may also be a tokenizer alone.
 std::unique_ptr<Tokenizer> require_tokenizer(const std::filesystem::path& path);
 // Its chat template, if it has one.
 std::optional<std::string> chat_template_of(const Checkpoint& checkpoint);

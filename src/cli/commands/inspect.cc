@@ -88,7 +88,7 @@ std::string outliers_table(const std::vector<OutlierRow>& outliers) {
 
 std::vector<OutlierRow> outliers_on_text(const InspectOptions& options, const ModelSpec& spec,
                                          const Checkpoint& checkpoint, Backend& backend) {
-  auto ids = require_tokenizer(options.model)->encode(read_text_file(options.text));
+  auto ids = require_tokenizer(checkpoint)->encode(read_text_file(options.text));
   if (static_cast<std::int64_t>(ids.size()) > options.tokens) {
     ids.resize(static_cast<std::size_t>(options.tokens));
   }

@@ -110,7 +110,7 @@ void run_model(const BitsOptions& options, Context& context, BitsRun& run) {
   };
   sample_weights(spec, *checkpoint, *backend, sink("weight"));
   if (options.text.empty()) return;
-  auto ids = read_text_ids(*require_tokenizer(options.model), options.text);
+  auto ids = read_text_ids(*require_tokenizer(*checkpoint), options.text);
   ids.resize(std::min(ids.size(), static_cast<std::size_t>(options.tokens)));
   sample_activations(spec, *checkpoint, *backend, ids, options.context, sink("activation"));
 }

@@ -75,7 +75,7 @@ void study_outliers_of(const OutlierArguments& arguments, Context& context) {
   const auto checkpoint = open_checkpoint(arguments.model);
   context.say_notes(*checkpoint);
   const ModelSpec spec = build_spec(checkpoint->config());
-  const auto tokenizer = require_tokenizer(arguments.model);
+  const auto tokenizer = require_tokenizer(*checkpoint);
   auto ids = read_text_ids(*tokenizer, arguments.text);
   ids.resize(std::min(ids.size(), static_cast<std::size_t>(arguments.tokens)));
   std::int64_t window = std::min(arguments.context, static_cast<std::int64_t>(ids.size()));

@@ -60,7 +60,7 @@ std::vector<ScalingRow> rows_of_model(const ScalingArguments& arguments, const s
   const auto checkpoint = open_checkpoint(path);
   context.say_notes(*checkpoint);
   const ModelSpec spec = build_spec(checkpoint->config());
-  std::vector<std::int32_t> ids = read_text_ids(*require_tokenizer(path), arguments.text);
+  std::vector<std::int32_t> ids = read_text_ids(*require_tokenizer(*checkpoint), arguments.text);
   if (ids.empty()) fail(ErrorKind::kUsage, "{}: holds no tokens", arguments.text);
   const double bytes_per_token = static_cast<double>(std::filesystem::file_size(arguments.text)) /
                                  static_cast<double>(ids.size());
