@@ -16,6 +16,21 @@ std::int64_t model_len_of(const ModelSpec& spec, std::int64_t asked) {
   return asked > 0 ? std::min(asked, spec.max_positions) : spec.max_positions;
 }
 
+// Bytes that a step takes beside weights and cache: its activations and logits.
+std::int64_t step_bytes(const ModelSpec& spec, const EngineOptions& options) {
+  constexpr std::int64_t kLibraries = std::int64_t{256} << 20;  // their workspace, recorded steps
+  const std::int64_t heads = spec.attention.heads + 2 * spec.attention.kv_heads;
+  // Residual, its norm and what is added to it; queries, keys, values and the attention's result;
+  // gate, up and their product.
+  const MlpSpec& mlp = spec.mlp;
+  const std::int64_t widest =
+      std::max({mlp.intermediate, mlp.dense_intermediate, mlp.shared_intermediate});
+  const std::int64_t row = 4 * spec.hidden + 2 * heads * spec.attention.head_dim + 3 * widest;
+  const std::int64_t results = options.max_num_seqs * (1 + options.speculative.tokens);
+  const std::int64_t floats = options.max_num_batched_tokens * row + results * spec.vocab;
+  return kLibraries + floats * static_cast<std::int64_t>(sizeof(float));
+}
+
 // On the host half of what is free, since it is not ours alone. On a card the share that was asked
 // for of what was free before the model came, less what is taken since and what a step will take.
 std::int64_t cache_bytes_of(const Session& session, const EngineOptions& options) {
@@ -29,18 +44,6 @@ std::int64_t cache_bytes_of(const Session& session, const EngineOptions& options
 }
 
 }  // namespace
-
-std::int64_t step_bytes(const ModelSpec& spec, const EngineOptions& options) {
-  constexpr std::int64_t kLibraries = std::int64_t{256} << 20;  // their workspace, recorded steps
-  const std::int64_t heads = spec.attention.heads + 2 * spec.attention.kv_heads;
-  // Residual, its norm and what is added to it; queries, keys, values and the attention's result;
-  // gate, up and their product.
-  const std::int64_t row =
-      4 * spec.hidden + 2 * heads * spec.attention.head_dim + 3 * spec.mlp.intermediate;
-  const std::int64_t results = options.max_num_seqs * (1 + options.speculative.tokens);
-  const std::int64_t floats = options.max_num_batched_tokens * row + results * spec.vocab;
-  return kLibraries + floats * static_cast<std::int64_t>(sizeof(float));
-}
 
 EngineLimits engine_limits(const Session& session, const EngineOptions& options) {
   const ModelSpec& spec = session.model->spec();

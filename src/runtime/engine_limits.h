@@ -13,9 +13,6 @@ struct EngineLimits {
   std::int64_t blocks = 0;
 };
 
-// Bytes that a step takes beside weights and cache: its activations and logits.
-std::int64_t step_bytes(const ModelSpec& spec, const EngineOptions& options);
-
 // kMemory when the cache cannot hold one request of the length that was asked for.
 EngineLimits engine_limits(const Session& session, const EngineOptions& options);
 
