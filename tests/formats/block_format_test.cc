@@ -141,7 +141,6 @@ TEST(BlockEncoders, LeaveNoMoreErrorThanLlamaCpp) {
     EXPECT_LE(error, bar) << name;
     EXPECT_GT(error, bar / 4) << name;  // and not by a mistake of the measure
     RecordProperty(name, std::to_string(error / bar));
-    if (std::getenv("NIBBLE_PRINT")) printf("%s %.6f %.6f %.4f\n", name, error, bar, error / bar);
   }
 }
 

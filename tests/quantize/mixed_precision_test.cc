@@ -176,11 +176,11 @@ TEST_F(MixedPrecisionTest, MeasuresOnceForEveryTarget) {
   QuantizeOptions o = options("out", "gptq_actorder", {"w8a16_g128", "w4a16_g128"});
   o.mixed.measurements = file;
   o.mixed.target_bytes = measured.output_bytes > 0 ? measured.output_bytes : 4'000'000;
-  std::vector<std::string> saved;
-  o.on_saved = [&](const std::string& step) { saved.push_back(step); };
+  const auto written = std::filesystem::last_write_time(file);
   const QuantizeReport report = quantize(o, *backend_);
   EXPECT_LE(report.output_bytes, o.mixed.target_bytes);
   EXPECT_EQ(read_text_file(file), before);
+  EXPECT_EQ(std::filesystem::last_write_time(file), written) << "nothing was measured again";
 
   QuantizeOptions other = options("other", "rtn", {"w8a16_g128"});
   other.mixed.measurements = file;
