@@ -1,6 +1,7 @@
 #include "runtime/draft.h"
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "base/error.h"

@@ -55,4 +55,15 @@ void append_spelled_bytes(std::string_view text, std::string& out) {
   }
 }
 
+std::optional<char> byte_of(std::string_view piece) {
+  if (piece.size() != 6 || !piece.starts_with("<0x") || piece[5] != '>') return std::nullopt;
+  int value = 0;
+  for (const char c : piece.substr(3, 2)) {
+    const std::size_t digit = std::string_view("0123456789ABCDEFabcdef").find(c);
+    if (digit == std::string_view::npos) return std::nullopt;
+    value = value * 16 + static_cast<int>(digit < 16 ? digit : digit - 6);
+  }
+  return static_cast<char>(value);
+}
+
 }  // namespace nibble

@@ -35,18 +35,6 @@ Decoder make_byte_level(const Json&) {
   };
 }
 
-// The byte that a piece like <0x0A> stands for.
-std::optional<char> byte_of(std::string_view piece) {
-  if (piece.size() != 6 || !piece.starts_with("<0x") || piece[5] != '>') return std::nullopt;
-  int value = 0;
-  for (const char c : piece.substr(3, 2)) {
-    const std::size_t digit = std::string_view("0123456789ABCDEFabcdef").find(c);
-    if (digit == std::string_view::npos) return std::nullopt;
-    value = value * 16 + static_cast<int>(digit < 16 ? digit : digit - 6);
-  }
-  return static_cast<char>(value);
-}
-
 // Runs of byte pieces become characters; a byte that is part of none becomes U+FFFD. (The
 // `tokenizers` library gives up a whole run when part of it is invalid; then no character of the
 // run would be certain before its end.)

@@ -12,7 +12,6 @@
 #include <memory>
 #include <mutex>
 #include <set>
-#include <span>
 #include <string_view>
 #include <unordered_map>
 #include <vector>

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "model/tokenizer/unicode.h"
+
 namespace nibble::grammar {
 
 Expr sequence(std::vector<Expr> parts) {
@@ -50,21 +52,7 @@ Expr literal(std::string_view text) {
 }
 
 std::u32string characters_of(std::string_view utf8) {
-  std::u32string text;
-  for (std::size_t i = 0; i < utf8.size();) {
-    const auto lead = static_cast<unsigned char>(utf8[i]);
-    const std::size_t length = lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-    char32_t c = length == 1 ? lead : lead & (0x7Fu >> length);
-    bool valid = (lead < 0x80 || lead >= 0xC2) && lead < 0xF5 && i + length <= utf8.size();
-    for (std::size_t k = 1; valid && k < length; ++k) {
-      const auto next = static_cast<unsigned char>(utf8[i + k]);
-      valid = (next & 0xC0) == 0x80;
-      c = c << 6 | (next & 0x3Fu);
-    }
-    text.push_back(valid ? c : U'\uFFFD');
-    i += valid ? length : 1;
-  }
-  return text;
+  return to_utf32(replace_each_invalid_byte(utf8));
 }
 
 CharSet normalized(CharSet set) {

@@ -320,7 +320,7 @@ class SchemaCompiler {
     }
     std::vector<Expr> all;
     for (const std::string& type : types) all.push_back(of_type(type, schema, where, depth));
-    return all.size() == 1 ? std::move(all.front()) : choice(std::move(all));
+    return choice(std::move(all));
   }
 
   Expr of_type(const std::string& type, const Schema& schema, const std::string& where, int depth) {
@@ -409,8 +409,7 @@ class SchemaCompiler {
     }
     if (!pattern) {
       if (impossible(counts)) return choice({});
-      return sequence(
-          {literal("\""), repeat(character(), counts.least, counts.most), literal("\"")});
+      return text(counts.least, counts.most);
     }
     if (counts.any()) refuse(where, "lengths beside 'pattern' or 'format' are not supported");
     return json_string_of(parse_regex(*pattern, use));
@@ -535,7 +534,7 @@ class SchemaCompiler {
     for (const auto& [name, one] : properties.items()) names.push_back(name);
     for (const Schema& name : schema.value("required", Schema::array())) names.push_back(name);
     if (!names.empty()) return json_string_except(names, rules_);
-    return sequence({literal("\""), repeat(character(), 0, Expr::kUnbounded), literal("\"")});
+    return text();
   }
 
   Expr free_object(const std::optional<Expr>& other, const Counts& counts,
@@ -581,16 +580,17 @@ class SchemaCompiler {
   }
   Expr space() { return shared(space_, "space", json_space); }
   Expr character() { return shared(character_, "character", json_character); }
+  Expr text(std::int64_t least = 0, std::int64_t most = Expr::kUnbounded) {
+    return sequence({literal("\""), repeat(character(), least, most), literal("\"")});
+  }
   Expr comma() { return sequence({literal(","), space()}); }
 
   // Any value.
   Expr any() {
     if (any_ >= 0) return rule(any_);
     any_ = rules_.add("value");
-    const Expr string =
-        sequence({literal("\""), repeat(character(), 0, Expr::kUnbounded), literal("\"")});
-    const Expr member = sequence({string, literal(":"), space(), rule(any_)});
-    Expr body = choice({free_object(member, {}, "#"), list({}, rule(any_), {}, "#"), string,
+    const Expr member = sequence({text(), literal(":"), space(), rule(any_)});
+    Expr body = choice({free_object(member, {}, "#"), list({}, rule(any_), {}, "#"), text(),
                         json_number({}), literal("true"), literal("false"), literal("null")});
     rules_.bodies[static_cast<std::size_t>(any_)] = std::move(body);
     return rule(any_);

@@ -36,7 +36,7 @@ Expr encoded(const Expr& value) {
         if (c < 0x20 || c == '"' || c == '\\') all.push_back(escaped(c));
       }
     }
-    return all.size() == 1 ? std::move(all.front()) : choice(std::move(all));
+    return choice(std::move(all));
   }
   Expr copy = value;
   for (Expr& part : copy.parts) part = encoded(part);

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <map>
+#include <string>
 #include <utility>
 
 #include "base/error.h"
+#include "model/tokenizer/unicode.h"
 
 namespace nibble::grammar {
 namespace {
@@ -16,16 +18,6 @@ struct ByteRange {
   std::uint8_t low, high;
 };
 using ByteRanges = std::vector<ByteRange>;
-
-std::vector<std::uint8_t> utf8(char32_t c) {
-  const auto tail = [&](int shift) {
-    return static_cast<std::uint8_t>(0x80 | (c >> shift & 0x3F));
-  };
-  if (c < 0x80) return {static_cast<std::uint8_t>(c)};
-  if (c < 0x800) return {static_cast<std::uint8_t>(0xC0 | c >> 6), tail(0)};
-  if (c < 0x10000) return {static_cast<std::uint8_t>(0xE0 | c >> 12), tail(6), tail(0)};
-  return {static_cast<std::uint8_t>(0xF0 | c >> 18), tail(12), tail(6), tail(0)};
-}
 
 // Characters [first, last] as sequences of byte ranges: cut where the length of UTF-8 changes, and
 // then so that all bytes behind the first that differs run through their whole range.
@@ -51,10 +43,13 @@ void add_utf8_sequences(char32_t first, char32_t last, std::vector<ByteRanges>& 
       return;
     }
   }
-  const auto low = utf8(first);
-  const auto high = utf8(last);
+  std::string low, high;
+  append_utf8(low, first);
+  append_utf8(high, last);
   ByteRanges sequence;
-  for (std::size_t i = 0; i < low.size(); ++i) sequence.push_back({low[i], high[i]});
+  for (std::size_t i = 0; i < low.size(); ++i) {
+    sequence.push_back({static_cast<std::uint8_t>(low[i]), static_cast<std::uint8_t>(high[i])});
+  }
   out.push_back(std::move(sequence));
 }
 

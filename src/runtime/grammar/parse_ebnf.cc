@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <map>
-#include <optional>
 #include <string>
 #include <utility>
 
 #include "base/error.h"
+#include "model/tokenizer/unicode.h"
 #include "runtime/grammar/json_schema.h"
 
 namespace nibble::grammar {
@@ -101,9 +101,9 @@ class EbnfParser {
         if (is_name(peek()) && at_definition()) break;
         parts.push_back(quantified(depth));
       }
-      all.push_back(parts.size() == 1 ? std::move(parts.front()) : sequence(std::move(parts)));
+      all.push_back(sequence(std::move(parts)));
     } while (take("|"));
-    return all.size() == 1 ? std::move(all.front()) : choice(std::move(all));
+    return choice(std::move(all));
   }
 
   Expr quantified(int depth) {
@@ -187,12 +187,11 @@ class EbnfParser {
 
   char32_t character() {
     if (!more()) refuse("it ends inside a text or a class");
-    const auto lead = static_cast<unsigned char>(text_[at_]);
-    if (lead == '\\') {
+    if (text_[at_] == '\\') {
       ++at_;
       return escape();
     }
-    const std::size_t length = lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+    const std::size_t length = utf8_length(text_[at_]);
     const std::u32string decoded = characters_of(text_.substr(at_, length));
     at_ += decoded.size() == 1 ? std::min(length, text_.size() - at_) : 1;
     return decoded.front();
@@ -215,10 +214,10 @@ class EbnfParser {
       case 'U':
         return hexadecimal(8);
       default:
-        if (is_name(c) && c != '-' && c != '_') refuse("an unknown escape");
-        --at_;
-        if (static_cast<unsigned char>(c) >= 0x80) refuse("an unknown escape");
-        return static_cast<unsigned char>(text_[at_++]);
+        if ((is_name(c) && c != '-' && c != '_') || static_cast<unsigned char>(c) >= 0x80) {
+          refuse("an unknown escape");
+        }
+        return static_cast<unsigned char>(c);
     }
   }
 

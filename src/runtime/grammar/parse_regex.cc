@@ -57,7 +57,7 @@ class RegexParser {
     do {
       all.push_back(branch(depth));
     } while (take('|'));
-    return all.size() == 1 ? std::move(all.front()) : choice(std::move(all));
+    return choice(std::move(all));
   }
 
   // Anchors stand at the ends of the branches of the outermost level.
@@ -83,7 +83,7 @@ class RegexParser {
       if (!first_anchored) parts.insert(parts.begin(), anything);
       if (!last_anchored) parts.push_back(anything);
     }
-    return parts.size() == 1 ? std::move(parts.front()) : sequence(std::move(parts));
+    return sequence(std::move(parts));
   }
 
   Expr quantified(int depth) {

@@ -1,7 +1,6 @@
 #include "runtime/grammar/token_trie.h"
 
 #include <algorithm>
-#include <numeric>
 #include <optional>
 #include <utility>
 
@@ -12,18 +11,6 @@ namespace {
 
 constexpr std::size_t kLongest = 65535;
 constexpr std::string_view kReplacement = "\ufffd";
-
-// "<0x0A>", as SentencePiece spells a byte.
-std::optional<std::string> spelled_byte(std::string_view piece) {
-  if (piece.size() != 6 || !piece.starts_with("<0x") || piece.back() != '>') return std::nullopt;
-  int value = 0;
-  for (const char c : piece.substr(3, 2)) {
-    const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-    if (digit < 0) return std::nullopt;
-    value = value * 16 + digit;
-  }
-  return std::string(1, static_cast<char>(value));
-}
 
 // A token that something can follow: its text alone, and a text that begins with it.
 struct Anchor {
@@ -49,7 +36,7 @@ std::string bytes_of(const Tokenizer& tokenizer, const Anchor& anchor, std::int3
   std::string text = both.substr(anchor.text.size());
   if (text.find(kReplacement) == std::string::npos) return text;
   // Part of a character: the piece spells it in one of two ways.
-  if (const auto byte = spelled_byte(piece)) return *byte;
+  if (const auto byte = byte_of(piece)) return std::string(1, *byte);
   std::string spelled;
   append_spelled_bytes(piece, spelled);
   return spelled == piece ? "" : spelled;
