@@ -126,7 +126,7 @@ void HessianObserver::on_input(const std::string& site, const float* x, std::int
   hessian.channels = cols;
   // Behind a router the two models may send different rows to an expert; such rows have no partner.
   const std::vector<float>* full = full_ == nullptr ? nullptr : full_->find(site);
-  const bool routed = site.find('.') != std::string::npos;
+  const bool routed = site.find('.') != std::string::npos && !site.ends_with(".shared");
   std::size_t& seen = seen_[site];
   const float* partner = full == nullptr || routed ? nullptr : full->data() + seen;
   seen += static_cast<std::size_t>(rows * cols);
