@@ -38,13 +38,6 @@ ModuleReport measure(const PlannedModule& module, const float* w, const QuantTen
   return report;
 }
 
-bool transforms_need_hessians(const Recipe& recipe) {
-  return std::ranges::any_of(recipe.steps, [](const RecipeStep& step) {
-    return step.algorithm->transform != nullptr &&
-           step.needs().calibration == CalibrationNeed::kHessian;
-  });
-}
-
 std::set<std::string> site_names(const std::map<const Linear*, std::string>& names,
                                  const std::vector<Linear*>& linears) {
   std::set<std::string> result;
@@ -97,7 +90,7 @@ std::vector<LayerSolver::Stage> LayerSolver::stages(LayerWeights& weights) const
 void LayerSolver::transform(std::int64_t layer, const RecipePoint& point,
                             LayerStatistics& statistics, LayerWeights& weights) {
   LayerHessians hessians;
-  if (transforms_need_hessians(job_.options.recipe)) {
+  if (job_.options.recipe.transforms_need_hessians()) {
     const auto names = statistics_names(sites(job_.spec, weights));
     hessians = stream_->observe(layer, weights, nullptr, site_names(names, weights.linears()));
   }

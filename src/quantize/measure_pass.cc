@@ -28,19 +28,23 @@ class LayerFeed {
     }
   }
 
-  // Call for every layer in order.
-  Layer next() {
+  // Call for every layer in order. `solved`: linears of it will be rounded.
+  Layer next(bool solved = true) {
     Layer layer{load_layer_f32(job_.spec, at_, job_.source, job_.backend), {}, {}};
     check_finite(layer.weights);
     if (!calibration_.layers.empty()) {
       layer.statistics = calibration_.layers[static_cast<std::size_t>(at_)];
     }
-    if (job_.options.recipe.steps.size() > 1) {
-      transform_layer(transform_context(job_), point_, observe(layer.weights), layer.weights,
-                      layer.statistics);
+    const Recipe& recipe = job_.options.recipe;
+    if (recipe.steps.size() > 1) {
+      const LayerHessians hessians =
+          recipe.transforms_need_hessians() ? observe(layer.weights) : LayerHessians();
+      transform_layer(transform_context(job_), point_, hessians, layer.weights, layer.statistics);
       prepare_layer(layer.weights, job_.backend);
     }
-    layer.hessians = observe(layer.weights);
+    if (solved && recipe.solver().needs().calibration == CalibrationNeed::kHessian) {
+      layer.hessians = observe(layer.weights);
+    }
     if (stream_) stream_->advance(at_, layer.weights, nullptr);
     ++at_;
     return layer;
@@ -65,10 +69,9 @@ class LayerFeed {
 
  private:
   LayerHessians observe(LayerWeights& weights) {
-    if (!stream_) return {};
     std::set<std::string> wanted;
-    for (const auto& [linear, name] : statistics_names(sites(job_.spec, weights))) {
-      wanted.insert(name);
+    for (const Site& site : sites(job_.spec, weights)) {
+      wanted.insert(site.inputs.begin(), site.inputs.end());
     }
     return stream_->observe(at_, weights, nullptr, wanted);
   }
@@ -98,24 +101,17 @@ class HeldBackStates {
     run_windows(job_.spec, layer, weights, job_.windows.search, job_.windows.context, job_.backend,
                 states);
   }
-  std::vector<double> losses(const HeldBackStates& reference, const float* states,
+  std::vector<double> losses(const Tensor& reference, const float* states,
                              std::size_t count) const {
-    return output_losses(job_.spec, job_.source, reference.states_.data<float>(), states, count,
-                         rows(), job_.backend);
+    return output_losses(job_.spec, job_.source, reference.data<float>(), states, count, rows(),
+                         job_.backend);
   }
+  Tensor take() { return std::move(states_); }
 
  private:
   const Job& job_;
   Tensor states_;
 };
-
-HeldBackStates source_output(const Job& job) {
-  HeldBackStates states(job);
-  for (std::int64_t layer = 0; layer < job.spec.layers; ++layer) {
-    states.run(layer, load_layer(job.spec, layer, job.source, job.backend));
-  }
-  return states;
-}
 
 struct Variant {
   const FusedGroup* group;
@@ -137,18 +133,16 @@ class MeasuringRun {
         measurements_(measurements),
         feed_(job, calibration, point),
         states_(job),
-        reference_(source_output(job)) {}
+        reference_(calibration.reference) {}
 
   void run() {
     const std::int64_t layers = job_.spec.layers;
     for (std::int64_t layer = 0; layer < layers; ++layer) {
       progress(job_.options.progress, "measure", layer, layers);
       const std::vector<Variant> missing = missing_in(layer);
-      const LayerFeed::Layer source = feed_.next();
-      if (!missing.empty()) {
-        measure(layer, source, missing);
-        measurements_.save();
-      }
+      const LayerFeed::Layer source = feed_.next(!missing.empty());
+      if (!missing.empty()) measure(layer, source, missing);
+      measurements_.save();
       states_.run(layer, source.weights);
     }
     progress(job_.options.progress, "measure", layers, layers);
@@ -215,9 +209,11 @@ class MeasuringRun {
   const FormatMenu& menu_;
   Measurements& measurements_;
   LayerFeed feed_;
-  HeldBackStates states_;     // of the source, before the present layer
-  HeldBackStates reference_;  // after the last
+  HeldBackStates states_;    // of the source, before the present layer
+  const Tensor& reference_;  // after the last
 };
+
+}  // namespace
 
 bool is_complete(const FormatMenu& menu, const Measurements& measurements) {
   return std::ranges::all_of(menu.groups, [&](const FusedGroup& group) {
@@ -227,14 +223,12 @@ bool is_complete(const FormatMenu& menu, const Measurements& measurements) {
   });
 }
 
-}  // namespace
-
 std::vector<FusedGroup> fused_groups(const ModelSpec& spec, std::int64_t layer,
                                      LayerWeights& weights) {
   std::vector<FusedGroup> groups;
   for (const Site& site : sites(spec, weights)) {
-    const bool of_experts =
-        spec.mlp.experts > 0 && (site.kind == SiteKind::kMlpIn || site.kind == SiteKind::kMlpDown);
+    const bool of_experts = !weights.experts.empty() &&
+                            (site.kind == SiteKind::kMlpIn || site.kind == SiteKind::kMlpDown);
     const std::string name = of_experts ? "experts" : to_string(site.kind);
     auto group = std::ranges::find(groups, name, &FusedGroup::name);
     if (group == groups.end()) group = groups.insert(group, {layer, name, {}});
@@ -249,14 +243,16 @@ void run_measure_pass(const Job& job, const Calibration& calibration, const Reci
   MeasuringRun(job, calibration, point, menu, measurements).run();
 }
 
-double measure_together(const Job& job, const Calibration& calibration, const RecipePoint& point,
-                        const FormatMenu& menu, const std::vector<int>& choice) {
-  std::map<std::string, FormatPtr> formats;
-  for (std::size_t i = 0; i < menu.groups.size(); ++i) {
-    for (const std::string& module : menu.groups[i].modules) {
-      formats[module] = menu.format(static_cast<std::size_t>(choice[i]), module);
-    }
+Tensor source_output(const Job& job) {
+  HeldBackStates states(job);
+  for (std::int64_t layer = 0; layer < job.spec.layers; ++layer) {
+    states.run(layer, load_layer(job.spec, layer, job.source, job.backend));
   }
+  return states.take();
+}
+
+double measure_together(const Job& job, const Calibration& calibration, const RecipePoint& point,
+                        const ModuleFormats& formats) {
   LayerFeed feed(job, calibration, point);
   HeldBackStates states(job);
   for (std::int64_t layer = 0; layer < job.spec.layers; ++layer) {
@@ -266,7 +262,7 @@ double measure_together(const Job& job, const Calibration& calibration, const Re
     feed.round(source, weights, [&](const std::string& module) { return formats.at(module); });
     states.run(layer, weights);
   }
-  return states.losses(source_output(job), states.data(), 1).front();
+  return states.losses(calibration.reference, states.data(), 1).front();
 }
 
 }  // namespace nibble

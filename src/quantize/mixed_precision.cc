@@ -14,7 +14,8 @@ namespace {
 // The knapsack of a menu: sizes in bytes, costs in nats.
 class Choices {
  public:
-  Choices(const FormatMenu& menu, const Measurements& measurements) : menu_(menu) {
+  Choices(const FormatMenu& menu, const Measurements& measurements)
+      : whole_bytes_(menu.plans[0].bytes) {
     for (const FusedGroup& group : menu.groups) {
       AllocationGroup options(menu.names.size());
       for (std::size_t i = 0; i < options.size(); ++i) {
@@ -36,7 +37,7 @@ class Choices {
   std::span<const AllocationGroup> groups() const { return groups_; }
   std::int64_t weights() const { return weights_; }
   // Of the output, beside the groups.
-  std::int64_t other_bytes() const { return menu_.plans[0].bytes - first_bytes_; }
+  std::int64_t other_bytes() const { return whole_bytes_ - first_bytes_; }
   std::int64_t least_bytes() const {
     std::int64_t bytes = 0;
     for (const AllocationGroup& group : groups_) {
@@ -45,19 +46,9 @@ class Choices {
     return bytes;
   }
 
-  ModuleFormats formats(const std::vector<int>& choice) const {
-    ModuleFormats formats;
-    for (std::size_t i = 0; i < menu_.groups.size(); ++i) {
-      for (const std::string& module : menu_.groups[i].modules) {
-        formats[module] = menu_.format(static_cast<std::size_t>(choice[i]), module);
-      }
-    }
-    return formats;
-  }
-
  private:
-  const FormatMenu& menu_;
   std::vector<AllocationGroup> groups_;
+  std::int64_t whole_bytes_;
   std::int64_t weights_ = 0, first_bytes_ = 0;
 };
 
@@ -65,6 +56,7 @@ void report_choice(const Job& job, const FormatMenu& menu, const Choices& choice
                    const Allocation& allocation) {
   MixedReport& report = job.report.mixed.value();
   report.predicted_kl = allocation.cost;
+  report.bound = allocation.bound;
   for (std::size_t i = 0; i < menu.groups.size(); ++i) {
     const auto option = static_cast<std::size_t>(allocation.choice[i]);
     report.chosen.push_back({menu.groups[i].layer, menu.groups[i].name, menu.names[option],
@@ -81,7 +73,7 @@ std::int64_t excess_of(const OutputPlan& plan, const MixedOptions& target, const
 
 // The encoding that can say all formats together may need some more bytes than each plan alone
 // said; then a smaller budget is tried.
-Allocation meet_size(const Job& job, const Choices& choices,
+Allocation meet_size(const Job& job, const FormatMenu& menu, const Choices& choices,
                      const std::function<OutputPlan(const ModuleFormats&)>& plan_of) {
   const MixedOptions& target = job.options.mixed;
   std::int64_t capacity = target.target_bytes > 0
@@ -93,7 +85,7 @@ Allocation meet_size(const Job& job, const Choices& choices,
     const auto allocation = allocate(choices.groups(), capacity);
     if (!allocation || !std::isfinite(allocation->cost)) break;
     const std::int64_t excess =
-        excess_of(plan_of(choices.formats(allocation->choice)), target, choices);
+        excess_of(plan_of(menu.formats(allocation->choice)), target, choices);
     if (excess <= 0) return *allocation;
     capacity = std::min(capacity, allocation->size) - excess;
   }
@@ -114,7 +106,7 @@ double kept_measurement(const Job& job, const Calibration& calibration, const Re
     ByteReader reader(job.journal.get(name), name);
     return reader.get<double>();
   }
-  const double kl = measure_together(job, calibration, point, menu, choice);
+  const double kl = measure_together(job, calibration, point, menu.formats(choice));
   ByteWriter writer;
   writer.put(kl);
   job.journal.put(name, writer.take());
@@ -154,6 +146,16 @@ Allocation meet_loss(const Job& job, const Calibration& calibration, const Recip
 
 }  // namespace
 
+ModuleFormats FormatMenu::formats(const std::vector<int>& choice) const {
+  ModuleFormats formats;
+  for (std::size_t i = 0; i < groups.size(); ++i) {
+    for (const std::string& module : groups[i].modules) {
+      formats[module] = format(static_cast<std::size_t>(choice[i]), module);
+    }
+  }
+  return formats;
+}
+
 ModuleFormats choose_formats(const Job& job, const Calibration& calibration,
                              const RecipePoint& point, const FormatMenu& menu,
                              const Measurements& measurements,
@@ -161,9 +163,9 @@ ModuleFormats choose_formats(const Job& job, const Calibration& calibration,
   const Choices choices(menu, measurements);
   const Allocation allocation = job.options.mixed.max_kl > 0
                                     ? meet_loss(job, calibration, point, menu, choices)
-                                    : meet_size(job, choices, plan_of);
+                                    : meet_size(job, menu, choices, plan_of);
   report_choice(job, menu, choices, allocation);
-  return choices.formats(allocation.choice);
+  return menu.formats(allocation.choice);
 }
 
 }  // namespace nibble

@@ -38,17 +38,24 @@ struct FormatMenu {
   const FormatPtr& format(std::size_t option, const std::string& module) const {
     return plans[option].find(module).format;
   }
+  // Of every module of the groups, by one index for each group.
+  ModuleFormats formats(const std::vector<int>& choice) const;
 };
 
+bool is_complete(const FormatMenu& menu, const Measurements& measurements);
+
+// Hidden states of the held-back windows after the last layer of the source, [tokens, hidden]:
+// Calibration::reference, where no pass over the text has left it.
+Tensor source_output(const Job& job);
+
 // Measures what is missing, layer by layer, and saves it. Linears are solved by the recipe's solver
-// on the inputs that the source gives them.
+// on the inputs that the source gives them. Needs calibration.reference, as the next one.
 void run_measure_pass(const Job& job, const Calibration& calibration, const RecipePoint& point,
                       const FormatMenu& menu, Measurements& measurements);
 
-// The mean KL of the whole model on the same text, every group in the format chosen for it: one
-// index of the menu for each group.
+// The mean KL of the whole model on the same text, every module of a group in the format chosen.
 double measure_together(const Job& job, const Calibration& calibration, const RecipePoint& point,
-                        const FormatMenu& menu, const std::vector<int>& choice);
+                        const ModuleFormats& formats);
 
 // Makes the choice for the target of job.options.mixed and says it in job.report.mixed. kUsage,
 // with what can be reached, when no choice meets the target. `plan_of` gives the output plan of

@@ -290,7 +290,8 @@ bool OutputPlan::has_static_inputs() const {
 
 bool OutputPlan::needs_statistics() const {
   return has_static_inputs() || std::ranges::any_of(modules, [](const PlannedModule& m) {
-           const Element& element = m.format->descriptor().element;
+           const Element& outer = m.format->descriptor().element;
+           const Element& element = outer.base != nullptr ? outer.base->element : outer;
            return element.kind == ElementKind::kIntSplit ||
                   (element.kind == ElementKind::kFitted && element.fit == Fit::kLloydMax);
          });

@@ -31,24 +31,31 @@ struct Calibrated {
   RecipePoint point;
 };
 
-Calibrated calibrate(const Job& job) {
+// The formats of the output, or of the menu that they are chosen from, may need statistics.
+Calibrated calibrate(const Job& job, const std::optional<FormatMenu>& menu) {
   Calibrated result;
-  if (job.options.recipe.needs_statistics() || job.plan.needs_statistics()) {
+  const bool by_formats = menu ? std::ranges::any_of(menu->plans, &OutputPlan::needs_statistics)
+                               : job.plan.needs_statistics();
+  if (job.options.recipe.needs_statistics() || by_formats) {
     result.calibration = run_statistics_pass(job);
   }
   result.point = run_search(job, result.calibration);
-  result.calibration.reference = {};
   return result;
 }
 
 // Measures the formats of the menu, and chooses among them unless that is all that was asked for.
-void choose_formats(const Job& job, const Calibrated& calibrated, Setup& setup,
+void choose_formats(const Job& job, Calibrated& calibrated, const FormatMenu& menu, Setup& setup,
                     const std::filesystem::path& state) {
   const MixedOptions& mixed = job.options.mixed;
-  const FormatMenu menu = setup.format_menu();
+  for (const OutputPlan& plan : menu.plans) {
+    for (const std::string& note : plan.notes) job.note(note);
+  }
   Measurements measurements(
       mixed.measurements.empty() ? state / "measurements.json" : mixed.measurements,
       setup.measurements_key());
+  Tensor& reference = calibrated.calibration.reference;
+  const bool measures = !is_complete(menu, measurements) || mixed.max_kl > 0;
+  if (measures && reference.empty()) reference = source_output(job);
   run_measure_pass(job, calibrated.calibration, calibrated.point, menu, measurements);
   MixedReport& report = job.report.mixed.emplace();
   report.tokens = static_cast<std::int64_t>(job.windows.search.size());
@@ -106,11 +113,14 @@ class Run {
                   setup_.plan(), setup_.windows(), setup_.calibration(), journal,
                   report_};
     for (const std::string& message : setup_.notes()) job.note(message);
-    const Calibrated calibrated = calibrate(job);
-    if (options_.mixed.enabled()) {
-      choose_formats(job, calibrated, setup_, staged.state_path());
+    std::optional<FormatMenu> menu;
+    if (options_.mixed.enabled()) menu = setup_.format_menu();
+    Calibrated calibrated = calibrate(job, menu);
+    if (menu) {
+      choose_formats(job, calibrated, *menu, setup_, staged.state_path());
       describe(setup_.plan(), setup_.windows(), report_);
     }
+    calibrated.calibration.reference = {};
     if (measures) return;
     write_output(job, calibrated, staged.path());
     if (setup_.verifies()) {

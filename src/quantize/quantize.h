@@ -100,6 +100,9 @@ struct MixedReport {
   std::vector<GroupFormat> measured;  // every group in every format
   std::vector<GroupFormat> chosen;    // empty under measure_only
   double predicted_kl = 0;            // sum over the chosen
+  // Of no choice that meets the target is the sum smaller, or, where the target is a KL, the size
+  // of the groups in bytes.
+  double bound = 0;
   std::optional<double> measured_kl;  // of the chosen together, where the target is a KL
   std::int64_t tokens = 0;            // of the text
 };

@@ -191,6 +191,13 @@ bool Recipe::needs_hessians() const {
   });
 }
 
+bool Recipe::transforms_need_hessians() const {
+  return std::ranges::any_of(steps, [](const RecipeStep& step) {
+    return step.algorithm->transform != nullptr &&
+           step.needs().calibration == CalibrationNeed::kHessian;
+  });
+}
+
 bool Recipe::needs_search() const {
   return std::ranges::any_of(
       steps, [](const RecipeStep& step) { return step.algorithm->kind == StepKind::kSearch; });

@@ -51,6 +51,7 @@ struct Recipe {
   bool needs_text() const;        // of calibration
   bool needs_statistics() const;  // of the source
   bool needs_hessians() const;
+  bool transforms_need_hessians() const;
   bool needs_search() const;
   const RecipeStep& solver() const { return steps.back(); }
 };

@@ -130,7 +130,10 @@ Setup::Setup(const QuantizeOptions& options, Backend& backend)
   calibration_ = resolve_calibration(options);
   check_ranges();
   notes_ = source_->notes();
-  notes_.insert(notes_.end(), plan_.notes.begin(), plan_.notes.end());
+  // Of formats that are chosen the notes come with them.
+  if (!options.mixed.enabled()) {
+    notes_.insert(notes_.end(), plan_.notes.begin(), plan_.notes.end());
+  }
   read_texts();
 }
 
@@ -244,6 +247,9 @@ FormatMenu Setup::format_menu() const {
 // Transforms go by the format of the whole model; without one it has no say.
 std::string Setup::measurements_key() const {
   std::string text = identity();
+  for (const FormatOverride& entry : options_.overrides) {
+    text += fmt::format("override {}={}\n", entry.pattern, entry.format->name());
+  }
   if (options_.recipe.steps.size() > 1) {
     for (const PlannedModule& module : plan_.modules) text += module.format->name() + '\n';
   }

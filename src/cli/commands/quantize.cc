@@ -66,7 +66,8 @@ Json mixed_json(const MixedReport& mixed) {
   Json json = {{"tokens", mixed.tokens},
                {"measured", group_formats_json(mixed.measured)},
                {"chosen", group_formats_json(mixed.chosen)},
-               {"predicted_kl", mixed.predicted_kl}};
+               {"predicted_kl", mixed.predicted_kl},
+               {"bound", mixed.bound}};
   if (mixed.measured_kl) json["measured_kl"] = *mixed.measured_kl;
   return json;
 }
