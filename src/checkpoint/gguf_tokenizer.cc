@@ -147,6 +147,17 @@ class TokenizerReader {
     return added;
   }
 
+  std::string pre_name() const {
+    const Json pre = value("pre");
+    return pre.is_string() ? pre.get<std::string>() : "default";
+  }
+  const GgufPreType* pre_type() const {  // null: unknown
+    const auto& known = gguf_pre_types();
+    const auto found = std::ranges::find_if(known, [name = pre_name()](const GgufPreType& type) {
+      return std::ranges::find(type.names, name) != type.names.end();
+    });
+    return found == known.end() ? nullptr : &*found;
+  }
   Json sentencepiece_bpe() const;
   Json merges_by_score() const;
   Json byte_level_bpe() const;
@@ -213,15 +224,10 @@ Json TokenizerReader::sentencepiece_bpe() const {
 }
 
 Json TokenizerReader::byte_level_bpe() const {
-  const Json pre = value("pre");
-  const std::string name = pre.is_string() ? pre.get<std::string>() : "default";
-  const GgufPreType* type = nullptr;
-  for (const GgufPreType& known : gguf_pre_types()) {
-    if (std::ranges::find(known.names, name) != known.names.end()) type = &known;
-  }
+  const GgufPreType* const type = pre_type();
   if (type == nullptr) {
     fail(ErrorKind::kUnsupported, "{}: tokenizer.ggml.pre is '{}', which nibble does not know",
-         what_, name.substr(0, 64));
+         what_, pre_name().substr(0, 64));
   }
   Json pretokenizers = Json::array();
   for (const std::string_view pattern : type->patterns) {
@@ -348,10 +354,7 @@ Json TokenizerReader::config(const std::string& kind) const {
     if (!config.contains("bos_token")) config["bos_token"] = vocabulary_.at(1);
     if (!config.contains("eos_token")) config["eos_token"] = vocabulary_.at(2);
   }
-  const Json pre = value("pre");
-  const bool llama3 = kind == "gpt2" && pre.is_string() &&
-                      std::ranges::find(gguf_pre_types()[1].names, pre.get<std::string>()) !=
-                          gguf_pre_types()[1].names.end();
+  const GgufPreType* const pre = kind == "gpt2" ? pre_type() : nullptr;
   if (kind == "bert") {  // [CLS] text [SEP]
     if (!config.contains("bos_token") && config.contains("cls_token")) {
       config["bos_token"] = config["cls_token"];
@@ -359,7 +362,8 @@ Json TokenizerReader::config(const std::string& kind) const {
     if (config.contains("sep_token")) config["eos_token"] = config["sep_token"];
     config["add_bos_token"] = config["add_eos_token"] = true;
   } else {
-    config["add_bos_token"] = flag("add_bos_token", kind == "llama" || llama3);
+    config["add_bos_token"] =
+        flag("add_bos_token", kind == "llama" || (pre != nullptr && pre->ignore_merges));
     config["add_eos_token"] = flag("add_eos_token", kind == "t5");
   }
   const Json chat = metadata_.value("tokenizer.chat_template", Json());

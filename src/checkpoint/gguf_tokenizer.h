@@ -1,4 +1,4 @@
-// The tokenizer of a GGUF file as the documents of a Hugging Face directory, and back. Source:
+// The tokenizer of a GGUF file as the documents of a Hugging Face directory. Source:
 // llama.cpp, src/llama-vocab.cpp and gguf-py/gguf/vocab.py.
 #pragma once
 
@@ -19,9 +19,10 @@ std::optional<std::map<std::string, Json>> tokenizer_from_gguf(const Json& metad
 
 // How words are cut before byte-pair encoding, by the names of `tokenizer.ggml.pre`.
 struct GgufPreType {
-  std::vector<std::string_view> names;     // the first is what is written
+  std::vector<std::string_view> names;
   std::vector<std::string_view> patterns;  // one after the other, matches and gaps stand alone
-  bool ignore_merges = false;              // words that are tokens are taken whole
+  // Words that are tokens are taken whole; and text begins with BOS unless a key says otherwise.
+  bool ignore_merges = false;
 };
 const std::vector<GgufPreType>& gguf_pre_types();
 

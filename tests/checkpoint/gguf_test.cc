@@ -6,6 +6,7 @@
 
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/gguf_arch.h"
+#include "checkpoint/gguf_tokenizer.h"
 #include "formats/block_forms.h"
 #include "formats/registry.h"
 #include "support/gguf_bytes.h"
@@ -278,25 +279,23 @@ TEST(BlockForms, KeepEveryValueBothWays) {
     decode_all(blocks, a.data());
     decode_all(*plain, b.data());
     EXPECT_EQ(a, b) << name;
-    const auto again = blocks_of_plain_form(*plain);
-    ASSERT_TRUE(again.has_value()) << name;
-    EXPECT_EQ(again->format->name(), name);
-    EXPECT_TRUE(std::ranges::equal(again->planes[0].bytes(), blocks.planes[0].bytes())) << name;
   }
   EXPECT_FALSE(plain_form_of_blocks(parse_weight_format("q4_1")->encode(w.data(), 4, 128)));
-  // Symmetric 4-bit groups of 128, as GPTQ has them, are blocks of 32 under repeated scales.
-  const QuantTensor wide = parse_weight_format("int4_g128_sym")->encode(w.data(), 4, 128);
-  const auto blocks = blocks_of_plain_form(wide);
-  ASSERT_TRUE(blocks.has_value());
-  EXPECT_EQ(blocks->format->name(), "q4_0");
-  std::vector<float> a(w.size()), b(w.size());
-  decode_all(wide, a.data());
-  decode_all(*blocks, b.data());
-  EXPECT_EQ(a, b);
-  EXPECT_FALSE(
-      blocks_of_plain_form(parse_weight_format("int4_g128_asym")->encode(w.data(), 4, 128)));
-  EXPECT_FALSE(
-      blocks_of_plain_form(parse_weight_format("int4_g128_sym_sbf16")->encode(w.data(), 4, 128)));
+}
+
+// Where no key says whether text begins with BOS, the kind of words does.
+TEST(GgufTokenizer, BeginsWithBosWhereLlamaCppDoes) {
+  for (const auto& [pre, begins] :
+       {std::pair{"llama-bpe", true}, {"tekken", true}, {"gpt-2", false}, {"qwen2", false}}) {
+    const Json metadata = {{"tokenizer.ggml.model", "gpt2"},
+                           {"tokenizer.ggml.pre", pre},
+                           {"tokenizer.ggml.tokens", {"a", "b", "ab"}},
+                           {"tokenizer.ggml.token_type", {1, 1, 1}},
+                           {"tokenizer.ggml.merges", {"a b"}}};
+    const auto documents = tokenizer_from_gguf(metadata, "test");
+    ASSERT_TRUE(documents.has_value());
+    EXPECT_EQ(documents->at("tokenizer_config.json").at("add_bos_token"), begins) << pre;
+  }
 }
 
 }  // namespace

@@ -66,7 +66,10 @@ class CpuBackend final : public Backend {
     const bool bytes = caps_.avx512_vnni || caps_.isa == CpuIsa::kAvx2 || caps_.neon_dotprod;
     if (bytes && !caps_.exact_activations) {
       // Blocks that are integers under scales run as those.
-      const auto plain = plain_form_of_blocks(weight);
+      const FormatPtr form = plain_format_of_blocks(*weight.format);
+      const auto plain = form != nullptr && form->is_affine()
+                             ? plain_form_of_blocks(weight, 1, codec())
+                             : std::nullopt;
       panels = cpu::PanelWeight::pack(plain ? *plain : weight, pool_, {store_.get(), name});
     }
     return {std::move(weight), std::move(panels)};
