@@ -119,33 +119,23 @@ constexpr GgufName kBertNames[] = {
     {"blk.{}.layer_output_norm", "encoder.layer.{}.output.LayerNorm"},
 };
 
+constexpr GgufArch kArchs[] = {
+    {"llama", "model.", "lm_head", kLlamaNames},
+    {"qwen2", "model.", "lm_head", kQwenNames},
+    {"qwen3", "model.", "lm_head", kQwenNames},
+    {"gemma2", "model.", "lm_head", kGemma2Names},
+    {"phi3", "model.", "lm_head", kPhi3Names},
+    {"gpt2", "transformer.", "lm_head", kGpt2Names},
+    {"bloom", "transformer.", "lm_head", kBloomNames},
+    {"gptneox", "gpt_neox.", "embed_out", kGptNeoxNames},
+    {"bert", "", "", kBertNames},
+};
+
 }  // namespace
 
-const std::vector<GgufArch>& gguf_archs() {
-  static const std::vector<GgufArch> archs = {
-      {"llama", {"llama", "mistral", "mixtral"}, "model.", "lm_head", kLlamaNames},
-      {"qwen2", {"qwen2"}, "model.", "lm_head", kQwenNames},
-      {"qwen3", {"qwen3"}, "model.", "lm_head", kQwenNames},
-      {"gemma2", {"gemma2"}, "model.", "lm_head", kGemma2Names},
-      {"phi3", {"phi3"}, "model.", "lm_head", kPhi3Names},
-      {"gpt2", {"gpt2"}, "transformer.", "lm_head", kGpt2Names},
-      {"bloom", {"bloom"}, "transformer.", "lm_head", kBloomNames},
-      {"gptneox", {"gpt_neox"}, "gpt_neox.", "embed_out", kGptNeoxNames},
-      {"bert", {"bert"}, "", "", kBertNames},
-  };
-  return archs;
-}
-
 const GgufArch* gguf_arch_named(std::string_view name) {
-  const auto found = std::ranges::find(gguf_archs(), name, &GgufArch::name);
-  return found == gguf_archs().end() ? nullptr : &*found;
-}
-
-const GgufArch* gguf_arch_of_model_type(std::string_view model_type) {
-  for (const GgufArch& arch : gguf_archs()) {
-    if (std::ranges::find(arch.model_types, model_type) != arch.model_types.end()) return &arch;
-  }
-  return nullptr;
+  const auto found = std::ranges::find(kArchs, name, &GgufArch::name);
+  return found == std::end(kArchs) ? nullptr : found;
 }
 
 std::int64_t gguf_row(GgufChange change, std::int64_t row, std::int64_t rows, std::int64_t heads) {

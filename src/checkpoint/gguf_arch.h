@@ -34,17 +34,14 @@ struct GgufName {
 };
 
 struct GgufArch {
-  const char* name;                      // general.architecture
-  std::vector<const char*> model_types;  // of config.json
-  const char* prefix;                    // of all modules but the head: "model."
-  const char* head;                      // module of the head, whole; there "output"
+  const char* name;    // general.architecture
+  const char* prefix;  // of all modules but the head: "model."
+  const char* head;    // module of the head, whole; there "output"
   std::span<const GgufName> names;
 };
 
-const std::vector<GgufArch>& gguf_archs();
 // Null when there is none.
 const GgufArch* gguf_arch_named(std::string_view name);
-const GgufArch* gguf_arch_of_model_type(std::string_view model_type);
 
 // config.json with Hugging Face keys for what a file says; `what` names it in errors. kCorrupt when
 // keys are missing or of the wrong kind, kUnsupported for architectures that nibble has not.

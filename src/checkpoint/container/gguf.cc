@@ -304,21 +304,12 @@ std::string GgufType::name() const {
 }
 
 std::optional<GgufType> gguf_type_of_id(std::uint32_t id) {
-  if (const auto block = block_type_of_id(id)) return gguf_type_of(*block);
+  if (const auto block = block_type_of_id(id)) return GgufType{id, DType::kU8, *block};
   for (const PlainType& plain : kPlainTypes) {
     if (plain.id == id) return GgufType{id, plain.dtype, std::nullopt};
   }
   return std::nullopt;
 }
-
-std::optional<GgufType> gguf_type_of(DType dtype) {
-  for (const PlainType& plain : kPlainTypes) {
-    if (plain.dtype == dtype) return GgufType{plain.id, dtype, std::nullopt};
-  }
-  return std::nullopt;
-}
-
-GgufType gguf_type_of(BlockType type) { return {layout_of(type).id, DType::kU8, type}; }
 
 GgufHeader parse_gguf(std::span<const std::byte> file, std::string_view what) {
   Reader reader(file, what);

@@ -7,7 +7,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -51,9 +50,6 @@ struct GgufType {
 };
 // Nothing for ids that ggml has given up or never gave.
 std::optional<GgufType> gguf_type_of_id(std::uint32_t id);
-// Nothing for types of tensors that GGUF has not.
-std::optional<GgufType> gguf_type_of(DType dtype);
-GgufType gguf_type_of(BlockType type);
 
 struct GgufTensor {
   std::string name;
