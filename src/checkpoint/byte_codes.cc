@@ -39,13 +39,15 @@ Tensor pack_signed(const Tensor& values, int bits, const std::string& name) {
   return codes;
 }
 
+Tensor retyped(const Tensor& tensor, DType type, Shape shape) {
+  const auto owner = std::make_shared<const Tensor>(tensor);
+  return Tensor::view(type, std::move(shape), owner->bytes(), owner);
+}
+
 Tensor pack_rows(const Tensor& rows) {
   const std::int64_t count = rows.dim(0), row_bytes = rows.dim(1);
   const std::int64_t words = (row_bytes + kWordBytes - 1) / kWordBytes;
-  if (words * kWordBytes == row_bytes) {
-    const auto owner = std::make_shared<const Tensor>(rows);
-    return Tensor::view(DType::kI32, {count, words}, owner->bytes(), owner);
-  }
+  if (words * kWordBytes == row_bytes) return retyped(rows, DType::kI32, {count, words});
   Tensor plane = Tensor::allocate(DType::kI32, {count, words});
   auto* to = static_cast<std::byte*>(plane.address());
   std::memset(to, 0, plane.byte_size());

@@ -15,6 +15,9 @@ std::vector<std::uint8_t> to_codes(const Tensor& values, int bits, const std::st
 // The codes plane of such a matrix [rows, cols].
 Tensor pack_signed(const Tensor& values, int bits, const std::string& name);
 
+// The same bytes as another type and shape of as many.
+Tensor retyped(const Tensor& tensor, DType type, Shape shape);
+
 // Rows of bytes [rows, bytes] that are a bit stream of codes already, as I32 [rows, words]: mapped,
 // or copied and padded where rows end inside a word.
 Tensor pack_rows(const Tensor& rows);

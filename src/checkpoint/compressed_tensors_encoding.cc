@@ -106,11 +106,15 @@ Json compressed_config(const std::vector<QuantizedModule>& modules,
                        const std::vector<std::string>& plain,
                        std::string_view (*storage)(const Format&));
 
+const char* codes_name(FloatLayout layout) {
+  return has_four_bits(layout) ? ".weight_packed" : ".weight";
+}
+
 // Small floats: weight or weight_packed, weight_scale, and for NVFP4 the inverse of the scale over
 // those.
 std::vector<StoredTensor> plan_floats(const QuantizedModule& m) {
   const FloatLayout layout = *float_layout(*m.format);
-  const char* codes = has_four_bits(layout) ? ".weight_packed" : ".weight";
+  const char* codes = codes_name(layout);
   std::vector<StoredTensor> tensors = {planned_codes(m.module + codes, layout, m.rows, m.cols),
                                        planned_scales(m.module + ".weight_scale", m, {1})};
   if (layout == FloatLayout::kNvfp4) {
@@ -123,7 +127,7 @@ std::vector<StoredTensor> plan_floats(const QuantizedModule& m) {
 std::vector<std::pair<std::string, Tensor>> encode_floats(const std::string& module,
                                                           const QuantTensor& weight) {
   const FloatLayout layout = *float_layout(*weight.format);
-  const char* codes = has_four_bits(layout) ? ".weight_packed" : ".weight";
+  const char* codes = codes_name(layout);
   std::vector<std::pair<std::string, Tensor>> tensors = {
       {module + codes, stored_codes(weight, layout)},
       {module + ".weight_scale", stored_scales(weight, {1})}};

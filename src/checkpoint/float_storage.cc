@@ -19,12 +19,6 @@ bool is_e4m3(const Element& element) {
          element.float_bits == FloatBits();
 }
 
-// The same bytes under another type of one byte.
-Tensor retyped(const Tensor& tensor, DType type, Shape shape) {
-  const auto owner = std::make_shared<const Tensor>(tensor);
-  return Tensor::view(type, std::move(shape), owner->bytes(), owner);
-}
-
 }  // namespace
 
 std::optional<FloatLayout> float_layout(const Format& format) {

@@ -48,12 +48,6 @@ Scheme scheme_of(const ScaledFloats& parts, const std::string& what) {
   return scheme;
 }
 
-// The bytes of U8 scales are those of E8M0.
-Tensor as_type(const Tensor& scales, DType type) {
-  const auto owner = std::make_shared<const Tensor>(scales);
-  return Tensor::view(type, scales.shape(), owner->bytes(), owner);
-}
-
 Tensor tensor_scale_plane(const ScaledFloats& parts, const std::string& what) {
   const float scale = parts.tensor_scale.value_or(0.0f);
   if (!(scale > 0) || !std::isfinite(scale)) {
@@ -76,7 +70,9 @@ QuantTensor assemble(const ScaledFloats& parts, const std::string& what) {
   }
   const Shape groups = weight.format->planes(size.rows, size.cols)[1].shape;
   const Tensor scales = as_parameters(parts.scales, groups, "scales of " + what);
-  weight.planes = {pack_rows(parts.codes), as_type(scales, descriptor.scheme.scale_type)};
+  // The bytes of U8 scales are those of E8M0.
+  weight.planes = {pack_rows(parts.codes),
+                   retyped(scales, descriptor.scheme.scale_type, scales.shape())};
   if (descriptor.scheme.second_level == SecondLevel::kTensor) {
     weight.planes.push_back(tensor_scale_plane(parts, what));
   }

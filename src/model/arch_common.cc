@@ -151,6 +151,11 @@ void name_experts(NameSpec& names) {
   names.fused_experts_down = "layers.{}.mlp.experts.down_proj";
 }
 
+float read_cap(const ConfigReader& config, const char* key, double fallback) {
+  if (config.is_null(key)) return 0;
+  return static_cast<float>(config.number_or({key}, 1e-6, 1e15, fallback));
+}
+
 void like_gemma(ModelSpec& spec) {
   spec.embed_scale = static_cast<float>(std::sqrt(static_cast<double>(spec.hidden)));
   spec.norm.weight_offset = 1;

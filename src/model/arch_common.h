@@ -64,6 +64,9 @@ void read_experts(const ConfigReader& config, ConfigReader::Keys keys, std::int6
 // without experts.
 void name_experts(NameSpec& names);
 
+// A cap on scores or logits. One that is null is none (0), which as a number would divide by zero.
+float read_cap(const ConfigReader& config, const char* key, double fallback);
+
 // What Gemma has since its second version: embeddings times the square root of their size, norms of
 // 1 + weight, and a second norm behind attention and MLP.
 void like_gemma(ModelSpec& spec);

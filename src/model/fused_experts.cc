@@ -3,30 +3,25 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "model/stored_tensor.h"
 #include "tensor/transpose.h"
 
 namespace nibble {
 namespace {
 
-void require_shape(const std::string& name, const Shape& stored, const Shape& expected) {
-  if (stored == expected) return;
-  fail(ErrorKind::kCorrupt, "tensor '{}': its shape is {}, but config.json asks for {}", name,
-       to_string(stored), to_string(expected));
-}
-
 // Rows first + set of a plane whose first dimension is rows.
 Tensor select(const Tensor& plane, std::int64_t first, const RowSet& set) {
   const std::int64_t begin = first + set.begin;
   if (set.step == 1) return plane.rows(begin, begin + set.count);
+  const Tensor from = plane.rows(begin, begin + (set.count - 1) * set.step + 1);
   Shape shape = plane.shape();
   shape[0] = set.count;
   Tensor picked = Tensor::allocate(plane.dtype(), shape);
   auto* to = static_cast<std::byte*>(picked.address());
+  const std::size_t row = picked.byte_size() / static_cast<std::size_t>(set.count);
   for (std::int64_t i = 0; i < set.count; ++i) {
-    const std::int64_t row = begin + i * set.step;
-    const Tensor one = plane.rows(row, row + 1);
-    std::memcpy(to, one.bytes().data(), one.byte_size());
-    to += one.byte_size();
+    std::memcpy(to + static_cast<std::size_t>(i) * row,
+                from.bytes().data() + static_cast<std::size_t>(i * set.step) * row, row);
   }
   return picked;
 }
@@ -46,7 +41,7 @@ FusedExperts::FusedExperts(const WeightSource& source, std::string name, const M
   quantized_ = !plain_ && source.has_linear(name_);
   if (plain_) {
     const Shape one = transposed_ ? Shape{cols_, rows_} : Shape{rows_, cols_};
-    require_shape(name_, source.tensor(name_).shape(), {experts_, one[0], one[1]});
+    check_shape(name_, source.tensor(name_).shape(), {experts_, one[0], one[1]});
   }
 }
 
@@ -58,7 +53,7 @@ QuantTensor FusedExperts::weight(std::int64_t expert, const RowSet& rows) const 
     return dense(select(matrix, 0, rows));
   }
   QuantTensor all = source_.linear(name_);
-  require_shape(name_, {all.rows, all.cols}, {experts_ * rows_, cols_});
+  check_shape(name_, {all.rows, all.cols}, {experts_ * rows_, cols_});
   for (Tensor& plane : all.planes) {
     if (plane.shape().empty() || plane.dim(0) != all.rows) {
       fail(ErrorKind::kUnsupported, "module '{}': {} does not divide into experts", name_,
@@ -73,10 +68,7 @@ QuantTensor FusedExperts::weight(std::int64_t expert, const RowSet& rows) const 
 Tensor FusedExperts::bias(std::int64_t expert, const RowSet& rows) const {
   const std::string name = name_ + kFusedBias;
   const Tensor all = source_.tensor(name);
-  require_shape(name, all.shape(), {experts_, rows_});
-  if (!is_float_weight(all.dtype())) {
-    fail(ErrorKind::kUnsupported, "tensor '{}': {} values", name, to_string(all.dtype()));
-  }
+  check_floats(name, all, {experts_, rows_});
   const Tensor column = to_float(all.rows(expert, expert + 1)).reshaped({rows_, 1});
   return select(column, 0, rows).reshaped({rows.count});
 }

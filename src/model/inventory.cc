@@ -1,8 +1,7 @@
 #include "model/inventory.h"
 
-#include <fmt/format.h>
-
 #include "backends/backend.h"
+#include "formats/low_rank.h"
 #include "model/model.h"
 
 namespace nibble {
@@ -58,7 +57,7 @@ Inventory take_inventory(const ModelSpec& spec, const WeightSource& source, Back
         const QuantTensor& in = linear->added->in.canonical;
         const QuantTensor& out = linear->added->out.canonical;
         bytes += static_cast<std::int64_t>(in.byte_size() + out.byte_size());
-        format += fmt::format("_lr{}", in.rows);
+        format = with_low_rank(w.format, static_cast<int>(in.rows))->name();
       }
       inventory.linears.push_back({linear->module, layer, format, w.rows, w.cols, bytes});
       linear_weights += w.rows * w.cols;

@@ -6,6 +6,7 @@
 #include "formats/split_format.h"
 #include "model/fused_experts.h"
 #include "model/model.h"
+#include "model/stored_tensor.h"
 #include "tensor/transpose.h"
 
 namespace nibble {
@@ -19,13 +20,6 @@ std::string expand(std::string pattern, std::int64_t layer, std::int64_t expert)
   replace("{}", layer);
   replace("{e}", expert);
   return pattern;
-}
-
-void check_shape(const std::string& name, const Shape& stored, const Shape& expected) {
-  if (stored != expected) {
-    fail(ErrorKind::kCorrupt, "tensor '{}': its shape is {}, but config.json asks for {}", name,
-         to_string(stored), to_string(expected));
-  }
 }
 
 // Loads parts by name, all under one prefix and for one layer.
@@ -175,10 +169,7 @@ class Loader {
 
   Tensor float_vector(const std::string& name, std::int64_t size) const {
     const Tensor stored = source_.tensor(name);
-    check_shape(name, stored.shape(), {size});
-    if (!is_float_weight(stored.dtype())) {
-      fail(ErrorKind::kUnsupported, "tensor '{}': {} values", name, to_string(stored.dtype()));
-    }
+    check_floats(name, stored, {size});
     return to_float(stored);
   }
 

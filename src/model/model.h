@@ -17,9 +17,10 @@
 
 namespace nibble {
 
+struct LowRankProduct;
+
 // A linear layer: its module name in the checkpoint, weight [out, in] and bias (F32 [out], or
 // empty), and what its input is rounded to (null: nothing).
-struct LowRankProduct;
 struct Linear {
   std::string module;
   LinearWeight weight;  // without what `added` holds

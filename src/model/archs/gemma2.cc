@@ -5,16 +5,6 @@
 #include "model/arch_common.h"
 
 namespace nibble {
-namespace {
-
-// A cap that is null is none; 0 would divide by zero.
-float read_cap(const ConfigReader& config, const char* key, double fallback) {
-  if (config.is_null(key)) return 0;
-  return static_cast<float>(config.number_or({key}, 1e-6, 1e15, fallback));
-}
-
-}  // namespace
-
 ModelSpec build_gemma2(const Json& json) {
   const ConfigReader config(json);
   reject_flag(config, "use_bidirectional_attention");

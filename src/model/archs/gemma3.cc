@@ -19,10 +19,6 @@ const Json& defaults() {
   return values;
 }
 
-float read_cap(const ConfigReader& config, const char* key) {
-  return static_cast<float>(config.number_or({key}, 1e-6, 1e15, 0));
-}
-
 // Before rope_parameters had one for each kind of layer, rope_scaling was that of full attention.
 void read_window_rope(const ConfigReader& config, AttentionSpec& attention) {
   if (attention.window_rope) return;
@@ -46,10 +42,10 @@ ModelSpec build_gemma3(const Json& json) {
                                .activation_key = "hidden_activation",
                                .activation = "gelu_pytorch_tanh"});
   like_gemma(spec);
-  spec.logit_softcap = read_cap(config, "final_logit_softcapping");
+  spec.logit_softcap = read_cap(config, "final_logit_softcapping", 0);
 
   AttentionSpec& attention = spec.attention;
-  attention.softcap = read_cap(config, "attn_logit_softcapping");
+  attention.softcap = read_cap(config, "attn_logit_softcapping", 0);
   attention.scale =
       static_cast<float>(1 / std::sqrt(config.number({"query_pre_attn_scalar"}, 1e-6, 1e15)));
   attention.qkv_bias = attention.o_bias = config.flag_or({"attention_bias"}, false);

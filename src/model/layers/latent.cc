@@ -18,7 +18,8 @@ void LatentProjection::project(const float* x, float* q) {
   Rows queries(context_.backend, rows_, latent_.q_rank);
   run_linears({{weights.q_a, queries.data()}, {weights.kv_a, narrow_.data()}}, x, rows_,
               context_.backend);
-  norm(weights.q_a_norm, queries.data(), latent_.q_rank, latent_.q_rank, queries.data());
+  run_norm(latent_.norm, weights.q_a_norm, queries.data(), rows_, latent_.q_rank, queries.data(),
+           context_.backend);
   context_.observe("query_latent", queries.data(), rows_, latent_.q_rank);
   run_linear(weights.q, queries.data(), rows_, {q}, context_.backend);
 }
@@ -33,7 +34,8 @@ void LatentProjection::expand(float* k, float* v) {
   const std::int64_t pair = latent_.nope_dim + latent_.value_dim;
   const std::int64_t narrow = latent_.kv_rank + latent_.rope_dim;
   Rows normed(context_.backend, rows_, latent_.kv_rank);
-  norm(weights.kv_a_norm, narrow_.data(), narrow, latent_.kv_rank, normed.data());
+  run_norm(latent_.norm, weights.kv_a_norm, narrow_.data(), rows_, latent_.kv_rank, normed.data(),
+           context_.backend, narrow);
   context_.observe("key_latent", normed.data(), rows_, latent_.kv_rank);
   Rows wide(context_.backend, rows_, heads * pair);
   run_linear(weights.kv_b, normed.data(), rows_, {wide.data()}, context_.backend);
@@ -65,21 +67,6 @@ void LatentProjection::copy(const float* x, std::int64_t x_stride, std::int64_t 
   args.cols = cols;
   args.y = y;
   args.y_stride = y_stride;
-  context_.backend.run(args);
-}
-
-void LatentProjection::norm(const Norm& norm, const float* x, std::int64_t x_stride,
-                            std::int64_t cols, float* y) {
-  NormArgs args;
-  args.kind = latent_.norm.kind;
-  args.x = x;
-  args.x_stride = x_stride;
-  args.rows = rows_;
-  args.cols = cols;
-  args.weight = norm.weight.data<float>();
-  args.eps = latent_.norm.eps;
-  args.y = y;
-  args.y_stride = cols;
   context_.backend.run(args);
 }
 

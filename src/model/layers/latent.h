@@ -25,7 +25,6 @@ class LatentProjection {
  private:
   void copy(const float* x, std::int64_t x_stride, std::int64_t rows, std::int64_t cols, float* y,
             std::int64_t y_stride);
-  void norm(const Norm& norm, const float* x, std::int64_t x_stride, std::int64_t cols, float* y);
 
   const LayerContext& context_;
   const AttentionSpec& spec_;

@@ -57,11 +57,11 @@ void LayerContext::observe(const std::string& site, const float* x, std::int64_t
 }
 
 void run_norm(const NormSpec& spec, const Norm& norm, const float* x, std::int64_t rows,
-              std::int64_t cols, float* y, Backend& backend) {
+              std::int64_t cols, float* y, Backend& backend, std::int64_t x_stride) {
   NormArgs args;
   args.kind = spec.kind;
   args.x = x;
-  args.x_stride = cols;
+  args.x_stride = x_stride > 0 ? x_stride : cols;
   args.rows = rows;
   args.cols = cols;
   args.weight = norm.weight.empty() ? nullptr : norm.weight.data<float>();

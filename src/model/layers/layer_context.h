@@ -35,9 +35,9 @@ class Rows {
   Tensor tensor_;
 };
 
-// y = norm(x), both [rows, cols]; y may be x.
+// y = norm(x), both [rows, cols]; y may be x. The rows of x are x_stride apart (0: cols).
 void run_norm(const NormSpec& spec, const Norm& norm, const float* x, std::int64_t rows,
-              std::int64_t cols, float* y, Backend& backend);
+              std::int64_t cols, float* y, Backend& backend, std::int64_t x_stride = 0);
 
 // Where a result goes: instead of what `data` holds, or added to it.
 struct Output {

@@ -27,8 +27,8 @@ struct Piece {
   std::vector<SequencePart> segments;
 };
 
-// The type that a sequence's keys and values are read in: its cache's, or F32, as they are computed
-// and as the scratch of a cut sequence holds them.
+// The format that a sequence's keys and values are read in: its cache's, or F32, as they are
+// computed and as the scratch of a cut sequence holds them.
 KvFormat kv_format(const Batch::Sequence& sequence);
 
 // A causal sequence longer than kPieceRows is cut: its later rows find the keys and values of the
