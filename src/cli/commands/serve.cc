@@ -127,7 +127,10 @@ std::unique_ptr<Backend> make_serving_backend(const ServeOptions& options, Conte
 }
 
 void serve(const ServeOptions& options, Context& context) {
-  // A taken port and a bad key file are found before a large model is loaded.
+  if (!options.draft.empty() && options.engine.speculative.tokens == 0) {
+    fail(ErrorKind::kUsage, "serve: --speculative-model needs --num-speculative-tokens");
+  }
+  // A taken port is found before a large model is loaded.
   server::Listener listener = open_listener(options);
   const std::string address = listener.address();
   const auto backend = make_serving_backend(options, context);
@@ -136,9 +139,6 @@ void serve(const ServeOptions& options, Context& context) {
   const Session session = context.open(options.model, *backend, parse_kv_format(options.kv_type));
   std::optional<Session> draft;
   if (!options.draft.empty()) {
-    if (options.engine.speculative.tokens == 0) {
-      fail(ErrorKind::kUsage, "serve: --speculative-model needs --num-speculative-tokens");
-    }
     draft = context.open(options.draft, *backend);
     engine_options.draft = &*draft;
   }
