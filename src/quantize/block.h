@@ -47,7 +47,8 @@ void transform_layer(const TransformContext& context, const RecipePoint& point,
                      LayerStatistics& statistics);
 
 // What the solver makes of one linear of a format that is no plain float. The codec has a pool; its
-// seed becomes that of the module. kUnsupported where the solver has no scales for blocks of rows.
+// seed becomes that of the module. kUnsupported where the solver has no grids for what the format
+// shares or fits: blocks of rows, fitted tables, columns in 16 bits.
 Solution solve_linear(const Recipe& recipe, const FormatPtr& format, const Linear& linear,
                       std::span<const float> second_moment, const Hessian* hessian, Codec codec);
 

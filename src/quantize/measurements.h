@@ -13,7 +13,7 @@
 namespace nibble {
 
 // A file of measurements belongs to a key, which names all that they depend on: the model, the
-// steps of the recipe, the tokens. Written whole after every change. Not thread-safe.
+// steps of the recipe, the tokens. save() writes it whole. Not thread-safe.
 class Measurements {
  public:
   // Takes up what the file holds, if there is one. kUsage when it belongs to another key, kCorrupt

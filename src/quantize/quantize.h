@@ -34,7 +34,7 @@ struct MixedOptions {
   double target_bits = 0;              // bits_per_weight, at most
   std::int64_t target_bytes = 0;       // of all tensors of the output, at most
   double max_kl = 0;                   // mean KL on held-back calibration text, nats, at most
-  std::filesystem::path measurements;  // where they are kept; empty: nowhere
+  std::filesystem::path measurements;  // where they are kept; empty: with the state of the run
   bool measure_only = false;           // writes no output
 
   bool enabled() const { return !formats.empty(); }

@@ -186,6 +186,11 @@ TEST_F(MixedPrecisionTest, MeasuresOnceForEveryTarget) {
   other.mixed.measurements = file;
   other.mixed.target_bits = 9;
   EXPECT_THROW(quantize(other, *backend_), Error);  // of another recipe
+
+  QuantizeOptions overridden = o;
+  overridden.output = dir_ / "overridden";
+  overridden.overrides = {{"o_proj", parse_weight_format("int8_channel_sym")}};
+  EXPECT_THROW(quantize(overridden, *backend_), Error);  // of other formats under the same names
 }
 
 TEST_F(MixedPrecisionTest, MeetsALossMeasuredTogether) {

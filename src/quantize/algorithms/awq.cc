@@ -17,14 +17,13 @@ struct SiteInputs {
   std::vector<float> mean_abs;              // empty when no token came
 };
 
-SiteInputs inputs_of(const TransformBlock& block, const Site& site,
-                     const std::map<const Linear*, std::string>& names) {
+SiteInputs inputs_of(const TransformBlock& block, const Site& site) {
   SiteInputs inputs;
   std::vector<double> sum(static_cast<std::size_t>(site.channels), 0.0);
   std::int64_t rows = 0;
   std::vector<std::string> counted;
-  for (const Linear* linear : site.consumers) {
-    const auto found = block.hessians.find(names.at(linear));
+  for (const std::string& name : site.inputs) {
+    const auto found = block.hessians.find(name);
     inputs.of_consumer.push_back(found == block.hessians.end() ? nullptr : &found->second);
     if (found == block.hessians.end() || std::ranges::count(counted, found->first) > 0) continue;
     counted.push_back(found->first);
@@ -128,11 +127,7 @@ void transform(TransformBlock& block, const Parameters& parameters, const Search
                const Choice&) {
   for (Site& site : block.sites) {
     if (site.producer.kind == Producer::Kind::kNone) continue;
-    std::map<const Linear*, std::string> names;
-    for (std::size_t i = 0; i < site.consumers.size(); ++i) {
-      names[site.consumers[i]] = site.inputs[i];
-    }
-    const SiteInputs inputs = inputs_of(block, site, names);
+    const SiteInputs inputs = inputs_of(block, site);
     if (!inputs.mean_abs.empty()) smooth(block, site, inputs, parameters);
   }
 }

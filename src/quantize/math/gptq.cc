@@ -16,18 +16,12 @@ double diagonal(const Hessian& hessian, std::int64_t j) {
   return hessian.moments[static_cast<std::size_t>(j * hessian.channels + j)];
 }
 
-double mean_diagonal(const Hessian& hessian) {
-  double sum = 0;
-  for (std::int64_t j = 0; j < hessian.channels; ++j) sum += diagonal(hessian, j);
-  return sum / static_cast<double>(hessian.channels);
-}
-
 // The damped moments with rows and columns in the reverse of `order`: the lower factor of the
 // reversed matrix, reversed again, is an upper one.
 std::vector<double> reversed_moments(const Hessian& hessian, std::span<const std::int64_t> order,
                                      double damping) {
   const std::int64_t n = hessian.channels;
-  const double mean = mean_diagonal(hessian);
+  const double mean = hessian.mean_diagonal();
   std::vector<double> result(static_cast<std::size_t>(n * n));
   for (std::int64_t i = 0; i < n; ++i) {
     const std::int64_t from = order[static_cast<std::size_t>(n - 1 - i)];

@@ -53,17 +53,20 @@ struct GptqSteps {
 // Rounds all rows of w [grids.rows(), grids.cols()] in place. Rows do not depend on each other.
 void gptq_rows(const GptqSteps& steps, WeightGrids& grids, float* w);
 
-// The weights for which the quantized model's inputs x give what the source's inputs x' give to w,
-// as nearly as can be: w + strength * w D (M + damping I)^-1 with D the drift. This is the minimum
-// over all real weights of the objective of GPTAQ (arXiv 2504.02692); rounding then continues
-// from there. In place; order as `factor` has it.
-//
-// With `residual`, also for what is missing from what the result is added to, as far as x tells:
-// w + residual_strength * R (M + damping I)^-1 more, R being Hessian::residual, if it is there.
+// Shares of what follow_drift() makes up for.
 struct DriftStrength {
   double drift = 1;
   double residual = 0;
 };
+
+// The weights for which the quantized model's inputs x give what the source's inputs x' give to w,
+// as nearly as can be: w + strength.drift * w D (M + damping I)^-1 with D the drift. This is the
+// minimum over all real weights of the objective of GPTAQ (arXiv 2504.02692); rounding then
+// continues from there. In place; order as `factor` has it.
+//
+// With strength.residual, also for what is missing from what the result is added to, as far as x
+// tells: w + strength.residual * R (M + damping I)^-1 more, R being Hessian::residual, if it is
+// there.
 void follow_drift(const Hessian& hessian, const InverseFactor& factor,
                   std::span<const std::int64_t> order, const DriftStrength& strength,
                   std::int64_t rows, ThreadPool& pool, float* w);

@@ -26,6 +26,14 @@ std::vector<float> Hessian::mean_abs() const {
   return result;
 }
 
+double Hessian::mean_diagonal() const {
+  double sum = 0;
+  for (std::int64_t j = 0; j < channels; ++j) {
+    sum += moments[static_cast<std::size_t>(j * (channels + 1))];
+  }
+  return sum / static_cast<double>(channels);
+}
+
 bool Hessian::is_finite() const {
   const auto finite = [](double v) { return std::isfinite(v); };
   return std::ranges::all_of(moments, finite) && std::ranges::all_of(drift, finite) &&

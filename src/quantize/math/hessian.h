@@ -27,6 +27,8 @@ struct Hessian {
   std::vector<float> second_moment() const;
   // E[|x_j|]; empty when no row was seen.
   std::vector<float> mean_abs() const;
+  // Of the diagonal of `moments`: the scale of damping.
+  double mean_diagonal() const;
   bool is_finite() const;
 };
 

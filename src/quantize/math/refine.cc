@@ -133,10 +133,8 @@ class RowRefinement {
 
 std::vector<float> damped_moments(const Hessian& hessian, double damping) {
   const std::int64_t n = hessian.channels;
-  double mean = 0;
-  for (std::int64_t j = 0; j < n; ++j)
-    mean += hessian.moments[static_cast<std::size_t>(j * (n + 1))];
-  mean = mean > 0 ? mean / static_cast<double>(n) : 1;
+  const double diagonal = hessian.mean_diagonal();
+  const double mean = diagonal > 0 ? diagonal : 1;
   std::vector<float> result(static_cast<std::size_t>(n * n));
   for (std::size_t i = 0; i < result.size(); ++i) {
     double value = hessian.moments[i] / mean;  // of the order of 1, so that float32 holds sums
