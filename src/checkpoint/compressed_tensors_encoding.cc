@@ -68,7 +68,7 @@ std::string why_no_inputs(const ActivationFormat& format) {
     return format.name() + " is neither int8 nor fp8_e4m3";
   }
   const bool fixed = d.is_static && d.symmetric;
-  if ((d.scope != ActivationScope::kToken && !fixed) || d.outlier_threshold > 0) {
+  if ((d.scope != ActivationScope::kToken && !fixed) || d.has_outliers()) {
     return format.name() + " is neither by token alone nor static";
   }
   return "";

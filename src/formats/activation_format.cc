@@ -19,7 +19,9 @@ constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 std::string why_not(const ActivationDescriptor& d) {
   const bool integer = d.element.kind == ElementKind::kInt;
   if (d.element.kind == ElementKind::kFloat) return "plain floats are not rounded to";
-  if (d.element.kind == ElementKind::kFitted || d.element.kind == ElementKind::kIntSplit) {
+  const bool table =
+      d.element.kind == ElementKind::kFloatBits || d.element.kind == ElementKind::kCodebook;
+  if (!integer && !table) {
     return "their elements are stored with weights";
   }
   if (integer && (d.element.bits < 2 || d.element.bits > 8)) return "integers have 2 to 8 bits";
@@ -37,8 +39,7 @@ std::string why_not(const ActivationDescriptor& d) {
   if (!std::isfinite(d.outlier_threshold) || d.outlier_threshold < 0) {
     return "the threshold of outliers is a positive number";
   }
-  const bool outliers = d.outlier_threshold > 0 || d.weight_outliers;
-  if (outliers && (d.scope != ActivationScope::kToken || !d.symmetric)) {
+  if (d.has_outliers() && (d.scope != ActivationScope::kToken || !d.symmetric)) {
     return "outliers go with symmetric scales by token";
   }
   return "";

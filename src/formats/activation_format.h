@@ -45,6 +45,8 @@ struct ActivationDescriptor {
   float outlier_threshold = 0;   // kToken and dynamic only; 0: no outliers
   bool weight_outliers = false;  // symmetric only: the columns that the weight keeps are outliers
 
+  bool has_outliers() const { return outlier_threshold > 0 || weight_outliers; }
+
   bool operator==(const ActivationDescriptor&) const = default;
 };
 

@@ -168,6 +168,9 @@ TEST(ActivationFormat, OutliersOfTheWeight) {
   EXPECT_EQ(in_place, y);
   EXPECT_ERROR(parse_activation_format("int8_tensor_ow"), ErrorKind::kUnsupported, "by token");
   EXPECT_ERROR(parse_activation_format("lloyd4"), ErrorKind::kUnsupported, "with weights");
+  for (const char* text : {"trellis4_token", "trellis64_token", "quantile4_token"}) {
+    EXPECT_ERROR(parse_activation_format(text), ErrorKind::kUnsupported, "with weights");
+  }
 }
 
 }  // namespace

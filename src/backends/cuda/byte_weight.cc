@@ -26,7 +26,7 @@ bool has_type(const Element& element, ByteType type) {
 std::optional<ByteType> byte_type(const ActivationFormat& format) {
   const ActivationDescriptor& d = format.descriptor();
   const bool by_token =
-      d.scope == ActivationScope::kToken && d.symmetric && !d.is_static && d.outlier_threshold == 0;
+      d.scope == ActivationScope::kToken && d.symmetric && !d.is_static && !d.has_outliers();
   if (!by_token) return std::nullopt;
   for (const ByteType type : {ByteType::kInt8, ByteType::kFp8}) {
     if (has_type(d.element, type)) return type;

@@ -105,8 +105,7 @@ void multiply_bytes(const LinearArgs& args, const ByteRows& rows, ExecContext& c
 
 // Whether a kernel rounds to it: what asks for the values of other rows is rounded on the host.
 bool rounds_on_device(const ActivationDescriptor& d) {
-  return d.outlier_threshold == 0 && !d.weight_outliers &&
-         (d.scope != ActivationScope::kTensor || d.is_static);
+  return !d.has_outliers() && (d.scope != ActivationScope::kTensor || d.is_static);
 }
 
 void set_elements(const ActivationFormat& format, DeviceQueue& queue, RoundActivations& args) {
