@@ -101,7 +101,7 @@ struct Part {
 
   std::int64_t stride() const { return n + 8; }
 
-  cuda::W4LargePart args(const Case& c) {
+  cuda::FragmentPart args(const Case& c) {
     return {{codes.data(), scales.data(), c.zeros ? zeros.data() : nullptr, n, c.k, c.k / c.group,
              c.bf16_scales},
             c.bias ? device_bias->data() : nullptr,

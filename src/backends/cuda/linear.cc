@@ -26,7 +26,8 @@ namespace {
 constexpr const char* kSmallW4 = "w4_small";
 constexpr const char* kLargeW4 = "w4_large";
 constexpr const char* kFp8W4 = "w4_fp8";
-// Beyond, tiles of 256 tokens save more than an activation of its own costs.
+// Beyond, tiles of more tokens, which pairs cannot have, save more than an activation of its own
+// costs.
 constexpr std::int64_t kLargePairRows = 128;
 constexpr std::int64_t kFp8PairRows = 64;
 constexpr std::pair<std::int64_t, std::int64_t> kFp8Rows{8, 256};
@@ -115,6 +116,13 @@ bool alike(const FragmentWeight& a, const FragmentWeight& b) {
          a.scales.dtype() == b.scales.dtype() && a.zeros.empty() == b.zeros.empty();
 }
 
+// The weights and results of calls that one launch can take.
+void fill_parts(std::span<const LinearArgs> calls, FragmentPart* parts) {
+  for (const LinearArgs& call : calls) {
+    *parts++ = {matrix_of(*fragments_of(*call.w)), call.bias, call.y, call.y_stride};
+  }
+}
+
 // Calls that one launch can take.
 void launch_small(std::span<const LinearArgs> calls, bool silu_pair, ExecContext& context) {
   const LinearArgs& first = calls.front();
@@ -125,10 +133,7 @@ void launch_small(std::span<const LinearArgs> calls, bool silu_pair, ExecContext
   linear.m = static_cast<int>(first.m);
   linear.accumulate = first.accumulate;
   linear.part_count = static_cast<int>(calls.size());
-  for (std::size_t i = 0; i < calls.size(); ++i) {
-    const LinearArgs& call = calls[i];
-    linear.parts[i] = {matrix_of(*fragments_of(*call.w)), call.bias, call.y, call.y_stride};
-  }
+  fill_parts(calls, linear.parts);
   linear.dependent_launch = true;
   const auto run = [](const SmallLinear& args, cudaStream_t stream) {
     return small_linear(args, choose_small_linear_tile(args), stream);
@@ -185,10 +190,7 @@ W4Large w4_large_args(std::span<const LinearArgs> calls, bool silu_pair, ExecCon
   W4Large product;
   product.m = first.m;
   product.part_count = static_cast<int>(calls.size());
-  for (std::size_t i = 0; i < calls.size(); ++i) {
-    const LinearArgs& call = calls[i];
-    product.parts[i] = {matrix_of(*fragments_of(*call.w)), call.bias, call.y, call.y_stride};
-  }
+  fill_parts(calls, product.parts);
   product.accumulate = first.accumulate;
   product.silu_pair = silu_pair;
   product.dependent_launch = true;

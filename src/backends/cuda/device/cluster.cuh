@@ -1,4 +1,4 @@
-// Blocks of one cluster: who am I, meet the others, reach into their shared memory. Compute
+// Blocks of one cluster: meet the others, reach into their shared memory. Compute
 // capability 9.0.
 #pragma once
 
@@ -9,12 +9,6 @@
 namespace nibble::cuda {
 
 #if __CUDA_ARCH__ >= 900
-
-__device__ __forceinline__ std::uint32_t cluster_rank() {
-  std::uint32_t rank;
-  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  return rank;
-}
 
 // All threads of all blocks; writes before it are seen after it.
 __device__ __forceinline__ void sync_cluster() {
@@ -37,13 +31,6 @@ __device__ __forceinline__ std::uint32_t address_at(std::uint32_t address, std::
   std::uint32_t remote;
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(address), "r"(rank));
   return remote;
-}
-
-// 16 bytes to such an address.
-__device__ __forceinline__ void store_remote(std::uint32_t remote, float4 value) {
-  asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(remote), "f"(value.x),
-               "f"(value.y), "f"(value.z), "f"(value.w)
-               : "memory");
 }
 
 // One arrival at a barrier of such an address. Says that this thread is done reading what the other

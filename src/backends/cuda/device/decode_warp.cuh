@@ -26,7 +26,7 @@ struct DecodeKeys {
   std::int64_t v_stride;
   int end;  // keys from here on are not read
   int head_dim;
-  bool dense;  // integer rows lie one after the other, the first of a step on 16 bytes
+  bool dense;  // rows of codes lie one after the other, the first of a step on 16 bytes
 };
 inline constexpr float kLeastUnit = 0x1p-126f;
 

@@ -55,7 +55,7 @@ __device__ BlockWork find_work(const DecodeLaunch& launch, const DeviceSequence&
   work.rows = min(Shape::kRows, all_rows - work.first_row);
   work.keys = visible_keys(launch.args, sequence, pair_of(launch, work.first_row).t,
                            pair_of(launch, work.first_row + work.rows - 1).t);
-  // From an even row on integer rows that lie one after the other begin on 16 bytes.
+  // From an even row on rows of codes that lie one after the other begin on 16 bytes.
   if (Shape::Traits::kCodes) work.keys.begin &= ~1;
   if (launch.args.blocks.block_rows != 0) work.keys.begin &= ~(Shape::kKeys - 1);
   const int count = max(0, work.keys.end - work.keys.begin);

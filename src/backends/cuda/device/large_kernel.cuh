@@ -7,13 +7,9 @@
 // kLargeMultipliers + w of the stage.
 #pragma once
 
-#include <climits>
-
 #include "backends/cuda/device/dependent_launch.cuh"
 #include "backends/cuda/device/large_split.cuh"
 #include "backends/cuda/device/large_tile.cuh"
-#include "backends/cuda/device/w4_to_bf16.cuh"
-#include "backends/cuda/device/wgmma.cuh"
 
 namespace nibble::cuda {
 

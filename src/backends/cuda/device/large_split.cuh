@@ -4,6 +4,7 @@
 #pragma once
 
 #include "backends/cuda/device/large_tile.cuh"
+#include "backends/cuda/device/silu.cuh"
 
 namespace nibble::cuda {
 
@@ -12,10 +13,6 @@ namespace nibble::cuda {
 // A lane's sums of 8 tokens: of each block of rows, rows g and g + 8 of tokens 2c, 2c + 1.
 template <int kBlocks>
 using Piece = float[kBlocks][4];
-
-__device__ __forceinline__ float gated(float gate, float up) {
-  return gate / (1.0f + __expf(-gate)) * up;
-}
 
 // Loads and stores where `wanted`, without a branch: a tile has hundreds of them.
 __device__ __forceinline__ float load_if(bool wanted, const float* y) {
@@ -79,7 +76,7 @@ class Finisher {
         for (int b = 0; b < kBlocks; ++b) {
           values[b] = scale * sums[b][2 * half + i] + bias_[b][half];
         }
-        if (kPair) values[0] = gated(values[0], values[kBlocks - 1]);
+        if (kPair) values[0] = silu_times(values[0], values[kBlocks - 1]);
 #pragma unroll
         for (int b = 0; b < (kPair ? 1 : kBlocks); ++b) {
           float* const y = y_[b] + (8 * piece + i) * stride_ + 8 * half;

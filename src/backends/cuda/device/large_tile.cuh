@@ -38,7 +38,7 @@ struct LargeGrid {
   int row_tiles;  // of all parts
   int token_tiles;
   int share, split;
-  int first_tile[kW4LargeMaxParts];  // row tile of each part; beyond the last part: row_tiles
+  int first_tile[kW4LargeMaxParts];  // row tile of each part; beyond the last part: INT_MAX
 };
 
 // A weight, as the kernel is told of it.
@@ -79,7 +79,7 @@ struct Steps {
   int first, step, tiles;
 };
 
-// Where a block of threads stands in its cluster, and what part of k it has.
+// Where a block of threads stands among those that share x or split k, and what part of k it has.
 struct Place {
   int share_rank, split_rank;
   int k_begin, k_end;
@@ -112,7 +112,7 @@ __device__ __forceinline__ Steps find_steps(const LargeGrid& grid) {
           grid.row_tiles * grid.token_tiles};
 }
 
-// kRows: of a part in a tile.
+// rows: of a part, in a tile.
 __device__ __forceinline__ Tile find_tile(const LargeGrid& grid, int index, int share_rank,
                                           int rows, int tokens) {
   const int of_group = kTokenTilesOfGroup * grid.row_tiles;

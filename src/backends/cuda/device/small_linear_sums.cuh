@@ -3,13 +3,10 @@
 
 #include "backends/cuda/device/cluster_store.cuh"
 #include "backends/cuda/device/mbarrier.cuh"
+#include "backends/cuda/device/silu.cuh"
 #include "backends/cuda/device/small_linear_shape.cuh"
 
 namespace nibble::cuda::small {
-
-__device__ __forceinline__ float silu_times(float gate, float up) {
-  return gate / (1.0f + __expf(-gate)) * up;
-}
 
 // What becomes of the complete sums of one cell, rows g and g + 8, tokens 2c and 2c + 1; `up` are
 // those of the other weight of a pair.

@@ -5,8 +5,8 @@
 //
 // Products are of 16-bit numbers summed in float32. With kBF16 and kF32 all is rounded to bf16:
 // keys and values of kF32, queries, and the weights of the softmax. With the other types to f16,
-// queries after division by a power of two, so that they cannot overflow; codes of kInt8 and kInt4
-// enter exactly. Integer rows that lie one after the other, a head_dim of 64, 128 or 256 long, the
+// queries after division by a power of two, so that they cannot overflow; codes enter exactly.
+// Rows of codes that lie one after the other, a head_dim of 64, 128 or 256 long, the
 // first on 16 bytes, are read fastest.
 //   Rows of the cache that one query row of a block of 8 or 16 sees and another does not must hold
 // no NaN for the other to stay clear of it.

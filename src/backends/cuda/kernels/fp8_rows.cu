@@ -3,6 +3,7 @@
 #include <cuda_fp8.h>
 
 #include "backends/cuda/device/block_reduce.cuh"
+#include "backends/cuda/device/row_scale.cuh"
 #include "backends/cuda/kernels/fp8_rows.h"
 
 namespace nibble::cuda {
@@ -38,8 +39,7 @@ __device__ __forceinline__ uint4 codes_of(const float (&values)[kOfThread], floa
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const float value = values[2 * c + j / 2 + j % 2 * 8];
-      const unsigned code =
-          __nv_cvt_float_to_fp8(__fdiv_rn(value, scale), __NV_SATFINITE, __NV_E4M3);
+      const unsigned code = e4m3_code(value, scale);
       words[c] |= code << 8 * j;
       *sum += value_of(code);
     }
@@ -59,25 +59,22 @@ __global__ void __launch_bounds__(kThreads) round_to_fp8(Fp8Rows args) {
   for (int i = Row::lane(); i < pieces; i += kThreads) {
     load(x + std::int64_t{kOfThread} * i, values);
 #pragma unroll
-    for (const float v : values) largest = isfinite(v) ? fmaxf(largest, fabsf(v)) : INFINITY;
+    for (const float v : values) largest = larger_magnitude(largest, v);
   }
-  largest = Row::largest(largest);
-  const bool zero = !isfinite(__fdiv_rn(args.most, largest));
-  const float scale = __fdiv_rn(largest, args.most);
+  const RowScale by = row_scale(Row::largest(largest), args.most);
   auto* const codes = static_cast<uint4*>(args.codes) + row * pieces;
   for (int first = 0; first < pieces; first += kThreads) {
     const int i = first + Row::lane();
     float sum = 0;
     if (i < pieces) {
       load(x + std::int64_t{kOfThread} * i, values);
-      codes[i] = zero ? make_uint4(0, 0, 0, 0) : codes_of(values, scale, &sum);
-      if (zero) sum = 0;
+      codes[i] = by.zero ? make_uint4(0, 0, 0, 0) : codes_of(values, by.scale, &sum);
     }
 #pragma unroll
     for (int step = 1; step < kOfSum; step *= 2) sum += __shfl_xor_sync(~0u, sum, step);
     if (i < pieces && i % kOfSum == 0) args.sums[i / kOfSum * args.sums_stride + row] = sum;
   }
-  if (Row::lane() == 0) args.scales[row] = isinf(largest) ? NAN : zero ? 0 : scale;
+  if (Row::lane() == 0) args.scales[row] = by.stored;
 }
 
 }  // namespace

@@ -17,4 +17,18 @@ struct FragmentMatrix {
   int bits = 4;  // of a code: 4 or 8
 };
 
+// Whether one launch can take both.
+inline bool alike(const FragmentMatrix& a, const FragmentMatrix& b) {
+  return a.bits == b.bits && a.cols == b.cols && a.groups == b.groups &&
+         a.bf16_scales == b.bf16_scales && (a.zeros == nullptr) == (b.zeros == nullptr);
+}
+
+// One weight of a launch and its result.
+struct FragmentPart {
+  FragmentMatrix w;
+  const float* bias = nullptr;  // [w.rows] or null
+  float* y = nullptr;           // [m, w.rows], rows y_stride floats apart
+  std::int64_t y_stride = 0;
+};
+
 }  // namespace nibble::cuda

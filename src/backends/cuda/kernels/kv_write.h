@@ -8,7 +8,7 @@ namespace nibble::cuda {
 
 // Rows q_begin + i of a sequence go to its tokens q_offset + i, i < q_rows. Pointers are device
 // memory; k and v rows are float32, element (row t, head h, d) at k[t * row_stride + h *
-// head_stride + d]. Rows of the cache need the alignment of their values (none for integer rows).
+// head_stride + d]. Rows of the cache need the alignment of their values (none for rows of codes).
 struct KvWriteLaunch {
   const float* k = nullptr;
   const float* v = nullptr;

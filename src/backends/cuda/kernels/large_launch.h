@@ -35,7 +35,7 @@ inline TensorBox planes_box(const void* data, int element_bytes, const std::int6
 }
 
 template <class C>
-cudaError_t make_part_maps(const W4Large& args, const W4LargePart& part, LargePart* to) {
+cudaError_t make_part_maps(const W4Large& args, const FragmentPart& part, LargePart* to) {
   const FragmentMatrix& w = part.w;
   const int slots = args.silu_pair ? C::kSlots / 2 : C::kSlots;
   const std::int64_t blocks = w.rows / 64;

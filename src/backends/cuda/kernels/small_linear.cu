@@ -252,10 +252,8 @@ bool aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 ==
 
 bool valid_part(const SmallLinear& args, const FragmentMatrix& w) {
   const FragmentMatrix& first = args.parts[0].w;
-  return w.bits == first.bits && w.cols == first.cols && w.groups == first.groups &&
-         w.bf16_scales == first.bf16_scales && (w.zeros == nullptr) == (first.zeros == nullptr) &&
-         w.rows > 0 && w.rows % 64 == 0 && aligned(w.codes) && aligned(w.scales) &&
-         aligned(w.zeros) && (!args.silu_pair || w.rows == first.rows);
+  return alike(w, first) && w.rows > 0 && w.rows % 64 == 0 && aligned(w.codes) &&
+         aligned(w.scales) && aligned(w.zeros) && (!args.silu_pair || w.rows == first.rows);
 }
 
 bool valid(const SmallLinear& args) {
@@ -269,7 +267,7 @@ bool valid(const SmallLinear& args) {
   if (w.groups != 1 && group != 32 && group != 64 && group != 128) return false;
   if (!aligned(args.x) || args.x_stride % 4 != 0) return false;
   return std::all_of(args.parts, args.parts + args.part_count,
-                     [&](const SmallLinearPart& part) { return valid_part(args, part.w); });
+                     [&](const FragmentPart& part) { return valid_part(args, part.w); });
 }
 
 Arguments arguments_of(const SmallLinear& args, const SmallLinearTile& tile) {
@@ -277,7 +275,7 @@ Arguments arguments_of(const SmallLinear& args, const SmallLinearTile& tile) {
   Arguments a{};
   int tiles = 0;
   for (int p = 0; p < args.part_count; ++p) {
-    const SmallLinearPart& part = args.parts[p];
+    const FragmentPart& part = args.parts[p];
     a.parts[p] = {static_cast<const unsigned char*>(part.w.codes),
                   static_cast<const unsigned char*>(part.w.scales),
                   part.w.zeros,
@@ -320,7 +318,7 @@ cudaError_t small_linear(const SmallLinear& args, const SmallLinearTile& tile,
     const cudaError_t error = small_linear(half, tile, stream);
     if (error != cudaSuccess) return error;
     half.x += half.m * args.x_stride;
-    for (SmallLinearPart& part : half.parts) part.y += half.m * part.y_stride;
+    for (FragmentPart& part : half.parts) part.y += half.m * part.y_stride;
     half.m = args.m - half.m;
     return small_linear(half, tile, stream);
   }

@@ -13,14 +13,6 @@ namespace nibble::cuda {
 inline constexpr int kSmallLinearMaxRows = 32;
 inline constexpr int kSmallLinearMaxParts = 3;
 
-// One weight of a launch and its result.
-struct SmallLinearPart {
-  FragmentMatrix w;
-  const float* bias = nullptr;  // [w.rows] or null
-  float* y = nullptr;           // [m, w.rows], rows y_stride floats apart
-  std::int64_t y_stride = 0;
-};
-
 // y[m, n] = sum_k x[m, k] w[n, k] + bias[n] for each part. x is rounded to bf16, codes less zero
 // points are exact, products are summed in float32 group by group and then scaled. The same bits at
 // every run on one kind of device.
@@ -28,8 +20,8 @@ struct SmallLinear {
   const float* x = nullptr;  // [m, cols] on 16 bytes, rows x_stride floats apart (a multiple of 4)
   std::int64_t x_stride = 0;
   int m = 0;  // 1 ... kSmallLinearMaxRows
-  // All with the same bits, columns, groups, type of scales, and with or without zeros alike.
-  SmallLinearPart parts[kSmallLinearMaxParts];
+  // All alike.
+  FragmentPart parts[kSmallLinearMaxParts];
   int part_count = 1;
   bool accumulate = false;  // added to what y holds
   // Two parts of the same shape, of 4 bits: y of the first is silu(first) * second, that of the

@@ -1,7 +1,6 @@
-#include <cuda_fp8.h>
-
 #include "backends/cuda/device/block_reduce.cuh"
 #include "backends/cuda/device/launch.cuh"
+#include "backends/cuda/device/row_scale.cuh"
 #include "backends/cuda/kernels/grid.h"
 #include "backends/cuda/kernels/token_codes.h"
 
@@ -11,11 +10,11 @@ namespace {
 constexpr int kThreads = 256;
 
 template <ByteType kType>
-__device__ unsigned code_of(float x, float scale, float inverse) {
+__device__ unsigned code_of(float x, const RowScale& by) {
   if constexpr (kType == ByteType::kFp8) {
-    return __nv_cvt_float_to_fp8(__fdiv_rn(x, scale), __NV_SATFINITE, __NV_E4M3);
+    return e4m3_code(x, by.scale);
   } else {
-    return static_cast<unsigned>(__float2int_rn(__fmul_rn(x, inverse))) & 0xffu;
+    return static_cast<unsigned>(__float2int_rn(__fmul_rn(x, by.inverse))) & 0xffu;
   }
 }
 
@@ -30,21 +29,16 @@ __global__ void __launch_bounds__(kThreads) round_to_codes(TokenCodes args) {
   const auto cols = static_cast<int>(args.cols);
   float largest = 0;
   for (int i = Row::lane(); i < cols; i += kThreads) {
-    largest = isfinite(x[i]) ? fmaxf(largest, fabsf(x[i])) : INFINITY;
+    largest = larger_magnitude(largest, x[i]);
   }
-  largest = Row::largest(largest);
-  const float inverse = __fdiv_rn(args.most, largest);
-  const bool zero = !isfinite(inverse);
-  const float scale = __fdiv_rn(largest, args.most);
+  const RowScale by = row_scale(Row::largest(largest), args.most);
   auto* const codes = static_cast<unsigned*>(args.codes) + row * (cols / 4);
   for (int i = Row::lane(); i < cols / 4; i += kThreads) {
     unsigned word = 0;
-    for (int j = 0; !zero && j < 4; ++j) {
-      word |= code_of<kType>(x[4 * i + j], scale, inverse) << 8 * j;
-    }
+    for (int j = 0; !by.zero && j < 4; ++j) word |= code_of<kType>(x[4 * i + j], by) << 8 * j;
     codes[i] = word;
   }
-  if (Row::lane() == 0) args.scales[row] = isinf(largest) ? NAN : zero ? 0 : scale;
+  if (Row::lane() == 0) args.scales[row] = by.stored;
 }
 
 template <class T>

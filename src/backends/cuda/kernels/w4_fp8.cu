@@ -6,9 +6,11 @@
 //
 // One warpgroup scales while the other one's products run.
 #include <cuda.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include "backends/cuda/device/w4_to_fp8.cuh"
+#include "backends/cuda/device/wgmma.cuh"
 #include "backends/cuda/kernels/large_launch.h"
 #include "backends/cuda/kernels/w4_large.h"
 

@@ -7,6 +7,8 @@
 #include <cuda.h>
 #include <cuda_runtime.h>
 
+#include "backends/cuda/device/w4_to_bf16.cuh"
+#include "backends/cuda/device/wgmma.cuh"
 #include "backends/cuda/kernels/large_launch.h"
 #include "backends/cuda/kernels/w4_large.h"
 

@@ -11,14 +11,7 @@
 namespace nibble::cuda {
 
 inline constexpr int kW4LargeMaxParts = 3;
-
-// One weight of a launch and its result.
-struct W4LargePart {
-  FragmentMatrix w;             // of 4 bits
-  const float* bias = nullptr;  // [w.rows] or null
-  float* y = nullptr;           // [m, w.rows]; for tiles of 256 tokens on 16 bytes
-  std::int64_t y_stride = 0;    // floats from row to row; for these tiles a multiple of 4
-};
+inline constexpr int kW4LargeMostSplit = 8;
 
 struct W4Large {
   // bfloat16 [m, cols], contiguous, on 16 bytes (kernels/round_rows.h); for w4_fp8, codes of fp8
@@ -29,8 +22,9 @@ struct W4Large {
   const float* x_sums = nullptr;
   std::int64_t sums_stride = 0;
   std::int64_t m = 0;
-  // All with the same columns, groups, type of scales, and with or without zeros alike.
-  W4LargePart parts[kW4LargeMaxParts];
+  // All alike, of 4 bits. For tiles of 256 tokens y lies on 16 bytes and y_stride is a multiple
+  // of 4.
+  FragmentPart parts[kW4LargeMaxParts];
   int part_count = 1;
   bool accumulate = false;  // y += instead of y =
   // Two parts of the same shape: y of the first is silu(first) * second, that of the second is not
@@ -47,8 +41,8 @@ struct W4LargeTile {
   int rows = 0;    // 128 or 256
   int tokens = 0;  // of bf16: 256 (by 128 rows), 128 or 32 (by 256), 64 (by either)
   int share = 1;   // 1, or 2 blocks of a cluster with the same tokens that share their loads
-  // Blocks with the same tile that share out k: 1 to 8. They wait for each other, so all blocks of
-  // such a launch must fit on the device at once. Not for 256 tokens.
+  // Blocks with the same tile that share out k: 1 to kW4LargeMostSplit. They wait for each other,
+  // so all blocks of such a launch must fit on the device at once. Not for 256 tokens.
   int split = 1;
 };
 

@@ -16,8 +16,8 @@ struct TileCost {
   double split;   // where k is split: the exchange of sums
 };
 
-constexpr double kStart = 3000;  // launch and first stages
-constexpr int kMostSplit = 8;
+constexpr double kStart = 3000;          // launch and first stages
+constexpr std::int64_t kMost = 1 << 24;  // rows, columns, tokens
 
 constexpr TileCost kBf16Costs[] = {{128, 256, 2, 630, 1000, HUGE_VAL},
                                    {256, 128, 1, 820, 1000, 6500},
@@ -51,7 +51,7 @@ W4LargeTile cheapest(std::span<const TileCost> costs, const W4Large& args, std::
     if (args.silu_pair && tile.rows != 256) continue;
     const std::int64_t clusters = clusters_of(args, tile);
     const std::int64_t room = std::max(1, multiprocessors / tile.share);
-    for (int split = 1; split <= std::min<std::int64_t>(kMostSplit, stages); ++split) {
+    for (int split = 1; split <= std::min<std::int64_t>(kW4LargeMostSplit, stages); ++split) {
       if (split > 1 && clusters * split > room) break;
       const double time =
           static_cast<double>(tiles_of(clusters, room)) *
@@ -66,13 +66,7 @@ W4LargeTile cheapest(std::span<const TileCost> costs, const W4Large& args, std::
   return best;
 }
 
-bool alike(const FragmentMatrix& a, const FragmentMatrix& b) {
-  return a.cols == b.cols && a.groups == b.groups && a.bf16_scales == b.bf16_scales &&
-         (a.zeros == nullptr) == (b.zeros == nullptr);
-}
-
-bool valid_part(const W4Large& args, const W4LargeTile& tile, const W4LargePart& part) {
-  constexpr std::int64_t kMost = 1 << 24;
+bool valid_part(const W4Large& args, const W4LargeTile& tile, const FragmentPart& part) {
   const FragmentMatrix& w = part.w;
   return w.bits == 4 && w.rows > 0 && w.rows <= kMost && w.rows % 64 == 0 &&
          part.y_stride >= w.rows && (tile.tokens != 256 || part.y_stride % 4 == 0) &&
@@ -80,7 +74,6 @@ bool valid_part(const W4Large& args, const W4LargeTile& tile, const W4LargePart&
 }
 
 bool valid_columns(const FragmentMatrix& w, int stage_columns) {
-  constexpr std::int64_t kMost = 1 << 24;
   if (w.cols <= 0 || w.cols > kMost || w.cols % stage_columns != 0 || w.groups <= 0 ||
       w.cols % w.groups != 0) {
     return false;
@@ -91,7 +84,7 @@ bool valid_columns(const FragmentMatrix& w, int stage_columns) {
 
 bool valid_tile(const W4Large& args, const W4LargeTile& tile, int stage_columns) {
   if (tile.share != 1 && tile.share != 2) return false;
-  if (tile.split < 1 || tile.split > kMostSplit) return false;
+  if (tile.split < 1 || tile.split > kW4LargeMostSplit) return false;
   if (args.silu_pair && tile.rows != 256) return false;
   if (tile.split == 1) return true;
   return tile.tokens != 256 && args.workspace != nullptr &&
@@ -101,14 +94,13 @@ bool valid_tile(const W4Large& args, const W4LargeTile& tile, int stage_columns)
 }  // namespace
 
 bool valid_large(const W4Large& args, const W4LargeTile& tile, int stage_columns) {
-  constexpr std::int64_t kMost = 1 << 24;
   if (args.m <= 0 || args.m > kMost || args.part_count < 1 || args.part_count > kW4LargeMaxParts) {
     return false;
   }
   if (args.silu_pair && (args.part_count != 2 || args.accumulate)) return false;
   return valid_columns(args.parts[0].w, stage_columns) && valid_tile(args, tile, stage_columns) &&
          std::all_of(args.parts, args.parts + args.part_count,
-                     [&](const W4LargePart& part) { return valid_part(args, tile, part); });
+                     [&](const FragmentPart& part) { return valid_part(args, tile, part); });
 }
 
 W4LargeTile choose_w4_large_tile(const W4Large& args, int multiprocessors) {
