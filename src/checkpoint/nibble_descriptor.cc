@@ -120,10 +120,6 @@ Json element_to_json(const Element& element) {
   }
 }
 
-bool is_integer(const Element& element) {
-  return element.kind == ElementKind::kInt || element.kind == ElementKind::kIntSplit;
-}
-
 Element element_from_json(Members& members, const std::string& what) {
   Element element;
   const std::string kind = members.text("kind");

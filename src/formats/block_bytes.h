@@ -20,6 +20,10 @@ inline void store_u16(std::uint16_t value, std::uint8_t* at) {
   at[0] = static_cast<std::uint8_t>(value & 255);
   at[1] = static_cast<std::uint8_t>(value >> 8);
 }
+inline void store_u32(std::uint32_t value, std::uint8_t* at) {
+  store_u16(static_cast<std::uint16_t>(value & 0xffff), at);
+  store_u16(static_cast<std::uint16_t>(value >> 16), at + 2);
+}
 inline void store_f16(float value, std::uint8_t* at) { store_u16(to_f16(value).bits, at); }
 
 }  // namespace nibble

@@ -176,10 +176,13 @@ void decode_mxfp4(const std::uint8_t* block, float* out) {
 
 // scales of 16 elements, codes: 8 bytes hold the elements of a scale, the first 8 in the low halves
 void decode_nvfp4(const std::uint8_t* block, float* out) {
-  for (int i = 0; i < 64; ++i) {
-    const float d = half_scale_of_ue4m3(block[i / 16]);
-    const int q = block[4 + i / 16 * 8 + i % 8] >> 4 * (i / 8 % 2) & 15;
-    out[i] = static_cast<float>(kDoubledE2m1[q]) * d;
+  for (int g = 0; g < 4; ++g, out += 16) {
+    const float d = half_scale_of_ue4m3(block[g]);
+    for (int i = 0; i < 8; ++i) {
+      const int byte = block[4 + 8 * g + i];
+      out[i] = static_cast<float>(kDoubledE2m1[byte & 15]) * d;
+      out[i + 8] = static_cast<float>(kDoubledE2m1[byte >> 4]) * d;
+    }
   }
 }
 

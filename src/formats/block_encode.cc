@@ -5,33 +5,17 @@
 #include <numeric>
 
 #include "formats/block_bytes.h"
-#include "formats/block_decode.h"
 #include "formats/block_encode_k.h"
-#include "formats/block_search.h"
+#include "formats/block_store.h"
 
 namespace nibble {
 namespace {
 
 constexpr int kElements = 32;
 
-// The nearest half that is finite, as a float.
-float rounded_half(float x) { return to_float(to_f16(std::clamp(x, -65504.0f, 65504.0f))); }
-
-// codes of 32 elements plus `shift` into nibbles; what is above goes to the bits of `high`.
-std::uint32_t store_nibbles(const float* codes, int shift, std::uint8_t* bytes) {
-  std::uint32_t high = 0;
-  for (int i = 0; i < kElements; ++i) {
-    const int code = static_cast<int>(codes[i]) + shift;
-    high |= static_cast<std::uint32_t>(code >> 4) << i;
-    std::uint8_t& byte = bytes[i % 16];
-    byte = static_cast<std::uint8_t>(i < 16 ? code & 15 : byte | (code & 15) << 4);
-  }
-  return high;
-}
-
-void store_u32(std::uint32_t value, std::uint8_t* at) {
-  store_u16(static_cast<std::uint16_t>(value & 0xffff), at);
-  store_u16(static_cast<std::uint16_t>(value >> 16), at + 2);
+// store_nibbles() of whole numbers plus `shift`.
+std::uint32_t store_shifted(const float* codes, int shift, std::uint8_t* bytes) {
+  return store_nibbles(bytes, [&](int i) { return static_cast<int>(codes[i]) + shift; });
 }
 
 // Codes -2^(bits-1) ... 2^(bits-1) - 1 under one scale, which may be negative.
@@ -50,13 +34,13 @@ float encode_symmetric(int bits, const float* w, const float* importance, float*
 void encode_q4_0(const float* w, const float* importance, std::uint8_t* block) {
   float codes[kElements];
   store_f16(encode_symmetric(4, w, importance, codes), block);
-  store_nibbles(codes, 8, block + 2);
+  store_shifted(codes, 8, block + 2);
 }
 
 void encode_q5_0(const float* w, const float* importance, std::uint8_t* block) {
   float codes[kElements];
   store_f16(encode_symmetric(5, w, importance, codes), block);
-  store_u32(store_nibbles(codes, 16, block + 6), block + 2);
+  store_u32(store_shifted(codes, 16, block + 6), block + 2);
 }
 
 AffineFit encode_affine(int bits, const float* w, const float* importance, float* codes) {
@@ -74,7 +58,7 @@ void encode_q4_1(const float* w, const float* importance, std::uint8_t* block) {
   const AffineFit fit = encode_affine(4, w, importance, codes);
   store_f16(fit.scale, block);
   store_f16(fit.offset, block + 2);
-  store_nibbles(codes, 0, block + 4);
+  store_shifted(codes, 0, block + 4);
 }
 
 void encode_q5_1(const float* w, const float* importance, std::uint8_t* block) {
@@ -82,7 +66,7 @@ void encode_q5_1(const float* w, const float* importance, std::uint8_t* block) {
   const AffineFit fit = encode_affine(5, w, importance, codes);
   store_f16(fit.scale, block);
   store_f16(fit.offset, block + 2);
-  store_u32(store_nibbles(codes, 0, block + 8), block + 4);
+  store_u32(store_shifted(codes, 0, block + 8), block + 4);
 }
 
 void encode_q8_0(const float* w, const float* importance, std::uint8_t* block) {
@@ -97,19 +81,13 @@ void encode_q8_0(const float* w, const float* importance, std::uint8_t* block) {
   }
 }
 
-constexpr TableCodes<16> kIq4Grid = {
-    {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113}};
-
 void encode_iq4_nl(const float* w, const float* importance, std::uint8_t* block) {
   constexpr float kAnchors[] = {-127, -120, -113, -134, -141, 113, 106, 99, 120, 127, -104, 89};
   const float d = rounded_half(search_scale(kIq4Grid, w, importance, kElements, kAnchors));
   float codes[kElements];
   kIq4Grid(w, inverse_of(d), 0, kElements, codes);
-  for (float& code : codes) {
-    code = static_cast<float>(std::ranges::find(kIq4Values, code) - kIq4Values);
-  }
   store_f16(d, block);
-  store_nibbles(codes, 0, block + 2);
+  store_nibbles(block + 2, [&](int i) { return iq4_code(codes[i]); });
 }
 
 // E2M1, doubled.
@@ -162,8 +140,7 @@ void encode_mxfp4(const float* w, const float* importance, std::uint8_t* block) 
       [](int c) { return half_scale_of_e8m0(static_cast<std::uint8_t>(c)); }, w, importance,
       kElements, codes);
   block[0] = static_cast<std::uint8_t>(code);
-  for (float& q : codes) q = static_cast<float>(e2m1_code(q));
-  store_nibbles(codes, 0, block + 1);
+  store_nibbles(block + 1, [&](int i) { return e2m1_code(codes[i]); });
 }
 
 void encode_nvfp4(const float* w, const float* importance, std::uint8_t* block) {
@@ -188,12 +165,10 @@ void encode_nvfp4(const float* w, const float* importance, std::uint8_t* block) 
   }
 }
 
-constexpr int kSuper = 256;
-
 // Codes -1, 0, 1 under the scale of the least error: with the k largest magnitudes coded as 1 it is
 // their weighted mean, and what it explains is (sum w |x|)^2 / sum w.
 float encode_ternary(const float* w, const float* importance, int* codes) {
-  std::array<int, kSuper> order;
+  std::array<int, kSuperBlock> order;
   std::iota(order.begin(), order.end(), 0);
   std::ranges::sort(order, std::ranges::greater{}, [&](int i) { return std::abs(w[i]); });
   double sum = 0, weight = 0, best_gain = 0, best = 0;
@@ -205,14 +180,14 @@ float encode_ternary(const float* w, const float* importance, int* codes) {
     best = sum / weight;
   }
   const float d = rounded_half(static_cast<float>(best));
-  for (int i = 0; i < kSuper; ++i) {
+  for (int i = 0; i < kSuperBlock; ++i) {
     codes[i] = d > 0 && std::abs(w[i]) > d / 2 ? (w[i] > 0 ? 1 : -1) : 0;
   }
   return d;
 }
 
 void encode_tq1_0(const float* w, const float* importance, std::uint8_t* block) {
-  int codes[kSuper];
+  int codes[kSuperBlock];
   store_f16(encode_ternary(w, importance, codes), block + 52);
   const int* from = codes;
   // The digits of a byte, as the fraction of 256 that decoding takes them from.
@@ -232,13 +207,9 @@ void encode_tq1_0(const float* w, const float* importance, std::uint8_t* block) 
 }
 
 void encode_tq2_0(const float* w, const float* importance, std::uint8_t* block) {
-  int codes[kSuper];
+  int codes[kSuperBlock];
   store_f16(encode_ternary(w, importance, codes), block + 64);
-  std::fill_n(block, 64, std::uint8_t{0});
-  for (int i = 0; i < kSuper; ++i) {
-    std::uint8_t& byte = block[i / 128 * 32 + i % 32];
-    byte = static_cast<std::uint8_t>(byte | (codes[i] + 1) << 2 * (i / 32 % 4));
-  }
+  store_pairs(block, [&](int i) { return codes[i] + 1; });
 }
 
 }  // namespace

@@ -4,15 +4,10 @@
 #include <cmath>
 
 #include "formats/block_bytes.h"
-#include "formats/block_decode.h"
-#include "formats/block_search.h"
+#include "formats/block_store.h"
 
 namespace nibble {
 namespace {
-
-constexpr int kSuper = 256;
-
-float rounded_half(float x) { return to_float(to_f16(std::clamp(x, -65504.0f, 65504.0f))); }
 
 // Least squares for the second level: what it gains is little after the first round.
 constexpr int kRounds = 2;
@@ -22,7 +17,7 @@ constexpr int kRounds = 2;
 template <int kParts>
 class MinimumBlock {
  public:
-  static constexpr int kLength = kSuper / kParts;
+  static constexpr int kLength = kSuperBlock / kParts;
 
   MinimumBlock(const float* w, const float* importance, int top_code, int steps,
                std::span<const float> spans)
@@ -47,7 +42,7 @@ class MinimumBlock {
 
   float d = 0, dmin = 0;
   int scales[kParts] = {}, minimums[kParts] = {};
-  float q[kSuper] = {};
+  float q[kSuperBlock] = {};
 
  private:
   // Integers and codes of all parts under given d and dmin.
@@ -147,7 +142,7 @@ class MinimumBlock {
 template <int kParts, class Codes>
 class ScaledBlock {
  public:
-  static constexpr int kLength = kSuper / kParts;
+  static constexpr int kLength = kSuperBlock / kParts;
 
   ScaledBlock(const float* w, const float* importance, const Codes& codes, int low,
               std::span<const float> anchors)
@@ -169,7 +164,7 @@ class ScaledBlock {
 
   float d = 0;
   int scales[kParts] = {};
-  float q[kSuper] = {};
+  float q[kSuperBlock] = {};
 
  private:
   void settle(float new_d) {
@@ -242,21 +237,11 @@ void store_scales_k4(const int* scales, const int* minimums, std::uint8_t* bytes
   }
 }
 
-// 2-bit codes as Q2_K and Q3_K hold them.
-template <class Code>
-void store_pairs(std::uint8_t* bytes, const Code& code) {
-  std::fill_n(bytes, 64, std::uint8_t{0});
-  for (int i = 0; i < kSuper; ++i) {
-    std::uint8_t& byte = bytes[i / 128 * 32 + i % 32];
-    byte = static_cast<std::uint8_t>(byte | (code(i) & 3) << 2 * (i / 32 % 4));
-  }
-}
-
 // Low nibbles of Q4_K and Q5_K; fifth bits go to `high`, if there is one.
 void store_k45(const float* q, std::uint8_t* codes, std::uint8_t* high) {
   std::fill_n(codes, 128, std::uint8_t{0});
   if (high != nullptr) std::fill_n(high, 32, std::uint8_t{0});
-  for (int i = 0; i < kSuper; ++i) {
+  for (int i = 0; i < kSuperBlock; ++i) {
     const int code = static_cast<int>(q[i]), part = i / 32;
     std::uint8_t& byte = codes[part / 2 * 32 + i % 32];
     byte = static_cast<std::uint8_t>(byte | (code & 15) << 4 * (part % 2));
@@ -282,7 +267,7 @@ void encode_q3_k(const float* w, const float* importance, std::uint8_t* block) {
   const Steps<14> anchors(-4.9f, 0.15f);
   const ScaledBlock<16, IntegerCodes> fit(w, importance, {-4, 3}, -32, anchors.values);
   std::fill_n(block, 32, std::uint8_t{0});
-  for (int i = 0; i < kSuper; ++i) {
+  for (int i = 0; i < kSuperBlock; ++i) {
     const int high = fit.q[i] >= 0 ? 1 : 0;
     block[i % 32] = static_cast<std::uint8_t>(block[i % 32] | high << (i / 32));
   }
@@ -321,7 +306,7 @@ void encode_q6_k(const float* w, const float* importance, std::uint8_t* block) {
   const Steps<14> anchors(-32.9f, 0.15f);
   const ScaledBlock<16, IntegerCodes> fit(w, importance, {-32, 31}, -128, anchors.values);
   std::fill_n(block, 192, std::uint8_t{0});
-  for (int i = 0; i < kSuper; ++i) {
+  for (int i = 0; i < kSuperBlock; ++i) {
     const int code = static_cast<int>(fit.q[i]) + 32, part = i / 128, run = i / 32 % 4, at = i % 32;
     std::uint8_t& low = block[64 * part + at + 32 * (run % 2)];
     low = static_cast<std::uint8_t>(low | (code & 15) << 4 * (run / 2));
@@ -336,22 +321,18 @@ void encode_q6_k(const float* w, const float* importance, std::uint8_t* block) {
 
 void encode_iq4_xs(const float* w, const float* importance, std::uint8_t* block) {
   constexpr float kAnchors[] = {-127, -118, -136, -109, 113, 104, 122};
-  constexpr TableCodes<16> kGrid = {
-      {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113}};
-  const ScaledBlock<8, TableCodes<16>> fit(w, importance, kGrid, -32, kAnchors);
+  const ScaledBlock<8, TableCodes<16>> fit(w, importance, kIq4Grid, -32, kAnchors);
   store_f16(fit.d, block);
   std::uint16_t high = 0;
-  std::fill_n(block + 4, 132, std::uint8_t{0});
+  std::fill_n(block + 4, 4, std::uint8_t{0});
   for (int j = 0; j < 8; ++j) {
     const int scale = fit.scales[j] + 32;
     high = static_cast<std::uint16_t>(high | (scale >> 4) << 2 * j);
     block[4 + j / 2] = static_cast<std::uint8_t>(block[4 + j / 2] | (scale & 15) << 4 * (j % 2));
   }
   store_u16(high, block + 2);
-  for (int i = 0; i < kSuper; ++i) {
-    const auto code = std::ranges::find(kIq4Values, fit.q[i]) - kIq4Values;
-    std::uint8_t& byte = block[8 + i / 32 * 16 + i % 16];
-    byte = static_cast<std::uint8_t>(byte | code << 4 * (i % 32 / 16));
+  for (int j = 0; j < 8; ++j) {
+    store_nibbles(block + 8 + 16 * j, [&](int i) { return iq4_code(fit.q[32 * j + i]); });
   }
 }
 

@@ -7,6 +7,7 @@
 #include "formats/block_decode.h"
 #include "formats/block_encode.h"
 #include "formats/families.h"
+#include "formats/registry.h"
 
 namespace nibble {
 namespace {
@@ -54,7 +55,7 @@ QuantTensor BlockFormat::encode(const float* w, std::int64_t rows, std::int64_t 
   }
   require_fits(*this, rows, cols);
   require_finite(name(), w, rows, cols);
-  QuantTensor result{make_block_format(layout_.type), rows, cols, {}};
+  QuantTensor result{block_format(layout_.type), rows, cols, {}};
   result.planes.push_back(Tensor::allocate(DType::kU8, planes(rows, cols)[0].shape));
   auto* const blocks = result.planes[0].mutable_data<std::uint8_t>();
   const std::vector<float> ones(static_cast<std::size_t>(layout_.elements), 1.0f);
@@ -95,6 +96,6 @@ void BlockFormat::decode(const QuantTensor& tensor, std::int64_t row, std::int64
 
 }  // namespace
 
-FormatPtr make_block_format(BlockType type) { return std::make_shared<BlockFormat>(type); }
+FormatPtr block_format(BlockType type) { return std::make_shared<BlockFormat>(type); }
 
 }  // namespace nibble

@@ -1,6 +1,6 @@
 // The block types of ggml, as GGUF files hold them: codes and scales of a run of elements of one
 // row stand together in a block of a fixed number of bytes. Layouts: ggml's block structures; each
-// is spelled out in docs/formats.md and in block_decode.cc.
+// is spelled out in block_decode.cc or block_decode_grids.cc.
 #pragma once
 
 #include <cstdint>

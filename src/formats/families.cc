@@ -8,9 +8,7 @@
 namespace nibble {
 
 std::string element_name(const Element& element) {
-  if (element.kind == ElementKind::kInt || element.kind == ElementKind::kIntSplit) {
-    return fmt::format("int{}", element.bits);
-  }
+  if (is_integer(element)) return fmt::format("int{}", element.bits);
   if (element.kind == ElementKind::kFitted) {
     return fmt::format("{}{}", element.fit == Fit::kLloydMax ? "lloyd" : "quantile", element.bits);
   }

@@ -21,9 +21,6 @@ FormatPtr make_split_format(const WeightDescriptor& descriptor);
 // Codes into tables that are fitted to the matrix (fitted_format.cc). kUnsupported as above.
 FormatPtr make_fitted_format(const WeightDescriptor& descriptor);
 
-// Blocks of ggml in one plane, "blocks" (block_type.h).
-FormatPtr make_block_format(BlockType type);
-
 // What they share. "int4", "fp4_e2m1", "nf4"; of no plain float:
 std::string element_name(const Element& element);
 // How many of the words of a format's name are its element, which is set; 0: none.

@@ -164,4 +164,9 @@ std::uint8_t FloatCast::code(float x, Overflow overflow) const {
   return table_.nearest(x);
 }
 
+const CodeTable& e4m3_table() {
+  static const CodeTable table = table_of(FloatBits{});
+  return table;
+}
+
 }  // namespace nibble

@@ -77,5 +77,7 @@ class FloatCast {
 
 // The table of a type, for why_not() == "".
 CodeTable table_of(const FloatBits& type);
+// That of e4m3 (fn).
+const CodeTable& e4m3_table();
 
 }  // namespace nibble

@@ -11,17 +11,15 @@ bool operator==(const Element& a, const Element& b) {
     case ElementKind::kFloat:
       return a.float_type == b.float_type;
     case ElementKind::kInt:
+    case ElementKind::kIntSplit:
+    case ElementKind::kTrellis:
       return true;
     case ElementKind::kFloatBits:
       return a.float_bits == b.float_bits;
-    case ElementKind::kIntSplit:
-      return true;
     case ElementKind::kCodebook:
       return a.codebook == b.codebook;
     case ElementKind::kFitted:
       return a.fit == b.fit;
-    case ElementKind::kTrellis:
-      return true;
     case ElementKind::kLowRank:
       return a.rank == b.rank && *a.base == *b.base;
     case ElementKind::kBlock:

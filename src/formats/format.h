@@ -60,6 +60,11 @@ struct Element {
   BlockType block = BlockType::kQ8_0;  // kBlock only
 };
 
+// Codes of affine integers, some columns perhaps apart.
+inline bool is_integer(const Element& element) {
+  return element.kind == ElementKind::kInt || element.kind == ElementKind::kIntSplit;
+}
+
 // Channel: one output row. Block: `block_rows` rows of `group` columns, cut at the last row and
 // column.
 enum class Granularity { kTensor, kChannel, kGroup, kBlock };

@@ -16,11 +16,6 @@ constexpr std::int64_t kHeader = sizeof(KvScale);
 
 constexpr std::string_view kHadamard = "_hadamard";
 
-const CodeTable& e4m3() {
-  static const CodeTable table = table_of(FloatBits{});
-  return table;
-}
-
 float levels(KvType type) { return type == KvType::kInt8 ? 255.0f : 15.0f; }
 
 // Scale and offset of a row, and the factor that turns values into codes.
@@ -52,9 +47,9 @@ void encode_e4m3(const float* values, std::int64_t head_dim, std::byte* row) {
   constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
   float largest = 0;
   const bool finite = scalar_spans().magnitudes(values, 1, head_dim, &largest);
-  const KvScale stored = finite ? KvScale{largest / e4m3().max(), 0} : KvScale{kNan, kNan};
+  const KvScale stored = finite ? KvScale{largest / e4m3_table().max(), 0} : KvScale{kNan, kNan};
   std::memcpy(row, &stored, kHeader);
-  scalar_spans().table_codes(e4m3().view(), &stored.scale, values, 1, head_dim,
+  scalar_spans().table_codes(e4m3_table().view(), &stored.scale, values, 1, head_dim,
                              reinterpret_cast<std::uint8_t*>(row + kHeader));
 }
 
@@ -81,7 +76,7 @@ void decode_codes(KvType type, const std::byte* row, std::int64_t head_dim, floa
   const auto* codes = reinterpret_cast<const std::uint8_t*>(row + kHeader);
   for (std::int64_t i = 0; i < head_dim; ++i) {
     const int code = type == KvType::kInt4 ? codes[i / 2] >> (i % 2 * 4) & 15 : codes[i];
-    const float steps = type == KvType::kFp8 ? e4m3().value(code) : static_cast<float>(code);
+    const float steps = type == KvType::kFp8 ? e4m3_table().value(code) : static_cast<float>(code);
     values[i] = stored.offset + stored.scale * steps;
   }
 }

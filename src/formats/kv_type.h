@@ -16,7 +16,9 @@
 //   Rows of fp8 have scale = (largest magnitude) / 448, code = e4m3(value / scale), ties to even:
 // the error is at most a sixteenth of the value, or 2^-10 scale. The scale keeps what e4m3 alone
 // would cut off at 448.
-//   A range so small that 1 / scale is no float32 (below 1e-36) counts as constant: scale 0. A row
+//   Of integer rows, a range so small that 1 / scale is no float32 (below 1e-36) counts as
+//   constant:
+// scale 0. A row
 // that holds a NaN or an infinity, or whose range is no float32, decodes to NaN everywhere: the
 // damage shows in the output instead of becoming a plausible number.
 #pragma once

@@ -80,17 +80,10 @@ class LowRankFormat final : public Format {
   FormatPtr base_;
 };
 
-// body(begin, end) over rows.
-template <class Body>
-void over_rows(ThreadPool* pool, std::int64_t rows, const Body& body) {
-  if (pool == nullptr) return body(std::int64_t{0}, rows);
-  pool->parallel_for(rows, 16, body);
-}
-
 // result [rows, rank] = w [rows, cols] * v [cols, rank]
 void multiply(const float* w, std::int64_t rows, std::int64_t cols, std::span<const float> v,
               std::int64_t rank, ThreadPool* pool, std::span<float> result) {
-  over_rows(pool, rows, [&](std::int64_t begin, std::int64_t end) {
+  Codec{.pool = pool}.for_rows(rows, cols * rank, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
       float* __restrict to = result.data() + i * rank;
       std::fill_n(to, rank, 0.0f);

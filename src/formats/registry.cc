@@ -61,8 +61,7 @@ class SchemeParser {
   bool take(std::string_view word, ParsedWeight& out) {
     Scheme& scheme = out.descriptor.scheme;
     Element& element = out.descriptor.element;
-    const bool integer =
-        element.kind == ElementKind::kInt || element.kind == ElementKind::kIntSplit;
+    const bool integer = is_integer(element);
     if (integer && word.starts_with("x")) {
       const auto columns = parse_number(word.substr(1));
       if (!columns) return false;
@@ -208,23 +207,25 @@ std::size_t parse_element(const std::vector<std::string_view>& words, Element& e
     element.bits = code_bits(*type);
     return 2;
   }
-  for (const auto& [name, fit] : {std::pair{std::string_view("lloyd"), Fit::kLloydMax},
-                                  {std::string_view("quantile"), Fit::kQuantiles}}) {
+  struct Counted {  // a name with its number of bits behind it
+    std::string_view name;
+    ElementKind kind;
+    Fit fit;
+  };
+  constexpr Counted kCounted[] = {{"lloyd", ElementKind::kFitted, Fit::kLloydMax},
+                                  {"quantile", ElementKind::kFitted, Fit::kQuantiles},
+                                  {"trellis", ElementKind::kTrellis, {}},
+                                  {"int", ElementKind::kInt, {}}};
+  for (const auto& [name, kind, fit] : kCounted) {
     if (!words[0].starts_with(name)) continue;
     const auto bits = parse_number(words[0].substr(name.size()));
     if (!bits || *bits < 0 || *bits > 64) return 0;
-    element.kind = ElementKind::kFitted;
+    element.kind = kind;
     element.fit = fit;
     element.bits = static_cast<int>(*bits);
     return 1;
   }
-  const bool trellis = words[0].starts_with("trellis");
-  if (!trellis && !words[0].starts_with("int")) return 0;
-  const auto bits = parse_number(words[0].substr(trellis ? 7 : 3));
-  if (!bits || *bits < 0 || *bits > 64) return 0;
-  element.kind = trellis ? ElementKind::kTrellis : ElementKind::kInt;
-  element.bits = static_cast<int>(*bits);
-  return 1;
+  return 0;
 }
 
 // Null when the text does not follow the grammar; limits are make_format()'s.
@@ -390,7 +391,7 @@ FormatPtr make_format(const WeightDescriptor& descriptor) {
   }
   if (element.kind == ElementKind::kTrellis) return make_trellis_format(descriptor);
   if (element.kind == ElementKind::kLowRank) return make_low_rank_format(descriptor);
-  if (element.kind == ElementKind::kBlock) return make_block_format(element.block);
+  if (element.kind == ElementKind::kBlock) return block_format(element.block);
   const Scheme& scheme = descriptor.scheme;
   const bool block = scheme.granularity == Granularity::kBlock;
   const auto fits = [](std::int64_t size) { return size >= 1 && size <= std::int64_t{1} << 20; };
@@ -417,8 +418,6 @@ FormatPtr make_format(const WeightDescriptor& descriptor) {
   }
   return split ? make_split_format(descriptor) : make_affine_format(descriptor);
 }
-
-FormatPtr block_format(BlockType type) { return make_block_format(type); }
 
 FormatPtr with_scale_type(const FormatPtr& format, DType scale_type) {
   if (format == nullptr || format->is_float() || format->is_block()) return format;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "base/error.h"
@@ -20,6 +21,13 @@ float value_of(std::uint32_t state) {
   return (static_cast<float>(sum) - 510.0f) / 128.0f;
 }
 
+// Of planes that may lie anywhere in a file.
+std::uint32_t word_at(const std::byte* words, std::int64_t i) {
+  std::uint32_t word;
+  std::memcpy(&word, words + 4 * i, sizeof word);
+  return word;
+}
+
 const std::vector<float>& values_of_states() {
   static const std::vector<float> values = [] {
     std::vector<float> all;
@@ -27,6 +35,19 @@ const std::vector<float>& values_of_states() {
     return all;
   }();
   return values;
+}
+
+// Columns of a Hadamard block.
+std::int64_t trellis_block(std::int64_t cols) {
+  std::int64_t block = 1;
+  while (block < kMaxBlock && cols % (2 * block) == 0) block *= 2;
+  return block;
+}
+
+float trellis_sign(std::int64_t col) {
+  std::uint32_t x = static_cast<std::uint32_t>(col + 1) * 0x9E3779B1u;
+  x = (x ^ x >> 15) * 0x85EBCA77u;
+  return ((x ^ x >> 13) & 1) != 0 ? -1.0f : 1.0f;
 }
 
 class TrellisFormat final : public Format {
@@ -97,15 +118,16 @@ void TrellisFormat::decode(const QuantTensor& tensor, std::int64_t row, std::int
   float factor = 0;
   to_float(tensor.planes[1], row, 1, &factor);
   factor *= static_cast<float>(1 / std::sqrt(static_cast<double>(block)));
-  const std::uint32_t* tiles =
-      tensor.planes[0].data<std::uint32_t>() + row / kTrellisSide * tensor.planes[0].dim(1);
+  const std::byte* tiles =
+      tensor.planes[0].bytes().data() + row / kTrellisSide * tensor.planes[0].dim(1) * 4;
   const std::int64_t first_bit = row % kTrellisSide * kTrellisSide * bits;
   float v[kMaxBlock];
   for (std::int64_t at = begin / block * block; at < begin + count; at += block) {
     for (std::int64_t k = 0; k < block; ++k) {
-      const std::uint32_t* tile = tiles + (at + k) / kTrellisSide * words;
+      const std::byte* tile = tiles + (at + k) / kTrellisSide * words * 4;
       const std::int64_t bit = first_bit + (at + k) % kTrellisSide * bits;
-      const std::uint64_t low = tile[bit / 32], high = tile[(bit / 32 + 1) % words];
+      const std::uint64_t low = word_at(tile, bit / 32);
+      const std::uint64_t high = word_at(tile, (bit / 32 + 1) % words);
       v[k] = value_of(static_cast<std::uint32_t>((high << 32 | low) >> bit % 32) &
                       (kTrellisStates - 1));
     }
@@ -137,18 +159,6 @@ FormatPtr make_trellis_format(const WeightDescriptor& descriptor) {
     fail(ErrorKind::kUnsupported, "a trellis has one F16, BF16 or F32 scale a channel");
   }
   return std::make_shared<TrellisFormat>(descriptor);
-}
-
-std::int64_t trellis_block(std::int64_t cols) {
-  std::int64_t block = 1;
-  while (block < kMaxBlock && cols % (2 * block) == 0) block *= 2;
-  return block;
-}
-
-float trellis_sign(std::int64_t col) {
-  std::uint32_t x = static_cast<std::uint32_t>(col + 1) * 0x9E3779B1u;
-  x = (x ^ x >> 15) * 0x85EBCA77u;
-  return ((x ^ x >> 13) & 1) != 0 ? -1.0f : 1.0f;
 }
 
 template <class T>

@@ -19,7 +19,8 @@
 //
 //   w_j = sign_j / sqrt(h) * sum_k (-1)^popcount(j & k) v_k
 //
-// sign_j being trellis_sign() of the column.
+// where with x = (j + 1) * 0x9E3779B1 and y = (x ^ x >> 15) * 0x85EBCA77 (of 32 bits) the lowest
+// bit of y ^ y >> 13 says that sign_j is -1.
 #pragma once
 
 #include <array>
@@ -36,10 +37,6 @@ inline constexpr std::int64_t kTrellisTile = kTrellisSide * kTrellisSide;  // we
 inline constexpr std::uint32_t kTrellisStates = 65536;
 
 FormatPtr make_trellis_format(const WeightDescriptor& descriptor);
-
-// Columns of a Hadamard block.
-std::int64_t trellis_block(std::int64_t cols);
-float trellis_sign(std::int64_t col);
 
 // From weights to what is coded: every row of w [rows, cols] in place, an orthogonal map. T is
 // float or double.
