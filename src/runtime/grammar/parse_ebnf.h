@@ -7,7 +7,7 @@
 
 namespace nibble::grammar {
 
-// name ::= alternatives, the first of which is "root":
+// name ::= alternatives, one rule of which is named root:
 //   "text" (escapes \n \r \t \\ \" \xHH \uHHHH \UHHHHHHHH), [a-z0-9] and [^...], . (any character),
 //   other rules, ( ), | and the quantifiers * + ? {m} {m,} {m,n} up to 65535; # begins a comment;
 //   %json{...} is what a JSON schema describes (as in llguidance).
