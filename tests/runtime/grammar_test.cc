@@ -264,7 +264,7 @@ TEST(GrammarTest, RefusesWhatExplodesOrNeverEnds) {
       {SpecKind::kJsonSchema, "false"},
       {SpecKind::kJsonSchema, "{"},
       {SpecKind::kRegex, nested("(", "a", "){1000}", 1) + nested("(?:a|b", "", "){65535}{2}", 1)},
-      {SpecKind::kRegex, "(?:(?:a|b){65535}){2}"},
+      {SpecKind::kRegex, "a{65535}b{65535}c{65535}"},
       {SpecKind::kRegex, "((([a-z]{60000}){60000}x{60000}){60000}y{60000})"},
       {SpecKind::kRegex, nested("(", "a", ")", 5000)},
       {SpecKind::kRegex, "a("},
