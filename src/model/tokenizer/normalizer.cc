@@ -3,6 +3,7 @@
 #include <map>
 #include <memory>
 
+#include "base/base64.h"
 #include "base/error.h"
 #include "model/tokenizer/byte_level.h"
 #include "model/tokenizer/json_fields.h"

@@ -107,30 +107,4 @@ std::string PrecompiledMap::normalize(std::string_view text) const {
   return out;
 }
 
-std::string decode_base64(std::string_view text, std::string_view what) {
-  const auto corrupt = [&] { fail(ErrorKind::kCorrupt, "{}: not valid base64", what); };
-  if (text.size() % 4 != 0) corrupt();
-  std::string out;
-  std::uint32_t bits = 0;
-  int count = 0;
-  while (!text.empty() && text.back() == '=') {
-    text.remove_suffix(1);
-    if (++count > 2) corrupt();
-  }
-  count = 0;
-  constexpr std::string_view kDigits =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  for (const char c : text) {
-    const std::size_t digit = kDigits.find(c);
-    if (digit == std::string_view::npos) corrupt();
-    bits = bits << 6 | static_cast<std::uint32_t>(digit);
-    count += 6;
-    if (count >= 8) {
-      count -= 8;
-      out += static_cast<char>(bits >> count & 0xff);
-    }
-  }
-  return out;
-}
-
 }  // namespace nibble

@@ -31,7 +31,4 @@ class PrecompiledMap {
   std::string replacements_;
 };
 
-// Standard base64 with padding; kCorrupt on anything else.
-std::string decode_base64(std::string_view text, std::string_view what);
-
 }  // namespace nibble
