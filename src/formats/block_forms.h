@@ -1,4 +1,5 @@
-// Blocks as the formats of the grammar that hold the same values: for kernels that know those.
+// Blocks as the formats of the grammar that hold the same values: for kernels that know those, and
+// for other files.
 #pragma once
 
 #include <optional>
@@ -18,5 +19,15 @@ FormatPtr plain_format_of_blocks(const Format& blocks);
 // (NaN).
 std::optional<QuantTensor> plain_form_of_blocks(const QuantTensor& blocks, float tensor_scale = 1,
                                                 const Codec& codec = {});
+
+struct BlockForm {
+  QuantTensor weight;      // in blocks
+  float tensor_scale = 1;  // that all of it stands under (NVFP4)
+};
+
+// The way back, for more than those formats: integers of any width whose runs of 32 share a scale
+// that a half holds, in the smallest of Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 with every value; MXFP4 and
+// NVFP4; blocks themselves. Nothing where no type has every value.
+std::optional<BlockForm> block_form_of(const QuantTensor& weight);
 
 }  // namespace nibble
