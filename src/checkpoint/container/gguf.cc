@@ -311,6 +311,14 @@ std::optional<GgufType> gguf_type_of_id(std::uint32_t id) {
   return std::nullopt;
 }
 
+std::optional<GgufType> gguf_type_of(DType dtype) {
+  const auto plain = std::ranges::find(kPlainTypes, dtype, &PlainType::dtype);
+  if (plain == std::end(kPlainTypes)) return std::nullopt;
+  return GgufType{plain->id, dtype, std::nullopt};
+}
+
+GgufType gguf_type_of(BlockType block) { return {layout_of(block).id, DType::kU8, block}; }
+
 GgufHeader parse_gguf(std::span<const std::byte> file, std::string_view what) {
   Reader reader(file, what);
   const auto magic = reader.take(4, "the magic");

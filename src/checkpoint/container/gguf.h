@@ -50,6 +50,9 @@ struct GgufType {
 };
 // Nothing for ids that ggml has given up or never gave.
 std::optional<GgufType> gguf_type_of_id(std::uint32_t id);
+// The type in which plain numbers are stored; nothing for those that GGUF has not.
+std::optional<GgufType> gguf_type_of(DType dtype);
+GgufType gguf_type_of(BlockType block);
 
 struct GgufTensor {
   std::string name;
