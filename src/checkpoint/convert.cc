@@ -5,6 +5,8 @@
 
 #include "checkpoint/exact_form.h"
 #include "checkpoint/fp8_encoding.h"
+#include "checkpoint/gguf_convert.h"
+#include "checkpoint/source_modules.h"
 #include "checkpoint/staging.h"
 #include "checkpoint/writer.h"
 #include "formats/registry.h"
@@ -16,16 +18,6 @@ struct PlannedModule {
   QuantizedModule stored;  // in a float format where the target is plain
   bool rounded = false;    // its values change
 };
-
-bool is_embedding(const std::string& module) {
-  const std::string last = module.substr(module.rfind('.') + 1);
-  return last.find("embed") != std::string::npos || last == "wte" || last == "wpe";
-}
-
-// "<module>.weight", "<module>.weight.<plane>", "<module>.qweight" ...: the module.
-std::string module_of(const std::string& tensor) {
-  return tensor.substr(0, std::min(tensor.find(".weight."), tensor.rfind('.')));
-}
 
 // The 16-bit type of the model.
 DType half_type_of(const Json& config) {
@@ -66,7 +58,6 @@ class Converter {
 
  private:
   void list();
-  bool is_quantized(const std::string& module) const;
   void choose();
   std::string plan_modules(bool may_round);
   std::string plan_module(const std::string& name, bool may_round);
@@ -101,31 +92,15 @@ class Converter {
 
 // Which modules are quantized, and what is copied.
 void Converter::list() {
-  std::set<std::string> seen, quantized;
-  const std::vector<std::string> tensors = source_.names();
-  for (const std::string& name : tensors) {
-    const std::string module = module_of(name);
-    if (!seen.insert(module).second || !is_quantized(module)) continue;
-    quantized.insert(module);
-    names_.push_back(module);
-  }
+  SourceModules modules = list_modules(source_);
+  names_ = std::move(modules.quantized);
+  copied_ = std::move(modules.plain);
   if (names_.empty() && !target_.encodings.empty()) {
     fail(ErrorKind::kUsage,
          "{}: it has no quantized weights to convert; `nibble quantize` makes them",
          source_.path().string());
   }
-  std::ranges::copy_if(tensors, std::back_inserter(copied_), [&](const std::string& name) {
-    const std::string module = module_of(name);
-    return !quantized.contains(module) || name == module + ".bias";
-  });
   report_.modules = static_cast<std::int64_t>(names_.size());
-}
-
-// A module whose ".weight" is a plain float tensor is copied.
-bool Converter::is_quantized(const std::string& module) const {
-  const std::string weight = module + ".weight";
-  if (!source_.has_linear(module)) return false;
-  return !source_.has(weight) || !is_float_weight(source_.tensor(weight).dtype());
 }
 
 // The encoding that keeps the whole model; if there is none and rounding is allowed, the first.
@@ -376,6 +351,7 @@ const std::vector<ConvertTarget>& convert_targets() {
       {"modelopt", {&modelopt_encoding()}, "nvfp4"},
       {"nibble", {&nibble_encoding()}, "w4a16_g128"},
       {"hf", {}, ""},
+      {"gguf", {}, "q8_0", convert_to_gguf},
   };
   return targets;
 }
@@ -391,6 +367,8 @@ const ConvertTarget& find_convert_target(const std::string& name) {
 
 ConvertReport convert_checkpoint(const Checkpoint& source, const std::filesystem::path& destination,
                                  const ConvertOptions& options, const ProgressSink& progress) {
+  const ConvertTarget& target = find_convert_target(options.target);
+  if (target.convert != nullptr) return target.convert(source, destination, options, progress);
   return Converter(source, options, progress).run(destination);
 }
 

@@ -148,7 +148,7 @@ QuantTensor plain_form(const QuantTensor& weight) {
   return decoded(weight, DType::kF32);
 }
 
-std::string difference(const QuantTensor& a, const QuantTensor& b) {
+std::string difference(const QuantTensor& a, const QuantTensor& b, Zeros zeros) {
   if (a.rows != b.rows || a.cols != b.cols) {
     return fmt::format("[{}, {}] instead of [{}, {}]", a.rows, a.cols, b.rows, b.cols);
   }
@@ -161,6 +161,7 @@ std::string difference(const QuantTensor& a, const QuantTensor& b) {
     if (same_bits(x, y)) continue;
     for (std::size_t c = 0; c < x.size(); ++c) {
       if (std::bit_cast<std::uint32_t>(x[c]) == std::bit_cast<std::uint32_t>(y[c])) continue;
+      if (zeros == Zeros::kEqual && x[c] == 0 && y[c] == 0) continue;
       ++count;
       most = std::max(most, std::abs(x[c] - y[c]));
     }

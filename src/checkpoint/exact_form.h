@@ -23,8 +23,11 @@ ExactForm exact_form(const QuantTensor& weight, const QuantizedModule& module,
 // The weight in the narrowest of BF16, F16 and F32 that holds every value.
 QuantTensor plain_form(const QuantTensor& weight);
 
+// Whether 0 and -0 are different values.
+enum class Zeros { kSigned, kEqual };
+
 // How the values of two weights differ ("12 of 4096 values differ, by 0.25 at most"); empty when
-// all have the same bits.
-std::string difference(const QuantTensor& a, const QuantTensor& b);
+// all have the same bits, zeros perhaps apart.
+std::string difference(const QuantTensor& a, const QuantTensor& b, Zeros zeros = Zeros::kSigned);
 
 }  // namespace nibble

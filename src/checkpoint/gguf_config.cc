@@ -143,12 +143,11 @@ Json llama(const Keys& keys, const std::vector<GgufTensor>& tensors,
     config["architectures"] = {"MixtralForCausalLM"};
     config["num_local_experts"] = keys.number("expert_count");
     config["num_experts_per_tok"] = keys.number("expert_used_count");
-    config["sliding_window"] = nullptr;
   } else if (keys.has("attention.sliding_window")) {
     config["model_type"] = "mistral";
     config["architectures"] = {"MistralForCausalLM"};
-    config["sliding_window"] = keys.number("attention.sliding_window");
   }
+  config["sliding_window"] = keys.number_or("attention.sliding_window", nullptr);
   return config;
 }
 

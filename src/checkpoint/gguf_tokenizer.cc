@@ -4,21 +4,13 @@
 #include <cmath>
 #include <unordered_map>
 
+#include "base/base64.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "checkpoint/gguf_token_types.h"
 
 namespace nibble {
 namespace {
-
-// tokenizer.ggml.token_type
-enum TokenType {
-  kNormal = 1,
-  kUnknown = 2,
-  kControl = 3,
-  kUserDefined = 4,
-  kUnused = 5,
-  kByte = 6
-};
 
 constexpr const char* kMark = "\u2581";  // stands for a space
 
@@ -100,7 +92,7 @@ class TokenizerReader {
       vocabulary_.tokens.push_back(text);
     }
     const std::size_t count = vocabulary_.tokens.size();
-    vocabulary_.types.assign(count, kNormal);
+    vocabulary_.types.assign(count, kNormalToken);
     vocabulary_.scores.assign(count, 0);
     if (const Json* types = list("token_type", true)) {
       for (std::size_t i = 0; i < count; ++i) vocabulary_.types[i] = (*types)[i].get<int>();
@@ -135,14 +127,14 @@ class TokenizerReader {
     Json added = Json::array();
     for (std::size_t i = 0; i < vocabulary_.tokens.size(); ++i) {
       const int type = vocabulary_.types[i];
-      if (type != kControl && type != kUserDefined && type != kUnknown) continue;
+      if (type != kControlToken && type != kUserDefinedToken && type != kUnknownToken) continue;
       added.push_back({{"id", i},
                        {"content", vocabulary_.tokens[i]},
                        {"single_word", false},
                        {"lstrip", false},
                        {"rstrip", false},
                        {"normalized", false},
-                       {"special", type != kUserDefined}});
+                       {"special", type != kUserDefinedToken}});
     }
     return added;
   }
@@ -180,7 +172,7 @@ Json TokenizerReader::merges_by_score() const {
   std::vector<Merge> merges;
   for (std::size_t i = 0; i < vocabulary_.tokens.size(); ++i) {
     const std::string& token = vocabulary_.tokens[i];
-    if (vocabulary_.types[i] != kNormal && vocabulary_.types[i] != kUserDefined) continue;
+    if (vocabulary_.types[i] != kNormalToken && vocabulary_.types[i] != kUserDefinedToken) continue;
     for (std::size_t cut = 1; cut < token.size(); ++cut) {
       if ((token[cut] & 0xc0) == 0x80) continue;  // within a character
       if (ids_.contains(token.substr(0, cut)) && ids_.contains(token.substr(cut))) {
@@ -268,7 +260,7 @@ Json TokenizerReader::byte_level_bpe() const {
 Json TokenizerReader::wordpiece() {
   for (std::size_t i = 0; i < vocabulary_.tokens.size(); ++i) {
     std::string& token = vocabulary_.tokens[i];
-    if (vocabulary_.types[i] != kNormal) continue;
+    if (vocabulary_.types[i] != kNormalToken) continue;
     const bool begins = token.starts_with(kMark);
     token = begins ? token.substr(std::string_view(kMark).size()) : "##" + token;
   }
@@ -291,23 +283,13 @@ Json TokenizerReader::wordpiece() {
             {"vocab", vocab_object()}}}};
 }
 
-std::string to_base64(const Json& bytes) {
-  constexpr std::string_view kDigits =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string text;
-  for (std::size_t i = 0; i < bytes.size(); i += 3) {
-    std::uint32_t word = 0;
-    for (std::size_t k = 0; k < 3; ++k) {
-      const int byte =
-          i + k < bytes.size() && bytes[i + k].is_number_integer() ? bytes[i + k].get<int>() : 0;
-      word = word << 8 | static_cast<std::uint32_t>(byte & 255);
-    }
-    for (std::size_t k = 0; k < 4; ++k) {
-      text += k <= std::min<std::size_t>(bytes.size() - i, 3) ? kDigits[word >> (18 - 6 * k) & 63]
-                                                              : '=';
-    }
+// Numbers that are no bytes are cut to them.
+std::string text_of_bytes(const Json& numbers) {
+  std::vector<std::uint8_t> bytes;
+  for (const Json& number : numbers) {
+    bytes.push_back(number.is_number_integer() ? static_cast<std::uint8_t>(number.get<int>()) : 0);
   }
-  return text;
+  return encode_base64(bytes);
 }
 
 Json TokenizerReader::unigram() const {
@@ -318,7 +300,7 @@ Json TokenizerReader::unigram() const {
   Json normalizers = Json::array();
   const Json map = value("precompiled_charsmap");
   if (map.is_array() && !map.empty()) {
-    normalizers.push_back({{"type", "Precompiled"}, {"precompiled_charsmap", to_base64(map)}});
+    normalizers.push_back({{"type", "Precompiled"}, {"precompiled_charsmap", text_of_bytes(map)}});
   }
   if (flag("remove_extra_whitespaces", false)) {
     normalizers.push_back({{"type", "Strip"}, {"strip_left", true}, {"strip_right", true}});

@@ -57,6 +57,8 @@ TEST(CliTest, UsageErrorsAreOneLineAndExitTwo) {
         {"convert", tiny(), "/tmp/x", "--to", "gptq"},
         {"convert", tiny(), "/tmp/x", "--to", "nonsense"},
         {"convert", tiny(), "/tmp/x", "--to", "gptq", "--format", "w4a16_g128"},
+        {"convert", tiny(), "/tmp/x", "--to", "hf", "--preset", "Q4_K_M"},
+        {"convert", tiny(), "/tmp/x", "--to", "gguf", "--preset", "Q4_K_XXL"},
         {"bench", "serve"},
         {"bench", "serve", "--url", "ftp://somewhere"},
         {"list", "impls", "--device", "toaster"}}) {
@@ -186,6 +188,27 @@ TEST(CliTest, ConvertsExactlyOrRefusesOrMeasures) {
   EXPECT_EQ(rounded["exact"], false);
   EXPECT_EQ(rounded["requantized"].size(), 6u * 7u);
   EXPECT_GT(rounded["mean_kl"].get<double>(), 0);
+}
+
+TEST(CliTest, ConvertsToGgufAndBack) {
+  const test::TempDir dir;
+  const std::string plain = dir / "plain.gguf", q4 = dir / "q4.gguf";
+  EXPECT_EQ(nibble_json({"convert", tiny(), plain, "--to", "gguf"})["exact"], true);
+  const auto generated = [](const std::string& model) {
+    return nibble_json({"run", model, "-p", "the", "-n", "8", "--exact"})["full_ids"];
+  };
+  EXPECT_EQ(generated(plain), generated(tiny()));
+  const Json rounded = nibble_json({"convert", tiny(), q4, "--to", "gguf", "--preset", "q4_k_m",
+                                    "--verify-text", short_text(dir)});
+  EXPECT_EQ(rounded["exact"], false);
+  EXPECT_GT(rounded["mean_kl"].get<double>(), 0);
+  EXPECT_LT(rounded["mean_kl"].get<double>(), 0.1);
+
+  const std::string gptq = dir / "gptq", q4_0 = dir / "q4_0.gguf";
+  nibble_json(
+      {"quantize", tiny(), gptq, "--recipe", "rtn", "--format", "w4a16_g128_sym", "--no-verify"});
+  EXPECT_EQ(nibble_json({"convert", gptq, q4_0, "--to", "gguf"})["exact"], true);
+  EXPECT_EQ(generated(q4_0), generated(gptq));
 }
 
 TEST(CliTest, TextThatIsNotUtf8IsAUsageError) {
