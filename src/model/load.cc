@@ -413,6 +413,19 @@ void prepare_layer(LayerWeights& weights, Backend& backend) {
   }
 }
 
+LayerWeights place_layer(LayerWeights weights, Backend& backend) {
+  DeviceMemory& memory = backend.memory();
+  if (memory.is_host()) return weights;
+  prepare_layer(weights, backend);
+  for (Linear* linear : weights.linears()) linear->bias = memory.upload(linear->bias);
+  weights.router.bias = memory.upload(weights.router.bias);
+  for (Norm* norm : weights.norms()) {
+    norm->weight = memory.upload(norm->weight);
+    norm->bias = memory.upload(norm->bias);
+  }
+  return weights;
+}
+
 HeadWeights load_head(const ModelSpec& spec, const EmbeddingWeights& embedding,
                       const WeightSource& source, Backend& backend, const ModelFormat& rounding) {
   const Loader loader(spec, source, backend, rounding);

@@ -98,11 +98,13 @@ struct Batch {
 // "query_latent", "key_latent", "attn_out", "mlp_in", "mlp_down"). In a mixture of experts "mlp_in"
 // has the rows that the router and a shared expert see, "mlp_in.3" and "mlp_down.3" those that were
 // sent to expert 3, and "mlp_down.shared" all. x is [rows, cols],
-// contiguous, in the host's memory. One forward pass calls it several times for a site, with
-// consecutive rows.
+// contiguous, in the host's memory or where on_device() says. One forward pass calls it several
+// times for a site, with consecutive rows.
 class SiteObserver {
  public:
   virtual ~SiteObserver() = default;
+  // True: x lies in the memory of the backend that runs the pass.
+  virtual bool on_device() const { return false; }
   virtual void on_input(const std::string& site, const float* x, std::int64_t rows,
                         std::int64_t cols) = 0;
 };
@@ -123,6 +125,8 @@ LayerWeights load_layer_f32(const ModelSpec& spec, std::int64_t layer, const Wei
                             Backend& backend);
 // Lets the backend take the canonical weights again, after they were changed in place.
 void prepare_layer(LayerWeights& weights, Backend& backend);
+// The layer, which lies in the host's memory, as this backend runs it; the original stays.
+LayerWeights place_layer(LayerWeights weights, Backend& backend);
 // The first of spec.names.prefixes under which the source has the embedding; kCorrupt when none.
 std::string find_prefix(const ModelSpec& spec, const WeightSource& source);
 HeadWeights load_head(const ModelSpec& spec, const EmbeddingWeights& embedding,

@@ -203,11 +203,32 @@ struct ActivationArgs {
   std::int64_t y_stride = 0;
 };
 
-// y += x over `count` elements
+// y += scale * x over `count` elements; the product is rounded before it is added
 struct AddArgs {
   const float* x = nullptr;
   float* y = nullptr;
   std::int64_t count = 0;
+  float scale = 1;
+};
+
+// y [cols, rows] = x [rows, cols]^T
+struct TransposeArgs {
+  const float* x = nullptr;
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  float* y = nullptr;
+};
+
+// What is known of each column of x [rows, cols], row after row added to what is there:
+// max_abs[j] = max(max_abs[j], |x[r, j]|), sum_squares[j] += x[r, j]^2, sum_abs[j] += |x[r, j]|,
+// the sums in float64. A NaN or infinity leaves sums that are not finite.
+struct ColumnSumsArgs {
+  const float* x = nullptr;
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  float* max_abs = nullptr;       // [cols]
+  double* sum_squares = nullptr;  // [cols]
+  double* sum_abs = nullptr;      // [cols], or null: not wanted
 };
 
 // Scores of router logits [rows, experts] (softmax over a row, or the sigmoid of each), then the

@@ -1,7 +1,9 @@
 #include "quantize/calibration_stream.h"
 
-#include <algorithm>
+#include <optional>
+#include <utility>
 
+#include "backends/rows.h"
 #include "quantize/calibration.h"
 #include "quantize/hessian_observer.h"
 
@@ -10,10 +12,11 @@ namespace {
 
 std::string stream_name(std::int64_t layer) { return fmt::format("stream.{}", layer); }
 
-// One observer for two.
+// One observer for two that look at the device.
 class BothObservers : public SiteObserver {
  public:
   BothObservers(SiteObserver& first, SiteObserver& second) : first_(first), second_(second) {}
+  bool on_device() const override { return true; }
   void on_input(const std::string& site, const float* x, std::int64_t rows,
                 std::int64_t cols) override {
     first_.on_input(site, x, rows, cols);
@@ -37,40 +40,59 @@ std::set<std::string> residual_sites(const ModelSpec& spec, const std::set<std::
   return sites;
 }
 
-// One model's chunk: hidden states before and after the layer, and the inputs of those sites.
+Rows copy_of(const float* x, std::int64_t rows, std::int64_t cols, Backend& backend) {
+  Rows result(backend, rows, cols);
+  backend.memory().copy(x, static_cast<std::size_t>(rows * cols) * sizeof(float), result.data());
+  return result;
+}
+
+void subtract(Rows& from, const Rows& x, Backend& backend) {
+  backend.run(
+      AddArgs{.x = x.data(), .y = from.data(), .count = from.rows() * from.cols(), .scale = -1});
+}
+
+// One model's chunk: hidden states before and after a layer, and the inputs of some sites.
 struct ChunkStates {
-  std::vector<float> before, after;
+  ChunkStates(const float* hidden, const Job& job, std::int64_t rows,
+              const std::set<std::string>& sites)
+      : before(copy_of(hidden, rows, job.spec.hidden, job.runner)),
+        after(copy_of(hidden, rows, job.spec.hidden, job.runner)),
+        inputs(sites, job.runner) {}
+
+  Rows before, after;
   InputRecorder inputs;
 };
 
 // What the result of the down projection was added to: `after` without it.
-std::vector<float> before_mlp(const ChunkStates& chunk, const Linear& down, Backend& backend) {
-  const std::vector<float>& x = *chunk.inputs.find(kMlpDown);
-  const QuantTensor& weight = down.weight.canonical;
-  std::vector<float> y(chunk.after.size());
+Rows before_mlp(const ChunkStates& chunk, const Linear& down, Backend& backend) {
+  const Rows& x = *chunk.inputs.find(kMlpDown);
+  Rows y(backend, x.rows(), chunk.after.cols());
   LinearArgs args;
   args.x = x.data();
-  args.x_stride = weight.cols;
-  args.m = static_cast<std::int64_t>(x.size()) / weight.cols;
+  args.x_stride = x.cols();
+  args.m = x.rows();
   args.w = &down.weight;
   args.bias = down.bias.empty() ? nullptr : down.bias.data<float>();
   args.y = y.data();
-  args.y_stride = weight.rows;
+  args.y_stride = y.cols();
   backend.run(args);
-  for (std::size_t i = 0; i < y.size(); ++i) y[i] = chunk.after[i] - y[i];
-  return y;
+  Rows result = copy_of(chunk.after.data(), y.rows(), y.cols(), backend);
+  subtract(result, y, backend);
+  return result;
 }
 
 // Tells the observer what is missing from the quantized model's residual stream at each site.
 void observe_residual(const ChunkStates& full, const LayerWeights& full_weights,
-                      const ChunkStates& quantized, const LayerWeights& weights, std::int64_t width,
-                      Backend& backend, HessianObserver& observer) {
-  const auto add = [&](const char* site, std::vector<float> missing,
-                       const std::vector<float>& present) {
-    for (std::size_t i = 0; i < missing.size(); ++i) missing[i] -= present[i];
-    observer.add_residual(site, *quantized.inputs.find(site), missing, width);
+                      const ChunkStates& quantized, const LayerWeights& weights, Backend& backend,
+                      HessianObserver& observer) {
+  const auto add = [&](const char* site, Rows missing, const Rows& present) {
+    subtract(missing, present, backend);
+    observer.add_residual(site, *quantized.inputs.find(site), missing);
   };
-  if (quantized.inputs.find(kAttnOut) != nullptr) add(kAttnOut, full.before, quantized.before);
+  if (quantized.inputs.find(kAttnOut) != nullptr) {
+    const Rows& before = full.before;
+    add(kAttnOut, copy_of(before.data(), before.rows(), before.cols(), backend), quantized.before);
+  }
   if (quantized.inputs.find(kMlpDown) != nullptr) {
     add(kMlpDown, before_mlp(full, full_weights.mlp.down, backend),
         before_mlp(quantized, weights.mlp.down, backend));
@@ -81,49 +103,44 @@ void observe_residual(const ChunkStates& full, const LayerWeights& full_weights,
 
 CalibrationStream::CalibrationStream(const Job& job, std::int64_t layer, bool with_full,
                                      Saves saves)
-    : job_(job), saves_(saves) {
-  const auto rows = static_cast<std::int64_t>(job.windows.statistics.size());
-  states_ = Tensor::allocate(DType::kF32, {with_full ? 2 : 1, rows, job.spec.hidden});
+    : job_(job),
+      saves_(saves),
+      rows_(static_cast<std::int64_t>(job.windows.statistics.size())),
+      states_(job.runner, with_full ? 2 * rows_ : rows_, job.spec.hidden) {
   if (layer > 0) {
-    job.journal.get_floats(stream_name(layer - 1), values());
+    states_.restore(job.journal, stream_name(layer - 1));
     return;
   }
-  const EmbeddingWeights weights = load_embedding(job.spec, job.source, job.backend);
-  embed_windows(job.spec, weights, job.windows.statistics, job.windows.context, job.backend,
-                hidden());
-  if (with_full) std::copy_n(hidden(), rows * job.spec.hidden, full());
-}
-
-std::span<float> CalibrationStream::values() {
-  return {hidden(), static_cast<std::size_t>(states_.elements())};
+  const EmbeddingWeights weights = load_embedding(job.spec, job.source, job.runner);
+  embed_windows(job.spec, weights, job.windows.statistics, job.windows.context, job.runner,
+                states_.row(0));
+  if (with_full) states_.copy(states_, 0, rows_, rows_);
 }
 
 LayerHessians CalibrationStream::observe(std::int64_t layer, const LayerWeights& weights,
                                          const LayerWeights* full,
                                          const std::set<std::string>& sites, bool residual) {
-  const std::int64_t width = job_.spec.hidden;
+  Backend& runner = job_.runner;
   const std::set<std::string> added =
       residual && full != nullptr ? residual_sites(job_.spec, sites) : std::set<std::string>();
-  HessianObserver observer(layer, sites, job_.backend);
+  const LayerWeights placed = place_layer(weights, runner);
+  std::optional<LayerWeights> placed_full;
+  if (full != nullptr) placed_full = place_layer(*full, runner);
+  HessianObserver observer(layer, sites, runner);
   for_each_chunk(
       job_.windows.statistics, job_.windows.context, [&](std::int64_t begin, const Batch& batch) {
-        const auto copy = [&](const float* hidden) {
-          const float* at = hidden + begin * width;
-          return std::vector<float>(at, at + batch.rows() * width);
-        };
-        ChunkStates unquantized{{}, {}, InputRecorder(sites)};
-        if (full != nullptr) {
-          unquantized.before = unquantized.after = copy(this->full());
-          run_layer(job_.spec, layer, *full, batch, job_.backend, unquantized.after.data(),
-                    &unquantized.inputs);
+        std::optional<ChunkStates> unquantized;
+        if (placed_full) {
+          unquantized.emplace(states_.row(rows_ + begin), job_, batch.rows(), sites);
+          run_layer(job_.spec, layer, *placed_full, batch, runner, unquantized->after.data(),
+                    &unquantized->inputs);
         }
-        observer.expect(full != nullptr ? &unquantized.inputs : nullptr);
-        ChunkStates quantized{copy(hidden()), {}, InputRecorder(added)};
-        quantized.after = quantized.before;
+        observer.expect(unquantized ? &unquantized->inputs : nullptr);
+        ChunkStates quantized(states_.row(begin), job_, batch.rows(), added);
         BothObservers both(observer, quantized.inputs);
-        run_layer(job_.spec, layer, weights, batch, job_.backend, quantized.after.data(), &both);
+        run_layer(job_.spec, layer, placed, batch, runner, quantized.after.data(), &both);
         if (!added.empty()) {
-          observe_residual(unquantized, *full, quantized, weights, width, job_.backend, observer);
+          observe_residual(*unquantized, *placed_full, quantized, placed, runner, observer);
         }
       });
   return observer.take();
@@ -131,24 +148,23 @@ LayerHessians CalibrationStream::observe(std::int64_t layer, const LayerWeights&
 
 void CalibrationStream::watch(std::int64_t layer, const LayerWeights& weights,
                               SiteObserver& observer) {
-  const std::int64_t width = job_.spec.hidden;
+  const LayerWeights placed = place_layer(weights, job_.runner);
   for_each_chunk(
       job_.windows.statistics, job_.windows.context, [&](std::int64_t begin, const Batch& batch) {
-        const float* at = hidden() + begin * width;
-        std::vector<float> states(at, at + batch.rows() * width);
-        run_layer(job_.spec, layer, weights, batch, job_.backend, states.data(), &observer);
+        Rows states = copy_of(states_.row(begin), batch.rows(), job_.spec.hidden, job_.runner);
+        run_layer(job_.spec, layer, placed, batch, job_.runner, states.data(), &observer);
       });
 }
 
 void CalibrationStream::advance(std::int64_t layer, const LayerWeights& weights,
                                 const LayerWeights* full) {
   const auto run = [&](const LayerWeights& layer_weights, float* states) {
-    run_windows(job_.spec, layer, layer_weights, job_.windows.statistics, job_.windows.context,
-                job_.backend, states);
+    run_windows(job_.spec, layer, place_layer(layer_weights, job_.runner), job_.windows.statistics,
+                job_.windows.context, job_.runner, states);
   };
-  run(weights, hidden());
-  if (full != nullptr) run(*full, this->full());
-  if (saves_ == Saves::kEveryLayer) job_.journal.put_floats(stream_name(layer), values());
+  run(weights, states_.row(0));
+  if (full != nullptr) run(*full, states_.row(rows_));
+  if (saves_ == Saves::kEveryLayer) states_.save(job_.journal, stream_name(layer));
 }
 
 void CalibrationStream::discard(std::int64_t layer) { job_.journal.remove(stream_name(layer - 1)); }

@@ -7,12 +7,14 @@
 #include <string>
 
 #include "quantize/block.h"
+#include "quantize/hidden_states.h"
 #include "quantize/passes.h"
 
 namespace nibble {
 
-// In memory are the hidden states of the text, once, or twice with the unquantized model's; in a
-// pass, the inputs of one chunk and the Hessians asked for.
+// In the runner's memory are the hidden states of the text, once, or twice with the unquantized
+// model's; in a pass, a layer or two, the inputs of one chunk and the Hessians asked for. Layers
+// are given as they lie in the host's memory.
 class CalibrationStream {
  public:
   enum class Saves { kEveryLayer, kNothing };
@@ -35,13 +37,11 @@ class CalibrationStream {
   void discard(std::int64_t layer);
 
  private:
-  float* hidden() { return states_.mutable_data<float>(); }
-  float* full() { return hidden() + states_.dim(1) * states_.dim(2); }
-  std::span<float> values();
-
   const Job& job_;
   Saves saves_;
-  Tensor states_;  // [1 or 2, tokens, hidden]; the second are those in the unquantized model
+  std::int64_t rows_;  // of the text
+  HiddenStates
+      states_;  // [1 or 2 times rows, hidden]; the second are those in the unquantized model
 };
 
 }  // namespace nibble

@@ -88,29 +88,31 @@ class HeldBackStates {
  public:
   explicit HeldBackStates(const Job& job)
       : job_(job),
-        states_(Tensor::allocate(
-            DType::kF32, {static_cast<std::int64_t>(job.windows.search.size()), job.spec.hidden})) {
-    const EmbeddingWeights weights = load_embedding(job.spec, job.source, job.backend);
-    embed_windows(job.spec, weights, job.windows.search, job.windows.context, job.backend, data());
+        states_(std::make_shared<HiddenStates>(
+            job.runner, static_cast<std::int64_t>(job.windows.search.size()), job.spec.hidden)) {
+    const EmbeddingWeights weights = load_embedding(job.spec, job.source, job.runner);
+    embed_windows(job.spec, weights, job.windows.search, job.windows.context, job.runner,
+                  states_->row(0));
   }
-  float* data() { return states_.mutable_data<float>(); }
-  std::int64_t rows() const { return states_.dim(0); }
-  std::int64_t size() const { return states_.elements(); }
-  void run(std::int64_t layer, const LayerWeights& weights) { run(layer, weights, data()); }
+  const HiddenStates& states() const { return *states_; }
+  std::int64_t rows() const { return states_->rows(); }
+  void run(std::int64_t layer, const LayerWeights& weights) {
+    run(layer, weights, states_->row(0));
+  }
+  // `weights` as the runner has them; also on states of others.
   void run(std::int64_t layer, const LayerWeights& weights, float* states) const {
-    run_windows(job_.spec, layer, weights, job_.windows.search, job_.windows.context, job_.backend,
+    run_windows(job_.spec, layer, weights, job_.windows.search, job_.windows.context, job_.runner,
                 states);
   }
-  std::vector<double> losses(const Tensor& reference, const float* states,
-                             std::size_t count) const {
-    return output_losses(job_.spec, job_.source, reference.data<float>(), states, count, rows(),
-                         job_.backend);
+  std::vector<double> losses(const HiddenStates& reference, const HiddenStates& states) const {
+    return output_losses(job_.spec, job_.source, reference.row(0), states.row(0),
+                         static_cast<std::size_t>(states.rows() / rows()), rows(), job_.runner);
   }
-  Tensor take() { return std::move(states_); }
+  std::shared_ptr<const HiddenStates> take() { return std::move(states_); }
 
  private:
   const Job& job_;
-  Tensor states_;
+  std::shared_ptr<HiddenStates> states_;
 };
 
 struct Variant {
@@ -133,7 +135,7 @@ class MeasuringRun {
         measurements_(measurements),
         feed_(job, calibration, point),
         states_(job),
-        reference_(calibration.reference) {}
+        reference_(*calibration.reference) {}
 
   void run() {
     const std::int64_t layers = job_.spec.layers;
@@ -143,7 +145,7 @@ class MeasuringRun {
       const LayerFeed::Layer source = feed_.next(!missing.empty());
       if (!missing.empty()) measure(layer, source, missing);
       measurements_.save();
-      states_.run(layer, source.weights);
+      states_.run(layer, place_layer(source.weights, job_.runner));
     }
     progress(job_.options.progress, "measure", layers, layers);
   }
@@ -167,7 +169,8 @@ class MeasuringRun {
 
   void measure(std::int64_t layer, const LayerFeed::Layer& source,
                std::span<const Variant> variants) {
-    const std::int64_t bytes = states_.size() * static_cast<std::int64_t>(sizeof(float));
+    const std::int64_t bytes =
+        states_.rows() * job_.spec.hidden * static_cast<std::int64_t>(sizeof(float));
     const auto batch =
         static_cast<std::size_t>(std::max<std::int64_t>(1, kMaxVariantBytes / bytes));
     for (; !variants.empty(); variants = variants.subspan(std::min(batch, variants.size()))) {
@@ -177,11 +180,10 @@ class MeasuringRun {
 
   void measure_batch(std::int64_t layer, const LayerFeed::Layer& source,
                      std::span<const Variant> variants) {
-    Tensor all = Tensor::allocate(DType::kF32,
-                                  {static_cast<std::int64_t>(variants.size()) * states_.size()});
-    float* const hidden = all.mutable_data<float>();
-    const auto states_of = [&](std::size_t i) {
-      return hidden + static_cast<std::int64_t>(i) * states_.size();
+    HiddenStates all(job_.runner, static_cast<std::int64_t>(variants.size()) * states_.rows(),
+                     job_.spec.hidden);
+    const auto first_row = [&](std::size_t i) {
+      return static_cast<std::int64_t>(i) * states_.rows();
     };
     for (std::size_t i = 0; i < variants.size(); ++i) {
       const Variant& variant = variants[i];
@@ -192,14 +194,16 @@ class MeasuringRun {
         }
         return menu_.format(variant.option, module);
       });
-      std::copy_n(states_.data(), states_.size(), states_of(i));
-      states_.run(layer, weights, states_of(i));
+      all.copy(states_.states(), 0, states_.rows(), first_row(i));
+      states_.run(layer, place_layer(std::move(weights), job_.runner), all.row(first_row(i)));
     }
     for (std::int64_t next = layer + 1; next < job_.spec.layers; ++next) {
-      const LayerWeights weights = load_layer(job_.spec, next, job_.source, job_.backend);
-      for (std::size_t i = 0; i < variants.size(); ++i) states_.run(next, weights, states_of(i));
+      const LayerWeights weights = load_layer(job_.spec, next, job_.source, job_.runner);
+      for (std::size_t i = 0; i < variants.size(); ++i) {
+        states_.run(next, weights, all.row(first_row(i)));
+      }
     }
-    const std::vector<double> losses = states_.losses(reference_, hidden, variants.size());
+    const std::vector<double> losses = states_.losses(reference_, all);
     for (std::size_t i = 0; i < variants.size(); ++i) {
       measurements_.set(layer, variants[i].group->name, menu_.names[variants[i].option], losses[i]);
     }
@@ -209,8 +213,8 @@ class MeasuringRun {
   const FormatMenu& menu_;
   Measurements& measurements_;
   LayerFeed feed_;
-  HeldBackStates states_;    // of the source, before the present layer
-  const Tensor& reference_;  // after the last
+  HeldBackStates states_;          // of the source, before the present layer
+  const HiddenStates& reference_;  // after the last
 };
 
 }  // namespace
@@ -243,10 +247,10 @@ void run_measure_pass(const Job& job, const Calibration& calibration, const Reci
   MeasuringRun(job, calibration, point, menu, measurements).run();
 }
 
-Tensor source_output(const Job& job) {
+std::shared_ptr<const HiddenStates> source_output(const Job& job) {
   HeldBackStates states(job);
   for (std::int64_t layer = 0; layer < job.spec.layers; ++layer) {
-    states.run(layer, load_layer(job.spec, layer, job.source, job.backend));
+    states.run(layer, load_layer(job.spec, layer, job.source, job.runner));
   }
   return states.take();
 }
@@ -260,9 +264,9 @@ double measure_together(const Job& job, const Calibration& calibration, const Re
     const LayerFeed::Layer source = feed.next();
     LayerWeights weights = clone_layer(source.weights);
     feed.round(source, weights, [&](const std::string& module) { return formats.at(module); });
-    states.run(layer, weights);
+    states.run(layer, place_layer(std::move(weights), job.runner));
   }
-  return states.losses(calibration.reference, states.data(), 1).front();
+  return states.losses(*calibration.reference, states.states()).front();
 }
 
 }  // namespace nibble

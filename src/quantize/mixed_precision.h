@@ -46,7 +46,7 @@ bool is_complete(const FormatMenu& menu, const Measurements& measurements);
 
 // Hidden states of the held-back windows after the last layer of the source, [tokens, hidden]:
 // Calibration::reference, where no pass over the text has left it.
-Tensor source_output(const Job& job);
+std::shared_ptr<const HiddenStates> source_output(const Job& job);
 
 // Measures what is missing, layer by layer, and saves it. Linears are solved by the recipe's solver
 // on the inputs that the source gives them. Needs calibration.reference, as the next one.

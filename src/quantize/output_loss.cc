@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <span>
 
+#include "backends/rows.h"
 #include "eval/perplexity.h"
 
 namespace nibble {
@@ -10,13 +11,16 @@ namespace {
 
 constexpr std::int64_t kMaxLogitBytes = std::int64_t{32} << 20;
 
+// In the host's memory.
 void run_output(const ModelSpec& spec, const HeadWeights& head, const float* hidden,
                 std::int64_t count, Backend& backend, std::vector<float>& out) {
-  if (spec.decoder) {
-    run_head(spec, head, hidden, count, backend, out.data());
-  } else {
-    std::copy_n(hidden, count * spec.hidden, out.data());
-  }
+  const std::int64_t size = count * (spec.decoder ? spec.vocab : spec.hidden);
+  const std::size_t bytes = static_cast<std::size_t>(size) * sizeof(float);
+  if (!spec.decoder) return backend.memory().copy_out(hidden, bytes, out.data());
+  if (backend.memory().is_host()) return run_head(spec, head, hidden, count, backend, out.data());
+  Rows logits(backend, count, spec.vocab);
+  run_head(spec, head, hidden, count, backend, logits.data());
+  backend.memory().copy_out(logits.data(), bytes, out.data());
 }
 
 double row_loss(const ModelSpec& spec, std::span<const float> p, std::span<const float> q) {

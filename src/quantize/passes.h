@@ -11,6 +11,7 @@
 #include "checkpoint/writer.h"
 #include "quantize/block.h"
 #include "quantize/calibration.h"
+#include "quantize/hidden_states.h"
 #include "quantize/journal.h"
 #include "quantize/quantize.h"
 
@@ -19,7 +20,8 @@ namespace nibble {
 // What all passes share. References outlive the job.
 struct Job {
   const QuantizeOptions& options;
-  Backend& backend;
+  Backend& backend;  // transforms, solves and encodes weights, in the host's memory
+  Backend& runner;   // runs layers on texts; may be the same
   const Checkpoint& source;
   const ModelSpec& spec;
   const OutputPlan& plan;
@@ -39,7 +41,9 @@ TransformContext transform_context(const Job& job);
 // What the unquantized model does on the calibration text.
 struct Calibration {
   std::vector<LayerStatistics> layers;
-  Tensor reference;  // hidden states of the search windows after the last layer; empty without
+  // Hidden states of the search windows after the last layer, where the runner has them; null
+  // without.
+  std::shared_ptr<const HiddenStates> reference;
 };
 
 // One forward pass of the source. Experts that no token was sent to are said aloud, once.

@@ -128,7 +128,7 @@ HessianCost hessian_cost(const Setup& setup, const Recipe& recipe, Backend& back
 }  // namespace
 
 QuantizationPlan plan_quantization(const QuantizeOptions& options, Backend& backend) {
-  const Setup setup(options, backend);
+  const Setup setup(options, backend, backend);
   const OutputPlan& output = setup.plan();
   QuantizationPlan plan;
   plan.format = output.format;

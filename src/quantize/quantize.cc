@@ -53,9 +53,9 @@ void choose_formats(const Job& job, Calibrated& calibrated, const FormatMenu& me
   Measurements measurements(
       mixed.measurements.empty() ? state / "measurements.json" : mixed.measurements,
       setup.measurements_key());
-  Tensor& reference = calibrated.calibration.reference;
+  auto& reference = calibrated.calibration.reference;
   const bool measures = !is_complete(menu, measurements) || mixed.max_kl > 0;
-  if (measures && reference.empty()) reference = source_output(job);
+  if (measures && reference == nullptr) reference = source_output(job);
   run_measure_pass(job, calibrated.calibration, calibrated.point, menu, measurements);
   MixedReport& report = job.report.mixed.emplace();
   report.tokens = static_cast<std::int64_t>(job.windows.search.size());
@@ -97,8 +97,12 @@ void describe(const OutputPlan& plan, const CalibrationWindows& windows, Quantiz
 
 class Run {
  public:
-  Run(const QuantizeOptions& options, Backend& backend, QuantizeReport& report)
-      : options_(options), backend_(backend), report_(report), setup_(options, backend) {}
+  Run(const QuantizeOptions& options, Backend& backend, Backend& runner, QuantizeReport& report)
+      : options_(options),
+        backend_(backend),
+        runner_(runner),
+        report_(report),
+        setup_(options, backend, runner) {}
 
   void execute() {
     report_.recipe = options_.recipe.name;
@@ -109,9 +113,9 @@ class Run {
         measures ? options_.mixed.measurements.string() + ".run" : options_.output.string(),
         setup_.fingerprint(), options_.resume || measures);
     Journal journal(staged.state_path() / "state", options_.on_saved);
-    const Job job{options_,      backend_,         setup_.source(),      setup_.spec(),
-                  setup_.plan(), setup_.windows(), setup_.calibration(), journal,
-                  report_};
+    const Job job{options_,      backend_,      runner_,          setup_.source(),
+                  setup_.spec(), setup_.plan(), setup_.windows(), setup_.calibration(),
+                  journal,       report_};
     for (const std::string& message : setup_.notes()) job.note(message);
     std::optional<FormatMenu> menu;
     if (options_.mixed.enabled()) menu = setup_.format_menu();
@@ -120,12 +124,12 @@ class Run {
       choose_formats(job, calibrated, *menu, setup_, staged.state_path());
       describe(setup_.plan(), setup_.windows(), report_);
     }
-    calibrated.calibration.reference = {};
+    calibrated.calibration.reference.reset();
     if (measures) return;
     write_output(job, calibrated, staged.path());
     if (setup_.verifies()) {
       report_.verify = verify(staged.path(), options_.source, setup_.verification_text(),
-                              options_.verify, backend_, options_.progress);
+                              options_.verify, runner_, options_.progress);
     }
     staged.commit();
   }
@@ -133,6 +137,7 @@ class Run {
  private:
   const QuantizeOptions& options_;
   Backend& backend_;
+  Backend& runner_;
   QuantizeReport& report_;
   Setup setup_;
 };
@@ -158,6 +163,11 @@ TransformContext transform_context(const Job& job) {
 }
 
 QuantizeReport quantize(const QuantizeOptions& options, Backend& backend, QuantizeReport* report) {
+  return quantize(options, backend, backend, report);
+}
+
+QuantizeReport quantize(const QuantizeOptions& options, Backend& backend, Backend& runner,
+                        QuantizeReport* report) {
   QuantizeReport own;
   QuantizeReport& result = report != nullptr ? *report : own;
   result = {};
@@ -169,7 +179,7 @@ QuantizeReport quantize(const QuantizeOptions& options, Backend& backend, Quanti
     result.peak_anon_bytes = meter.peak_bytes();
   };
   try {
-    Run(options, backend, result).execute();
+    Run(options, backend, runner, result).execute();
   } catch (...) {
     measure();
     throw;

@@ -128,6 +128,13 @@ struct QuantizeReport {
 // calibration text, ...), kCorrupt for damaged input, with the tensor or layer, kQuality when
 // verify.fail_above_kl was exceeded: the output is complete then. The report says what happened up
 // to that point if `report` is given, also when this throws.
+//
+// `backend` works in the host's memory on the weights; `runner` runs the model on the texts, and
+// may be one of a GPU: the text's hidden states, statistics and Hessians are there, a layer at a
+// time. What the runner rounds, the choices may show; `exact` backends round nothing.
+QuantizeReport quantize(const QuantizeOptions& options, Backend& backend, Backend& runner,
+                        QuantizeReport* report = nullptr);
+// One backend for both.
 QuantizeReport quantize(const QuantizeOptions& options, Backend& backend,
                         QuantizeReport* report = nullptr);
 

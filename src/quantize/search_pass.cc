@@ -106,57 +106,52 @@ class CandidateRunner {
   std::vector<double> run_layers(std::span<const Choice> choices, std::int64_t rows,
                                  const std::string& name) {
     const std::int64_t layers = job_.spec.layers;
-    const std::int64_t size = rows * job_.spec.hidden;
-    Tensor hidden =
-        Tensor::allocate(DType::kF32, {static_cast<std::int64_t>(choices.size()) * size});
-    const std::span<float> values(hidden.mutable_data<float>(),
-                                  static_cast<std::size_t>(hidden.elements()));
+    HiddenStates hidden(job_.runner, static_cast<std::int64_t>(choices.size()) * rows,
+                        job_.spec.hidden);
     std::int64_t layer = layers - 1;
     while (layer >= 0 && !job_.journal.has(fmt::format("{}.{}", name, layer))) --layer;
     if (layer >= 0) {
-      job_.journal.get_floats(fmt::format("{}.{}", name, layer), values);
+      hidden.restore(job_.journal, fmt::format("{}.{}", name, layer));
     } else {
-      embed(values, choices.size());
+      embed(hidden, rows);
     }
     const std::string step =
         fmt::format("search {} ({} candidates, {} tokens)", sweeps_, choices.size(), rows);
     for (++layer; layer < layers; ++layer) {
       progress(job_.options.progress, step, layer, layers);
-      run_layer_for_all(layer, choices, rows, values.data());
-      job_.journal.put_floats(fmt::format("{}.{}", name, layer), values);
+      run_layer_for_all(layer, choices, rows, hidden);
+      hidden.save(job_.journal, fmt::format("{}.{}", name, layer));
       job_.journal.remove(fmt::format("{}.{}", name, layer - 1));
     }
     progress(job_.options.progress, step, layers, layers);
-    return output_losses(job_.spec, job_.source, calibration_.reference.data<float>(),
-                         values.data(), choices.size(), rows, job_.backend);
+    return output_losses(job_.spec, job_.source, calibration_.reference->row(0), hidden.row(0),
+                         choices.size(), rows, job_.runner);
   }
 
   std::span<const std::int32_t> ids(std::int64_t rows) const {
     return std::span(job_.windows.search).first(static_cast<std::size_t>(rows));
   }
 
-  void embed(std::span<float> values, std::size_t candidates) {
-    const EmbeddingWeights weights = load_embedding(job_.spec, job_.source, job_.backend);
-    const std::size_t size = values.size() / candidates;
-    const auto rows = static_cast<std::int64_t>(size) / job_.spec.hidden;
-    embed_windows(job_.spec, weights, ids(rows), job_.windows.context, job_.backend, values.data());
-    for (std::size_t c = 1; c < candidates; ++c) {
-      std::ranges::copy(values.first(size), values.begin() + static_cast<std::ptrdiff_t>(c * size));
-    }
+  // The same for every candidate, `rows` each.
+  void embed(HiddenStates& hidden, std::int64_t rows) {
+    const EmbeddingWeights weights = load_embedding(job_.spec, job_.source, job_.runner);
+    embed_windows(job_.spec, weights, ids(rows), job_.windows.context, job_.runner, hidden.row(0));
+    for (std::int64_t to = rows; to < hidden.rows(); to += rows) hidden.copy(hidden, 0, rows, to);
   }
 
   void run_layer_for_all(std::int64_t layer, std::span<const Choice> choices, std::int64_t rows,
-                         float* hidden) {
+                         HiddenStates& hidden) {
     const ModelSpec& spec = job_.spec;
     LayerWeights original = load_layer_f32(spec, layer, job_.source, job_.backend);
     check_finite(original);
-    for (const Choice& choice : choices) {
+    for (std::size_t i = 0; i < choices.size(); ++i) {
       LayerWeights weights = clone_layer(original);
       LayerStatistics statistics = calibration_.layers[static_cast<std::size_t>(layer)];
-      transform_layer(transform_context(job_), {space_, choice}, {}, weights, statistics);
+      transform_layer(transform_context(job_), {space_, choices[i]}, {}, weights, statistics);
       round_layer(job_.options.recipe, job_.plan, spec, statistics, weights, job_.backend);
-      run_windows(spec, layer, weights, ids(rows), job_.windows.context, job_.backend, hidden);
-      hidden += rows * spec.hidden;
+      run_windows(spec, layer, place_layer(std::move(weights), job_.runner), ids(rows),
+                  job_.windows.context, job_.runner,
+                  hidden.row(static_cast<std::int64_t>(i) * rows));
     }
   }
 

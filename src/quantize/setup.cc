@@ -121,8 +121,8 @@ std::string text_of(const std::filesystem::path& path) {
 
 }  // namespace
 
-Setup::Setup(const QuantizeOptions& options, Backend& backend)
-    : options_(options), backend_(backend) {
+Setup::Setup(const QuantizeOptions& options, Backend& backend, Backend& runner)
+    : options_(options), backend_(backend), on_host_(runner.memory().is_host()) {
   check_options(options);
   source_ = open_checkpoint(options.source);
   spec_ = build_spec(source_->config());
@@ -207,6 +207,7 @@ std::string Setup::identity() const {
   text += fmt::format("recipe {}\n", to_string(options_.recipe));
   text += fmt::format("windows {} {:016x} {:016x}\n", windows_.context,
                       hash_ids(windows_.statistics), hash_ids(windows_.search));
+  if (!on_host_) text += "run on a device\n";  // whose rounding is another
   return text;
 }
 

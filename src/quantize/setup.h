@@ -17,7 +17,8 @@ namespace nibble {
 class Setup {
  public:
   // Errors as quantize().
-  Setup(const QuantizeOptions& options, Backend& backend);
+  // `runner` runs the texts; `backend` does everything else, in the host's memory.
+  Setup(const QuantizeOptions& options, Backend& backend, Backend& runner);
 
   const CalibrationOptions& calibration() const { return calibration_; }
   const Checkpoint& source() const { return *source_; }
@@ -50,6 +51,7 @@ class Setup {
 
   const QuantizeOptions& options_;
   Backend& backend_;
+  bool on_host_;  // the runner
   std::unique_ptr<Checkpoint> source_;
   ModelSpec spec_;
   OutputPlan plan_;

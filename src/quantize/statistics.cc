@@ -1,6 +1,5 @@
 #include "quantize/statistics.h"
 
-#include <atomic>
 #include <cstring>
 
 #include "base/error.h"
@@ -27,21 +26,20 @@ std::map<const Linear*, std::string> statistics_names(const std::vector<Site>& s
 void StatisticsObserver::on_input(const std::string& site, const float* x, std::int64_t rows,
                                   std::int64_t cols) {
   if (rows == 0) return;
-  ChannelStatistics& entry = statistics_[site];
-  entry.max_abs.resize(static_cast<std::size_t>(cols));
-  entry.sum_squares.resize(static_cast<std::size_t>(cols));
-  entry.rows += rows;
-  std::atomic<bool> finite{true};
-  constexpr std::int64_t kGrain = 64;
-  pool_.parallel_for(cols, kGrain, [&](std::int64_t begin, std::int64_t end) {
-    if (!accumulate(entry, x, rows, cols, begin, end)) finite = false;
-  });
-  if (!finite) {
+  totals_.try_emplace(site, backend_, cols).first->second.add(x, rows);
+}
+
+LayerStatistics StatisticsObserver::statistics() const {
+  LayerStatistics result;
+  for (const auto& [site, totals] : totals_) {
+    ChannelStatistics& entry = result[site] = totals.statistics();
+    if (entry.is_finite()) continue;
     fail(ErrorKind::kCorrupt,
          "layer {}: the input of site {} holds a NaN or infinity; the checkpoint computes no "
          "usable activations on the calibration text",
          layer_, site);
   }
+  return result;
 }
 
 std::string serialize(const LayerStatistics& statistics) {

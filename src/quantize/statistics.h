@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "base/thread_pool.h"
 #include "model/model.h"
 #include "model/sites.h"
+#include "quantize/column_totals.h"
 #include "quantize/math/channel_statistics.h"
 
 namespace nibble {
@@ -23,21 +23,22 @@ const ChannelStatistics* find_statistics(const LayerStatistics& statistics,
 // The statistics behind each quantized linear (Site::inputs).
 std::map<const Linear*, std::string> statistics_names(const std::vector<Site>& sites);
 
-// Fills a LayerStatistics. kCorrupt, naming the layer and the site, when an activation holds a NaN
-// or infinity.
+// Gathers a LayerStatistics where the backend runs the layer.
 class StatisticsObserver : public SiteObserver {
  public:
-  StatisticsObserver(std::int64_t layer, ThreadPool& pool) : layer_(layer), pool_(pool) {}
+  StatisticsObserver(std::int64_t layer, Backend& backend) : layer_(layer), backend_(backend) {}
 
+  bool on_device() const override { return true; }
   void on_input(const std::string& site, const float* x, std::int64_t rows,
                 std::int64_t cols) override;
 
-  LayerStatistics& statistics() { return statistics_; }
+  // kCorrupt, naming the layer and the site, when an activation held a NaN or infinity.
+  LayerStatistics statistics() const;
 
  private:
   std::int64_t layer_;
-  ThreadPool& pool_;
-  LayerStatistics statistics_;
+  Backend& backend_;
+  std::map<std::string, ColumnTotals> totals_;
 };
 
 // Bytes for a file and back; kCorrupt when they are damaged.

@@ -10,31 +10,29 @@ namespace {
 // Hidden states of the statistics windows, then of the search windows, in one matrix.
 class CalibrationRun {
  public:
-  explicit CalibrationRun(const Job& job) : job_(job) {
-    const std::int64_t rows = job.windows.tokens();
-    hidden_ = Tensor::allocate(DType::kF32, {rows, job.spec.hidden});
-  }
+  explicit CalibrationRun(const Job& job)
+      : job_(job), hidden_(job.runner, job.windows.tokens(), job.spec.hidden) {}
 
   Calibration run() {
     Calibration result;
     for (std::int64_t layer = resume(result); layer < job_.spec.layers; ++layer) {
       progress(job_.options.progress, "calibrate", layer, job_.spec.layers);
-      StatisticsObserver observer(layer, job_.backend.pool());
-      const LayerWeights weights = load_layer(job_.spec, layer, job_.source, job_.backend);
+      StatisticsObserver observer(layer, job_.runner);
+      const LayerWeights weights = load_layer(job_.spec, layer, job_.source, job_.runner);
       advance(layer, weights, job_.windows.statistics, 0, &observer);
       advance(layer, weights, job_.windows.search, statistics_rows(), nullptr);
-      job_.journal.put(statistics_name(layer), serialize(observer.statistics()));
-      job_.journal.put_floats(hidden_name(layer), values());
+      LayerStatistics statistics = observer.statistics();
+      job_.journal.put(statistics_name(layer), serialize(statistics));
+      hidden_.save(job_.journal, hidden_name(layer));
       job_.journal.remove(hidden_name(layer - 1));
-      result.layers.push_back(std::move(observer.statistics()));
+      result.layers.push_back(std::move(statistics));
     }
     progress(job_.options.progress, "calibrate", job_.spec.layers, job_.spec.layers);
     if (!job_.windows.search.empty()) {
-      result.reference =
-          Tensor::allocate(DType::kF32, {hidden_.dim(0) - statistics_rows(), job_.spec.hidden});
-      std::ranges::copy(
-          values().subspan(static_cast<std::size_t>(statistics_rows() * job_.spec.hidden)),
-          result.reference.mutable_data<float>());
+      const std::int64_t rows = hidden_.rows() - statistics_rows();
+      auto reference = std::make_shared<HiddenStates>(job_.runner, rows, job_.spec.hidden);
+      reference->copy(hidden_, statistics_rows(), rows, 0);
+      result.reference = std::move(reference);
     }
     return result;
   }
@@ -48,9 +46,6 @@ class CalibrationRun {
   std::int64_t statistics_rows() const {
     return static_cast<std::int64_t>(job_.windows.statistics.size());
   }
-  std::span<float> values() {
-    return {hidden_.mutable_data<float>(), static_cast<std::size_t>(hidden_.elements())};
-  }
 
   // The layer to go on with; what came before it is in `result` and hidden_.
   std::int64_t resume(Calibration& result) {
@@ -63,27 +58,27 @@ class CalibrationRun {
     for (std::int64_t done = 0; done <= layer; ++done) {
       result.layers.push_back(deserialize_statistics(job_.journal.get(statistics_name(done))));
     }
-    job_.journal.get_floats(hidden_name(layer), values());
+    hidden_.restore(job_.journal, hidden_name(layer));
     return layer + 1;
   }
 
   void embed() {
-    const EmbeddingWeights weights = load_embedding(job_.spec, job_.source, job_.backend);
-    float* hidden = hidden_.mutable_data<float>();
+    const EmbeddingWeights weights = load_embedding(job_.spec, job_.source, job_.runner);
     const std::int64_t context = job_.windows.context;
-    embed_windows(job_.spec, weights, job_.windows.statistics, context, job_.backend, hidden);
-    embed_windows(job_.spec, weights, job_.windows.search, context, job_.backend,
-                  hidden + statistics_rows() * job_.spec.hidden);
+    embed_windows(job_.spec, weights, job_.windows.statistics, context, job_.runner,
+                  hidden_.row(0));
+    embed_windows(job_.spec, weights, job_.windows.search, context, job_.runner,
+                  hidden_.row(statistics_rows()));
   }
 
   void advance(std::int64_t layer, const LayerWeights& weights, std::span<const std::int32_t> ids,
                std::int64_t first_row, SiteObserver* observer) {
-    run_windows(job_.spec, layer, weights, ids, job_.windows.context, job_.backend,
-                hidden_.mutable_data<float>() + first_row * job_.spec.hidden, observer);
+    run_windows(job_.spec, layer, weights, ids, job_.windows.context, job_.runner,
+                hidden_.row(first_row), observer);
   }
 
   const Job& job_;
-  Tensor hidden_;
+  HiddenStates hidden_;
 };
 
 void note_unseen_experts(const Job& job, const Calibration& calibration) {

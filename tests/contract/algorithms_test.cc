@@ -198,7 +198,7 @@ class Block {
     hidden_.resize(static_cast<std::size_t>(batch_.rows() * spec_.hidden));
     run_embedding(spec_, load_embedding(spec_, *source_, *backend_), batch_, *backend_,
                   hidden_.data());
-    StatisticsObserver observer(0, backend_->pool());
+    StatisticsObserver observer(0, *backend_);
     before_ = run(weights_, &observer);
     statistics_ = observer.statistics();
     std::set<std::string> names;

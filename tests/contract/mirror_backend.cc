@@ -78,6 +78,7 @@ class Mirror {
 };
 
 constexpr std::int64_t kFloat = sizeof(float);
+constexpr std::int64_t kDouble = sizeof(double);
 
 std::int64_t matrix_bytes(std::int64_t rows, std::int64_t cols, std::int64_t stride) {
   return rows == 0 || cols == 0 ? 0 : ((rows - 1) * stride + cols) * kFloat;
@@ -234,6 +235,30 @@ void add_ranges(Mirror& mirror, const ArgmaxArgs& args) {
 ArgmaxArgs mapped(Mirror& mirror, ArgmaxArgs args) {
   args.x = mirror.map(args.x);
   args.chosen = mirror.map(args.chosen);
+  return args;
+}
+
+void add_ranges(Mirror& mirror, const TransposeArgs& args) {
+  mirror.add(args.x, args.rows * args.cols * kFloat);
+  mirror.add(args.y, args.rows * args.cols * kFloat);
+}
+TransposeArgs mapped(Mirror& mirror, TransposeArgs args) {
+  args.x = mirror.map(args.x);
+  args.y = mirror.map(args.y);
+  return args;
+}
+
+void add_ranges(Mirror& mirror, const ColumnSumsArgs& args) {
+  mirror.add(args.x, args.rows * args.cols * kFloat);
+  mirror.add(args.max_abs, args.cols * kFloat);
+  mirror.add(args.sum_squares, args.cols * kDouble);
+  mirror.add(args.sum_abs, args.cols * kDouble);
+}
+ColumnSumsArgs mapped(Mirror& mirror, ColumnSumsArgs args) {
+  args.x = mirror.map(args.x);
+  args.max_abs = mirror.map(args.max_abs);
+  args.sum_squares = mirror.map(args.sum_squares);
+  args.sum_abs = mirror.map(args.sum_abs);
   return args;
 }
 

@@ -319,18 +319,17 @@ INSTANTIATE_TEST_SUITE_P(Impls, ActivationContract, ::testing::ValuesIn(usable_i
 class AddContract : public Impls {};
 TEST_P(AddContract, AddsAndTouchesNothingElse) {
   const auto backend = forced_backend("add", GetParam());
-  for (const std::int64_t count : {0, 1, 15, 16, 100, 40001}) {
-    const std::vector<float> x = random_floats(count, 61), before = random_floats(count, 62);
-    GuardedOutput y(1, count, count);
-    std::copy(before.begin(), before.end(), y.data());
-    AddArgs args;
-    args.x = x.data();
-    args.y = y.data();
-    args.count = count;
-    backend->run(args);
-    EXPECT_EQ(y.damage(), "");
-    for (std::int64_t i = 0; i < count; ++i) {
-      ASSERT_EQ(y.at(0, i), before[static_cast<std::size_t>(i)] + x[static_cast<std::size_t>(i)]);
+  for (const float scale : {1.0f, -1.0f, 0.3f}) {
+    for (const std::int64_t count : {0, 1, 15, 16, 100, 40001}) {
+      const std::vector<float> x = random_floats(count, 61), before = random_floats(count, 62);
+      GuardedOutput y(1, count, count);
+      std::copy(before.begin(), before.end(), y.data());
+      backend->run(AddArgs{.x = x.data(), .y = y.data(), .count = count, .scale = scale});
+      EXPECT_EQ(y.damage(), "");
+      for (std::int64_t i = 0; i < count; ++i) {
+        const float product = scale * x[static_cast<std::size_t>(i)];
+        ASSERT_EQ(y.at(0, i), before[static_cast<std::size_t>(i)] + product);
+      }
     }
   }
 }
@@ -503,6 +502,78 @@ TEST_P(ArgmaxContract, TakesTheFirstOfTheLargest) {
 }
 INSTANTIATE_TEST_SUITE_P(Impls, ArgmaxContract, ::testing::ValuesIn(usable_impls("argmax")),
                          name_of);
+
+// ---- transpose, column_sums
+
+constexpr std::pair<std::int64_t, std::int64_t> kMatrices[] = {{1, 1},   {1, 70},   {70, 1},
+                                                               {33, 31}, {64, 128}, {2051, 37}};
+
+class TransposeContract : public Impls {};
+TEST_P(TransposeContract, TurnsRowsIntoColumns) {
+  const auto backend = forced_backend("transpose", GetParam());
+  for (const auto& [rows, cols] : kMatrices) {
+    const std::vector<float> x = random_floats(rows * cols, 95);
+    GuardedOutput y(cols, rows, rows);
+    backend->run(TransposeArgs{.x = x.data(), .rows = rows, .cols = cols, .y = y.data()});
+    EXPECT_EQ(y.damage(), "");
+    for (std::int64_t r = 0; r < rows; ++r) {
+      for (std::int64_t c = 0; c < cols; ++c) {
+        ASSERT_EQ(y.at(c, r), x[static_cast<std::size_t>(r * cols + c)]) << rows << " x " << cols;
+      }
+    }
+  }
+}
+INSTANTIATE_TEST_SUITE_P(Impls, TransposeContract, ::testing::ValuesIn(usable_impls("transpose")),
+                         name_of);
+
+class ColumnSumsContract : public Impls {};
+TEST_P(ColumnSumsContract, AddsToWhatIsThere) {
+  const auto backend = forced_backend("column_sums", GetParam());
+  for (const auto& [rows, cols] : kMatrices) {
+    const std::vector<float> x = random_floats(rows * cols, 96, 3);
+    const auto size = static_cast<std::size_t>(cols);
+    std::vector<float> largest(size, 2.0f);
+    std::vector<double> squares(size, 5.0), magnitudes(size, 7.0);
+    backend->run(ColumnSumsArgs{.x = x.data(),
+                                .rows = rows,
+                                .cols = cols,
+                                .max_abs = largest.data(),
+                                .sum_squares = squares.data(),
+                                .sum_abs = magnitudes.data()});
+    const double unit = std::numeric_limits<double>::epsilon() * static_cast<double>(rows + 2);
+    for (std::size_t j = 0; j < size; ++j) {
+      float most = 2;
+      double square = 5, magnitude = 7;
+      for (std::size_t r = 0; r < static_cast<std::size_t>(rows); ++r) {
+        const float value = x[r * size + j];
+        most = std::max(most, std::abs(value));
+        square += static_cast<double>(value) * static_cast<double>(value);
+        magnitude += static_cast<double>(std::abs(value));
+      }
+      ASSERT_EQ(largest[j], most);
+      ASSERT_NEAR(squares[j], square, unit * square) << rows << " x " << cols << ", column " << j;
+      ASSERT_NEAR(magnitudes[j], magnitude, unit * magnitude);
+    }
+  }
+}
+TEST_P(ColumnSumsContract, WhatIsNotFiniteShows) {
+  const auto backend = forced_backend("column_sums", GetParam());
+  const float infinity = std::numeric_limits<float>::infinity();
+  const std::vector<float> x = {1, std::nanf(""), 1, 1, 1, -infinity};
+  std::vector<float> largest(3);
+  std::vector<double> squares(3), magnitudes(3);
+  backend->run(ColumnSumsArgs{.x = x.data(),
+                              .rows = 2,
+                              .cols = 3,
+                              .max_abs = largest.data(),
+                              .sum_squares = squares.data(),
+                              .sum_abs = magnitudes.data()});
+  EXPECT_EQ(squares[0], 2);
+  EXPECT_FALSE(std::isfinite(squares[1]));
+  EXPECT_FALSE(std::isfinite(squares[2]));
+}
+INSTANTIATE_TEST_SUITE_P(Impls, ColumnSumsContract,
+                         ::testing::ValuesIn(usable_impls("column_sums")), name_of);
 
 }  // namespace
 }  // namespace nibble::test

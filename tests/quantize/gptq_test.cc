@@ -11,7 +11,7 @@
 
 #include "formats/registry.h"
 #include "formats/trellis.h"
-#include "quantize/hessian_observer.h"
+#include "quantize/hessian_sums.h"
 #include "quantize/math/cholesky.h"
 #include "quantize/math/compensation.h"
 #include "quantize/math/refine.h"
@@ -44,11 +44,9 @@ std::vector<float> activations(std::int64_t rows, std::int64_t n, unsigned seed)
 
 Hessian hessian_of(const std::vector<float>& x, std::int64_t n, const float* full = nullptr) {
   const auto backend = test::exact_backend(2);
-  Hessian hessian;
-  hessian.channels = n;
-  accumulate(hessian, x.data(), full, static_cast<std::int64_t>(x.size()) / n, *backend);
-  finish(hessian);
-  return hessian;
+  HessianSums sums(*backend, n);
+  sums.add(x.data(), full, static_cast<std::int64_t>(x.size()) / n);
+  return sums.hessian();
 }
 
 // x with a x = b for a symmetric positive definite matrix: Gaussian elimination.
@@ -394,11 +392,13 @@ TEST(FollowDrift, GivesTheLeastSquaresWeights) {
   const std::vector<float> x = activations(kTokens, kN, 12);
   std::vector<float> full = activations(kTokens, kN, 13);
   for (std::size_t i = 0; i < full.size(); ++i) full[i] = x[i] + 0.2f * full[i];
-  Hessian h = hessian_of(x, kN, full.data());
   // What the results are added to lacks something that the input tells in part.
   const std::vector<float> missing = random_values(kTokens * kRows, 15);
   const auto backend = test::exact_backend(2);
-  accumulate_residual(h, missing.data(), kRows, x.data(), kTokens, *backend);
+  HessianSums sums(*backend, kN);
+  sums.add(x.data(), full.data(), kTokens);
+  sums.add_residual(missing.data(), kRows, x.data(), kTokens);
+  const Hessian h = sums.hessian();
   const auto order = column_order(ColumnOrder::kActivation, h, kN);
   const auto factor = inverse_factor(h, order, 0, pool);
   const std::vector<float> w = random_values(kN * kRows, 14);

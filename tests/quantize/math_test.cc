@@ -6,9 +6,11 @@
 #include <random>
 
 #include "formats/registry.h"
+#include "quantize/column_totals.h"
 #include "quantize/math/channel_statistics.h"
 #include "quantize/math/clip.h"
 #include "quantize/math/smoothing.h"
+#include "support/exact_backend.h"
 #include "support/test_data.h"
 #include "support/tolerance.h"
 
@@ -212,16 +214,15 @@ TEST(ClippedGrids, LeaveZerosAlone) {
   EXPECT_EQ(clipped(parse_weight_format("int4_g16_asym"), w, 1, {}, {}), w);
 }
 
-TEST(ChannelStatistics, GathersOverCallsAndChannelRanges) {
+TEST(ChannelStatistics, GathersOverCalls) {
   const std::vector<float> x = {1, -2, 3, 4, 0, -6};  // [2, 3]
-  ChannelStatistics s;
-  s.max_abs.resize(3);
-  s.sum_squares.resize(3);
-  for (const auto& [begin, end] : std::vector<std::pair<int, int>>{{0, 1}, {1, 3}}) {
-    EXPECT_TRUE(accumulate(s, x.data(), 2, 3, begin, end));
-    EXPECT_TRUE(accumulate(s, x.data(), 1, 3, begin, end));
-  }
-  s.rows = 3;
+  const auto backend = test::exact_backend(2);
+  ColumnTotals totals(*backend, 3);
+  totals.add(x.data(), 2);
+  totals.add(x.data(), 1);
+  ChannelStatistics s = totals.statistics();
+  EXPECT_TRUE(s.is_finite());
+  EXPECT_EQ(s.rows, 3);
   EXPECT_THAT(s.max_abs, testing::ElementsAre(4, 2, 6));
   EXPECT_THAT(s.sum_squares, testing::ElementsAre(18, 8, 54));
   EXPECT_THAT(s.second_moment(), testing::ElementsAre(6, 8.0f / 3, 18));
@@ -233,10 +234,10 @@ TEST(ChannelStatistics, GathersOverCallsAndChannelRanges) {
 TEST(ChannelStatistics, NoticesNanAndInfinity) {
   for (const float bad : {NAN, INFINITY, -INFINITY}) {
     const std::vector<float> x = {1, bad};
-    ChannelStatistics s;
-    s.max_abs.resize(2);
-    s.sum_squares.resize(2);
-    EXPECT_FALSE(accumulate(s, x.data(), 1, 2, 0, 2));
+    const auto backend = test::exact_backend(1);
+    ColumnTotals totals(*backend, 2);
+    totals.add(x.data(), 1);
+    EXPECT_FALSE(totals.statistics().is_finite());
   }
 }
 

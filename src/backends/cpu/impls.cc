@@ -74,5 +74,11 @@ ImplList<ScatterAddRowsArgs> scatter_add_rows_impls() {
   return reference_only<ScatterAddRowsArgs, reference::scatter_add_rows>();
 }
 ImplList<ArgmaxArgs> argmax_impls() { return reference_only<ArgmaxArgs, reference::argmax>(); }
+ImplList<TransposeArgs> transpose_impls() {
+  return reference_only<TransposeArgs, reference::transpose>();
+}
+ImplList<ColumnSumsArgs> column_sums_impls() {
+  return reference_only<ColumnSumsArgs, reference::column_sums>();
+}
 
 }  // namespace nibble::cpu

@@ -191,7 +191,7 @@ struct KernelTable {
   // multiplier may be null; y may alias x or multiplier
   void (*activate)(ActivationKind kind, float softcap, const float* x, const float* multiplier,
                    std::int64_t count, float* y);
-  void (*add)(const float* x, std::int64_t count, float* y);
+  void (*add)(float scale, const float* x, std::int64_t count, float* y);
   // One row of HadamardArgs.
   void (*hadamard)(float* x, std::int64_t cols);
   // One row of a cache.

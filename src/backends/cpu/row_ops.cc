@@ -102,7 +102,7 @@ Support add_fits(const KernelTable&, const AddArgs&) { return Support::yes(); }
 
 void run_add(const KernelTable& kernels, const AddArgs& args, ExecContext& context) {
   context.pool.parallel_for(args.count, 16384, [&](std::int64_t begin, std::int64_t end) {
-    kernels.add(args.x + begin, end - begin, args.y + begin);
+    kernels.add(args.scale, args.x + begin, end - begin, args.y + begin);
   });
 }
 

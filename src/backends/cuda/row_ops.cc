@@ -3,6 +3,7 @@
 
 #include "backends/cuda/impls.h"
 #include "backends/cuda/kernels/argmax.h"
+#include "backends/cuda/kernels/columns.h"
 #include "backends/cuda/kernels/decode_weight.h"
 #include "backends/cuda/kernels/hadamard.h"
 #include "backends/cuda/queue.h"
@@ -88,7 +89,7 @@ void activation(const ActivationArgs& args, ExecContext& context) {
 }
 
 void add(const AddArgs& args, ExecContext& context) {
-  context.queue->launch("add", AddValues{args.x, args.y, args.count}, add_values);
+  context.queue->launch("add", AddValues{args.x, args.y, args.count, args.scale}, add_values);
 }
 
 void gather(const GatherRowsArgs& args, ExecContext& context) {
@@ -110,6 +111,22 @@ void scatter_add(const ScatterAddRowsArgs& args, ExecContext& context) {
   rows.count = static_cast<std::int64_t>(args.index.size());
   rows.cols = args.cols;
   context.queue->launch("scatter_add_rows", rows, scatter_add_rows);
+}
+
+void transpose(const TransposeArgs& args, ExecContext& context) {
+  context.queue->launch("transpose", TransposeRows{args.x, args.y, args.rows, args.cols},
+                        transpose_rows);
+}
+
+void column_sums(const ColumnSumsArgs& args, ExecContext& context) {
+  ColumnSums sums;
+  sums.x = args.x;
+  sums.max_abs = args.max_abs;
+  sums.sum_squares = args.sum_squares;
+  sums.sum_abs = args.sum_abs;
+  sums.rows = args.rows;
+  sums.cols = args.cols;
+  context.queue->launch("column_sums", sums, nibble::cuda::column_sums);
 }
 
 Support argmax_supports(const ArgmaxArgs& args, const DeviceCaps&) {
@@ -160,6 +177,8 @@ ImplList<ArgmaxArgs> argmax_impls() {
   static constexpr Impl<ArgmaxArgs> kImpls[] = {{"cuda", argmax_supports, argmax}};
   return kImpls;
 }
+ImplList<TransposeArgs> transpose_impls() { return only<TransposeArgs, transpose>(); }
+ImplList<ColumnSumsArgs> column_sums_impls() { return only<ColumnSumsArgs, column_sums>(); }
 ImplList<MoeRouteArgs> moe_route_impls() { return only<MoeRouteArgs, moe_route>(); }
 
 }  // namespace nibble::cuda

@@ -142,20 +142,36 @@ std::string report_text(const QuantizeReport& report, const std::string& output)
   return text;
 }
 
+// Who works on the weights, and who runs texts: a GPU only when it is named, as there texts run in
+// 16 bits (without --exact), and choices differ a little from the CPU's.
+class Machines {
+ public:
+  explicit Machines(const Context& context) {
+    BackendOptions options = context.backend_options();
+    options.exact = true;  // what the weights lose is to be seen, not what a kernel rounds on top
+    backend_ = nibble::make_cpu_backend(options);
+    if (context.device != "auto" && context.device != "cpu") device_ = context.make_backend();
+  }
+  Backend& backend() const { return *backend_; }
+  Backend& runner() const { return device_ != nullptr ? *device_ : *backend_; }
+
+ private:
+  std::unique_ptr<Backend> backend_, device_;
+};
+
 void run_quantize(const QuantizeArguments& arguments, Context& context) {
   if (arguments.output.empty() != arguments.measure_only) {
     fail(
         ErrorKind::kUsage, "quantize: {}",
         arguments.measure_only ? "--measure-only writes no output" : "name the directory to write");
   }
-  context.exact = true;  // what the weights lost is to be seen, not what a kernel rounds on top
-  const auto backend = context.make_cpu_backend("quantize");
+  const Machines machines(context);
   QuantizeOptions options = quantize_options(arguments);
   options.log = context.log();
   options.progress = context.progress();
   QuantizeReport report;
   try {
-    report = quantize(options, *backend, &report);
+    report = quantize(options, machines.backend(), machines.runner(), &report);
   } catch (const Error& error) {
     // The output is complete; what was measured is what the user needs to see.
     if (error.kind() == ErrorKind::kQuality) {

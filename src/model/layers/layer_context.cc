@@ -47,7 +47,7 @@ void run_added(const Linear& linear, const float* x, std::int64_t rows, float* y
 void LayerContext::observe(const std::string& site, const float* x, std::int64_t rows,
                            std::int64_t cols) const {
   if (observer == nullptr) return;
-  if (backend.memory().is_host()) {
+  if (backend.memory().is_host() || observer->on_device()) {
     observer->on_input(site, x, rows, cols);
     return;
   }

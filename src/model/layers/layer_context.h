@@ -4,6 +4,7 @@
 #include <initializer_list>
 #include <string>
 
+#include "backends/rows.h"
 #include "model/model.h"
 
 namespace nibble {
@@ -17,22 +18,6 @@ struct LayerContext {
 
   // Shows x [rows, cols] to the observer, if there is one.
   void observe(const std::string& site, const float* x, std::int64_t rows, std::int64_t cols) const;
-};
-
-// A float32 buffer [rows, cols] from the backend's pool, not initialised.
-class Rows {
- public:
-  Rows(Backend& backend, std::int64_t rows, std::int64_t cols)
-      : pool_(backend.buffers()), tensor_(pool_.take(rows * cols)) {}
-  ~Rows() { pool_.give(std::move(tensor_)); }
-  Rows(const Rows&) = delete;
-  Rows& operator=(const Rows&) = delete;
-
-  float* data() { return tensor_.mutable_data<float>(); }
-
- private:
-  BufferPool& pool_;
-  Tensor tensor_;
 };
 
 // y = norm(x), both [rows, cols]; y may be x. The rows of x are x_stride apart (0: cols).

@@ -23,21 +23,8 @@ std::vector<float> ChannelStatistics::root_mean_square() const {
   return result;
 }
 
-bool accumulate(ChannelStatistics& statistics, const float* x, std::int64_t rows,
-                std::int64_t channels, std::int64_t begin, std::int64_t end) {
-  NIBBLE_CHECK(statistics.channels() == channels && begin >= 0 && end <= channels);
-  float* max_abs = statistics.max_abs.data();
-  double* sum = statistics.sum_squares.data();
-  for (std::int64_t row = 0; row < rows; ++row) {
-    const float* values = x + row * channels;
-    for (std::int64_t j = begin; j < end; ++j) {
-      const float magnitude = std::abs(values[j]);
-      max_abs[j] = magnitude > max_abs[j] ? magnitude : max_abs[j];
-      sum[j] += static_cast<double>(values[j]) * static_cast<double>(values[j]);
-    }
-  }
-  // NaN and infinity both leave a sum that is not finite.
-  return std::all_of(sum + begin, sum + end, [](double v) { return std::isfinite(v); });
+bool ChannelStatistics::is_finite() const {
+  return std::ranges::all_of(sum_squares, [](double sum) { return std::isfinite(sum); });
 }
 
 void divide_channels(ChannelStatistics& statistics, std::span<const float> s) {

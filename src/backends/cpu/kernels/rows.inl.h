@@ -104,9 +104,13 @@ void activate(ActivationKind kind, float softcap, const float* x, const float* m
   }
 }
 
-void add(const float* x, std::int64_t count, float* y) {
+void add(float scale, const float* x, std::int64_t count, float* y) {
+  const Vec factor = vset(scale);
   std::int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) vstore(y + i, vadd(vload(y + i), vload(x + i)));
-  if (i < count)
-    vstore_n(y + i, vadd(vload_n(y + i, count - i), vload_n(x + i, count - i)), count - i);
+  for (; i + kLanes <= count; i += kLanes) {
+    vstore(y + i, vadd(vload(y + i), vmul(factor, vload(x + i))));
+  }
+  if (i == count) return;
+  const Vec last = vmul(factor, vload_n(x + i, count - i));
+  vstore_n(y + i, vadd(vload_n(y + i, count - i), last), count - i);
 }

@@ -188,9 +188,10 @@ __global__ void activate(ActivateRows args) {
 __global__ void add(AddValues args) {
   wait_for_kernel_ahead();
   let_next_kernel_start();
+  const auto scale = static_cast<float>(args.scale);
   for (std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x; i < args.count;
        i += gridDim.x * std::int64_t{blockDim.x}) {
-    args.y[i] += args.x[i];
+    args.y[i] = __fadd_rn(args.y[i], __fmul_rn(scale, args.x[i]));
   }
 }
 

@@ -53,11 +53,12 @@ struct ActivateRows {
 };
 cudaError_t activate_rows(const ActivateRows& args, cudaStream_t stream);
 
-// y[i] += x[i]
+// y[i] += scale * x[i]
 struct AddValues {
   const float* x = nullptr;
   float* y = nullptr;
   std::int64_t count = 0;
+  double scale = 1;  // a float, as wide as its neighbours
 };
 cudaError_t add_values(const AddValues& args, cudaStream_t stream);
 

@@ -1,0 +1,125 @@
+#include "quantize/apart_backend.h"
+
+#include <sys/mman.h>
+
+#include <cstring>
+#include <set>
+#include <span>
+#include <utility>
+
+#include "base/error.h"
+
+namespace nibble::test {
+namespace {
+
+// Blocks of whole pages that can be locked.
+class Pages {
+ public:
+  void* allocate(std::size_t bytes) {
+    void* const data =
+        mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (data == MAP_FAILED) fail(ErrorKind::kMemory, "{} bytes of test memory", bytes);
+    blocks_.insert({data, bytes});
+    return data;
+  }
+  void free(void* data, std::size_t bytes) {
+    blocks_.erase({data, bytes});
+    munmap(data, bytes);
+  }
+  void protect(int protection) {
+    for (const auto& [data, bytes] : blocks_) mprotect(data, bytes, protection);
+  }
+
+ private:
+  std::set<std::pair<void*, std::size_t>> blocks_;
+};
+
+class Unlocked {
+ public:
+  explicit Unlocked(Pages& pages) : pages_(pages) { pages_.protect(PROT_READ | PROT_WRITE); }
+  ~Unlocked() { pages_.protect(PROT_NONE); }
+  Unlocked(const Unlocked&) = delete;
+  Unlocked& operator=(const Unlocked&) = delete;
+
+ private:
+  Pages& pages_;
+};
+
+class ApartMemory final : public DeviceMemory {
+ public:
+  bool is_host() const override { return false; }
+  std::size_t available() const override { return host_memory().available(); }
+  Tensor allocate(DType dtype, Shape shape) override {
+    const auto elements = static_cast<std::size_t>(element_count(shape));
+    const std::size_t bytes = elements * dtype_size(dtype) + 1;
+    void* const data = pages_->allocate(bytes);
+    std::shared_ptr<const void> owner(
+        data, [pages = pages_, bytes](void* block) { pages->free(block, bytes); });
+    return Tensor::on_device(dtype, std::move(shape), data, std::move(owner));
+  }
+  void copy_in(const void* host, std::size_t bytes, void* device) override {
+    copy(host, bytes, device);
+  }
+  void copy_out(const void* device, std::size_t bytes, void* host) override {
+    copy(device, bytes, host);
+  }
+  void copy(const void* from, std::size_t bytes, void* to) override {
+    const Unlocked unlocked(*pages_);
+    std::memcpy(to, from, bytes);
+  }
+  void zero(void* device, std::size_t bytes) override {
+    const Unlocked unlocked(*pages_);
+    std::memset(device, 0, bytes);
+  }
+  Pages& pages() { return *pages_; }
+
+ private:
+  std::shared_ptr<Pages> pages_ = std::make_shared<Pages>();
+};
+
+// Ops of the CPU read weights in the host's memory, so prepare() keeps them there.
+class ApartBackend final : public Backend {
+ public:
+  explicit ApartBackend(std::unique_ptr<Backend> cpu) : Backend(0), cpu_(std::move(cpu)) {}
+
+  const DeviceCaps& caps() const override { return cpu_->caps(); }
+  ThreadPool& pool() override { return cpu_->pool(); }
+  DeviceMemory& memory() override { return memory_; }
+
+#define NIBBLE_OP(name, Args)                 \
+  void run(const Args& args) override {       \
+    const Unlocked unlocked(memory_.pages()); \
+    cpu_->run(args);                          \
+  }
+#include "ops/ops.def"
+#undef NIBBLE_OP
+
+  void run_together(std::span<const LinearArgs> calls) override {
+    const Unlocked unlocked(memory_.pages());
+    cpu_->run_together(calls);
+  }
+
+  using Backend::prepare;
+  LinearWeight prepare(QuantTensor weight, const std::string& name,
+                       const ActivationFormat* activations) override {
+    for (Tensor& plane : weight.planes) plane = memory_.download(plane);
+    return cpu_->prepare(std::move(weight), name, activations);
+  }
+  void use_packed_store(std::shared_ptr<PackedStore>) override {}
+  std::vector<ImplRow> impl_rows() const override { return cpu_->impl_rows(); }
+  Arithmetic arithmetic_of(const LinearArgs& args) const override {
+    return cpu_->arithmetic_of(args);
+  }
+
+ private:
+  std::unique_ptr<Backend> cpu_;
+  ApartMemory memory_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> apart_backend(std::unique_ptr<Backend> cpu) {
+  return std::make_unique<ApartBackend>(std::move(cpu));
+}
+
+}  // namespace nibble::test
