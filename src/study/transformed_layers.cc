@@ -47,13 +47,13 @@ TransformedLayers::TransformedLayers(const QuantizeOptions& options,
                                      const std::filesystem::path& state, Backend& backend)
     : options_(without_verification(options)),
       backend_(backend),
-      setup_(std::make_unique<Setup>(options_, backend)),
+      setup_(std::make_unique<Setup>(options_, backend, backend)),
       journal_(std::make_unique<Journal>(state_of(state, *setup_), options_.on_saved)),
-      job_(new Job{options_, backend_, setup_->source(), setup_->spec(), setup_->plan(),
+      job_(new Job{options_, backend_, backend_, setup_->source(), setup_->spec(), setup_->plan(),
                    setup_->windows(), setup_->calibration(), *journal_, report_}) {
   if (options_.recipe.needs_statistics()) calibration_ = run_statistics_pass(*job_);
   point_ = run_search(*job_, calibration_);
-  calibration_.reference = {};
+  calibration_.reference.reset();
 }
 
 TransformedLayers::~TransformedLayers() = default;

@@ -242,7 +242,7 @@ class Block {
           to_float(from_float(norm->weight.data<float>(), norm_type, norm->weight.shape()));
     }
     prepare_layer(weights, *backend_);
-    StatisticsObserver observer(0, backend_->pool());
+    StatisticsObserver observer(0, *backend_);
     const std::vector<float> after = run(weights, &observer);
     Change result{test::relative_error(after, before_), 0};
     for (const auto& [name, seen] : observer.statistics()) {
