@@ -34,7 +34,9 @@ class Context {
   // Set by the callback of the chosen subcommand, run after parsing.
   std::function<void()> action;
 
-  // The device that the user asked for, with warnings going to log().
+  // What the user asked for, with warnings going to log().
+  BackendOptions backend_options() const;
+  // The device that the user asked for.
   std::unique_ptr<Backend> make_backend() const;
   // The same with NIBBLE_FORCE replaced.
   std::unique_ptr<Backend> make_backend(const std::string& force) const;
@@ -70,7 +72,6 @@ class Context {
   std::ostream& err() const { return err_; }
 
  private:
-  BackendOptions backend_options() const;
   std::shared_ptr<PackedCache> open_repack_cache(const std::filesystem::path& checkpoint) const;
 
   std::ostream& out_;
