@@ -23,8 +23,9 @@ enum class StepKind {
   kSolver,     // chooses scales and zero points; the last step of every recipe
 };
 // kStatistics: of the source's activations. kHessian: correlations of each linear's inputs, in the
-// model whose blocks before are quantized already.
-enum class CalibrationNeed { kNone, kStatistics, kHessian };
+// model whose blocks before are quantized already. kActivations: inputs of each block in that
+// model, and its outputs in the source.
+enum class CalibrationNeed { kNone, kStatistics, kHessian, kActivations };
 enum class Scope { kLinear, kBlock, kModel };  // what an algorithm must see at once
 std::string to_string(StepKind kind);
 
@@ -37,6 +38,10 @@ struct Needs {
   bool drift = false;
   // With it: also Hessian::residual.
   bool residual = false;
+  // kHessian of a solver: also Hessian::samples.
+  bool samples = false;
+  // kActivations: windows of the text that are run forward and backward through each block.
+  std::int64_t trained_windows = 0;
 };
 
 using ParameterValue = std::variant<bool, double, std::string>;
@@ -66,11 +71,34 @@ struct SolverProblem {
   ThreadPool& pool;
   // Kernels and the same threads; the seed is one of this matrix alone.
   Codec codec = {};
+  // What the input is to be rounded to, its scale open where it is a static one; null: nothing.
+  ActivationFormatPtr activations = nullptr;
 };
 
 struct Solution {
   QuantTensor stored;
   std::string note;  // what had to be done instead of what was asked, to be said aloud; or empty
+  // What the solver chose for the input, complete; null: as it was asked for, and a static scale as
+  // calibrators find it.
+  ActivationFormatPtr activations = nullptr;
+};
+
+// A whole block for a solver.
+struct BlockProblem {
+  const ModelSpec& spec;
+  std::int64_t layer = 0;
+  LayerWeights& weights;  // float32, prepared; as before when the solver returns
+  std::int64_t context = 0;
+  // Hidden states of whole windows, [windows * context, hidden]: before the block in the model
+  // whose blocks before are quantized, and after it in the unquantized one.
+  std::span<const float> inputs, targets;
+  const std::function<FormatPtr(const Linear&)>& format_of;
+  Backend& backend;
+  std::uint64_t seed = 0;  // of this block alone
+
+  std::int64_t windows() const {
+    return static_cast<std::int64_t>(inputs.size()) / (context * spec.hidden);
+  }
 };
 
 // The points of a search: for each coordinate the index of one option.
@@ -94,6 +122,8 @@ struct TransformBlock {
   const std::map<std::string, Hessian>& hessians;
   // The format in which a linear will be stored.
   const std::function<FormatPtr(const Linear&)>& format_of;
+  // To what its input will be rounded; null: to nothing.
+  const std::function<ActivationFormatPtr(const Linear&)>& activations_of;
   ThreadPool& pool;
   // Type in which the norms are stored: producers' new weights should survive rounding to it.
   DType norm_type = DType::kF32;
@@ -113,7 +143,15 @@ struct Algorithm {
   // Formats that are more than a grid for each group of a row (scales of blocks of rows, fitted
   // tables, split columns) are for those with `solves_all`.
   bool solves_all = false;
+  // The stored matrix may have another format than the problem, with planes of the same shapes.
+  bool chooses_formats = false;
+  // Also embedding and head, of whose inputs nothing is known; else they are rounded to nearest.
+  bool solves_outside = false;
   Solution (*solve)(const SolverProblem& problem, const Parameters& parameters) = nullptr;
+  // kSolver of Scope::kBlock: every linear whose format is no plain float. `solve` is for where no
+  // inputs are known.
+  std::map<const Linear*, Solution> (*solve_block)(BlockProblem& problem,
+                                                   const Parameters& parameters) = nullptr;
   // kSearch: the points, for a model where these kinds of site can be smoothed.
   SearchSpace (*space)(const Parameters& parameters, std::span<const SiteKind> kinds) = nullptr;
   // kTransform and kSearch: brings one block to a point of the space (kTransform: an empty choice).

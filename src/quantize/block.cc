@@ -77,8 +77,10 @@ void transform_layer(const TransformContext& context, const RecipePoint& point,
   const std::function<FormatPtr(const Linear&)> format_of = [&](const Linear& linear) {
     return context.plan.find(linear.module).format;
   };
-  TransformBlock block{context.spec, layer_sites,  statistics,       hessians,
-                       format_of,    context.pool, context.norm_type};
+  const std::function<ActivationFormatPtr(const Linear&)> activations_of =
+      [&](const Linear& linear) { return context.plan.find(linear.module).activations; };
+  TransformBlock block{context.spec, layer_sites,    statistics,   hessians,
+                       format_of,    activations_of, context.pool, context.norm_type};
   for (const RecipeStep& step : context.recipe.steps) {
     if (step.algorithm->transform == nullptr) continue;
     const bool searched = step.algorithm->kind == StepKind::kSearch;
@@ -87,8 +89,9 @@ void transform_layer(const TransformContext& context, const RecipePoint& point,
   }
 }
 
-Solution solve_linear(const Recipe& recipe, const FormatPtr& format, const Linear& linear,
+Solution solve_linear(const Recipe& recipe, const LinearFormats& formats, const Linear& linear,
                       std::span<const float> second_moment, const Hessian* hessian, Codec codec) {
+  const FormatPtr& format = formats.weight;
   const QuantTensor& weight = linear.weight.canonical;
   const RecipeStep& solver = recipe.solver();
   const WeightDescriptor& descriptor = format->descriptor();
@@ -106,10 +109,15 @@ Solution solve_linear(const Recipe& recipe, const FormatPtr& format, const Linea
   for (const char letter : linear.module) {  // FNV-1a
     codec.seed = (codec.seed ^ static_cast<unsigned char>(letter)) * 0x100000001b3u;
   }
-  SolverProblem problem{format,        weight.planes[0].data<float>(),
-                        weight.rows,   weight.cols,
-                        second_moment, hessian,
-                        *codec.pool,   codec};
+  SolverProblem problem{format,
+                        weight.planes[0].data<float>(),
+                        weight.rows,
+                        weight.cols,
+                        second_moment,
+                        hessian,
+                        *codec.pool,
+                        codec,
+                        formats.activations};
   if (!is_low_rank(*format)) return solver.algorithm->solve(problem, solver.parameters);
   problem.format = make_format(*format->descriptor().element.base);
   Solution solution = solver.algorithm->solve(problem, solver.parameters);
@@ -141,7 +149,7 @@ void round_layer(const Recipe& recipe, const OutputPlan& plan, const ModelSpec& 
     const FormatPtr& format = plan.find(linear->module).format;
     if (format->is_float()) continue;
     const Solution solution =
-        solve_linear(recipe, format, *linear, moments.at(linear), nullptr, backend.codec());
+        solve_linear(recipe, {format}, *linear, moments.at(linear), nullptr, backend.codec());
     decode_all(solution.stored, linear->weight.canonical.planes[0].mutable_data<float>(),
                backend.codec());
   }

@@ -49,7 +49,7 @@ void transform_layer(const TransformContext& context, const RecipePoint& point,
 // What the solver makes of one linear of a format that is no plain float. The codec has a pool; its
 // seed becomes that of the module. kUnsupported where the solver has no grids for what the format
 // shares or fits: blocks of rows, fitted tables, columns in 16 bits.
-Solution solve_linear(const Recipe& recipe, const FormatPtr& format, const Linear& linear,
+Solution solve_linear(const Recipe& recipe, const LinearFormats& formats, const Linear& linear,
                       std::span<const float> second_moment, const Hessian* hessian, Codec codec);
 
 // Rounds every quantized linear of the layer as it will be stored, keeping float32; of a solver

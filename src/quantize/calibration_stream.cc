@@ -1,9 +1,11 @@
 #include "quantize/calibration_stream.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
 #include "backends/rows.h"
+#include "base/error.h"
 #include "quantize/calibration.h"
 #include "quantize/hessian_observer.h"
 
@@ -27,6 +29,8 @@ class BothObservers : public SiteObserver {
   SiteObserver& first_;
   SiteObserver& second_;
 };
+
+constexpr std::int64_t kSamples = 2048;  // rows of a site that every token reaches
 
 constexpr const char* kAttnOut = "attn_out";
 constexpr const char* kMlpDown = "mlp_down";
@@ -119,14 +123,16 @@ CalibrationStream::CalibrationStream(const Job& job, std::int64_t layer, bool wi
 
 LayerHessians CalibrationStream::observe(std::int64_t layer, const LayerWeights& weights,
                                          const LayerWeights* full,
-                                         const std::set<std::string>& sites, bool residual) {
+                                         const std::set<std::string>& sites,
+                                         const ObservedExtras& extras) {
   Backend& runner = job_.runner;
   const std::set<std::string> added =
-      residual && full != nullptr ? residual_sites(job_.spec, sites) : std::set<std::string>();
+      extras.residual && full != nullptr ? residual_sites(job_.spec, sites) : std::set<std::string>();
   const LayerWeights placed = place_layer(weights, runner);
   std::optional<LayerWeights> placed_full;
   if (full != nullptr) placed_full = place_layer(*full, runner);
-  HessianObserver observer(layer, sites, runner);
+  const std::int64_t stride = extras.samples ? std::max<std::int64_t>(1, rows_ / kSamples) : 0;
+  HessianObserver observer(layer, sites, runner, stride);
   for_each_chunk(
       job_.windows.statistics, job_.windows.context, [&](std::int64_t begin, const Batch& batch) {
         std::optional<ChunkStates> unquantized;
@@ -144,6 +150,22 @@ LayerHessians CalibrationStream::observe(std::int64_t layer, const LayerWeights&
         }
       });
   return observer.take();
+}
+
+std::vector<float> CalibrationStream::to_host(const float* states) const {
+  std::vector<float> result(static_cast<std::size_t>(rows_ * job_.spec.hidden));
+  job_.runner.memory().copy_out(states, result.size() * sizeof(float), result.data());
+  return result;
+}
+
+std::vector<float> CalibrationStream::inputs() const { return to_host(states_.row(0)); }
+
+std::vector<float> CalibrationStream::targets(std::int64_t layer, const LayerWeights& full) const {
+  NIBBLE_CHECK(states_.rows() == 2 * rows_);
+  Rows states = copy_of(states_.row(rows_), rows_, job_.spec.hidden, job_.runner);
+  run_windows(job_.spec, layer, place_layer(full, job_.runner), job_.windows.statistics,
+              job_.windows.context, job_.runner, states.data());
+  return to_host(states.data());
 }
 
 void CalibrationStream::watch(std::int64_t layer, const LayerWeights& weights,

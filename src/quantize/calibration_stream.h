@@ -12,6 +12,14 @@
 
 namespace nibble {
 
+// What Hessians may hold beside sums of products.
+struct ObservedExtras {
+  // What is missing from the residual stream where linears are added to it as they are (not behind
+  // a norm or a router).
+  bool residual = false;
+  bool samples = false;  // Hessian::samples, some thousand rows
+};
+
 // In the runner's memory are the hidden states of the text, once, or twice with the unquantized
 // model's; in a pass, a layer or two, the inputs of one chunk and the Hessians asked for. Layers
 // are given as they lie in the host's memory.
@@ -24,10 +32,13 @@ class CalibrationStream {
                     Saves saves = Saves::kEveryLayer);
 
   // Hessians of the inputs of some sites of the present layer. `full`: the layer before anything
-  // in it was rounded; null for no drift. With `residual`, also what is missing from the residual
-  // stream where linears are added to it as they are (not behind a norm or a router).
+  // in it was rounded; null for no drift.
   LayerHessians observe(std::int64_t layer, const LayerWeights& weights, const LayerWeights* full,
-                        const std::set<std::string>& sites, bool residual = false);
+                        const std::set<std::string>& sites, const ObservedExtras& extras = {});
+  // Hidden states of the text before the present layer, [tokens, hidden], in the host's memory.
+  std::vector<float> inputs() const;
+  // Those after it in the unquantized model, `full` being the layer there. Needs with_full.
+  std::vector<float> targets(std::int64_t layer, const LayerWeights& full) const;
   // Runs the text through the present layer and stays where it is.
   void watch(std::int64_t layer, const LayerWeights& weights, SiteObserver& observer);
   // Runs the text through the layer as it will be stored, and saves where it is then. The states
@@ -37,6 +48,8 @@ class CalibrationStream {
   void discard(std::int64_t layer);
 
  private:
+  std::vector<float> to_host(const float* states) const;
+
   const Job& job_;
   Saves saves_;
   std::int64_t rows_;  // of the text

@@ -24,6 +24,20 @@ const Rows* InputRecorder::find(const std::string& site) const {
   return found == inputs_.end() ? nullptr : &found->second;
 }
 
+// Of rows that come after others.
+void HessianObserver::add_samples(const std::string& site, const float* x, std::int64_t rows,
+                                  std::int64_t cols) {
+  Samples& samples = samples_[site];
+  const std::int64_t first = (sample_stride_ - samples.seen % sample_stride_) % sample_stride_;
+  const auto width = static_cast<std::size_t>(cols);
+  for (std::int64_t row = first; row < rows; row += sample_stride_) {
+    samples.values.resize(samples.values.size() + width);
+    backend_.memory().copy_out(x + row * cols, width * sizeof(float),
+                               samples.values.data() + samples.values.size() - width);
+  }
+  samples.seen += rows;
+}
+
 void HessianObserver::on_input(const std::string& site, const float* x, std::int64_t rows,
                                std::int64_t cols) {
   if (rows == 0 || !sites_.contains(site)) return;
@@ -34,6 +48,7 @@ void HessianObserver::on_input(const std::string& site, const float* x, std::int
   const float* partner = full == nullptr || routed ? nullptr : full->data() + seen * cols;
   seen += rows;
   if (partner != nullptr) NIBBLE_CHECK(seen <= full->rows());
+  if (sample_stride_ > 0) add_samples(site, x, rows, cols);
   sums_.try_emplace(site, backend_, cols).first->second.add(x, partner, rows);
 }
 
@@ -47,7 +62,8 @@ void HessianObserver::add_residual(const std::string& site, const Rows& x, const
 LayerHessians HessianObserver::take() {
   LayerHessians result;
   for (auto it = sums_.begin(); it != sums_.end(); it = sums_.erase(it)) {
-    const Hessian& hessian = result[it->first] = it->second.hessian();
+    Hessian& hessian = result[it->first] = it->second.hessian();
+    hessian.samples = std::move(samples_[it->first].values);
     if (hessian.is_finite()) continue;
     fail(ErrorKind::kCorrupt,
          "layer {}: the input of site {} holds a NaN or infinity; the model computes no usable "

@@ -34,8 +34,10 @@ class InputRecorder : public SiteObserver {
 // where the backend runs it.
 class HessianObserver : public SiteObserver {
  public:
-  HessianObserver(std::int64_t layer, const std::set<std::string>& sites, Backend& backend)
-      : layer_(layer), sites_(sites), backend_(backend) {}
+  // sample_stride > 0: every so many rows of a site are kept as its samples.
+  HessianObserver(std::int64_t layer, const std::set<std::string>& sites, Backend& backend,
+                  std::int64_t sample_stride = 0)
+      : layer_(layer), sites_(sites), backend_(backend), sample_stride_(sample_stride) {}
 
   // What the unquantized model makes of the chunk that comes next; null for no drift.
   void expect(const InputRecorder* full) {
@@ -54,12 +56,20 @@ class HessianObserver : public SiteObserver {
   LayerHessians take();
 
  private:
+  struct Samples {
+    std::vector<float> values;
+    std::int64_t seen = 0;  // rows that they were taken from
+  };
+  void add_samples(const std::string& site, const float* x, std::int64_t rows, std::int64_t cols);
+
   std::int64_t layer_;
   const std::set<std::string>& sites_;
   Backend& backend_;
+  std::int64_t sample_stride_;
   const InputRecorder* full_ = nullptr;
   std::map<std::string, std::int64_t> seen_;  // rows of the chunk so far
   std::map<std::string, HessianSums> sums_;
+  std::map<std::string, Samples> samples_;
 };
 
 }  // namespace nibble

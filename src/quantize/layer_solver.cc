@@ -15,7 +15,8 @@ constexpr double kLeastRowsPerChannel = 0.25;
 // The two relative errors of a stored weight against the one that was quantized.
 ModuleReport measure(const PlannedModule& module, const float* w, const QuantTensor& stored,
                      std::span<const float> second_moment, const SpanKernels& spans) {
-  ModuleReport report{module.module, module.format->name(), module.rows, module.cols, 0, {}};
+  ModuleReport report{module.module, stored.format->name(), "", module.rows, module.cols, 0, {}};
+  if (module.activations != nullptr) report.activations = module.activations->name();
   std::vector<float> decoded(static_cast<std::size_t>(module.cols));
   double error = 0, norm = 0, output_error = 0, output_norm = 0;
   for (std::int64_t row = 0; row < module.rows; ++row) {
@@ -69,9 +70,10 @@ LayerSolver::LayerSolver(const Job& job, std::int64_t layer)
     : job_(job),
       needs_(job.options.recipe.solver().needs()),
       watches_ranges_(job.plan.has_static_inputs() && needs_histograms(job.calibration)) {
-  const bool needs_stream = job.options.recipe.needs_hessians() || watches_ranges_;
+  const bool needs_stream = job.options.recipe.needs_stream() || watches_ranges_;
   if (needs_stream && layer < job.spec.layers) {
-    stream_ = std::make_unique<CalibrationStream>(job, layer, needs_.drift);
+    stream_ = std::make_unique<CalibrationStream>(
+        job, layer, needs_.drift || needs_.calibration == CalibrationNeed::kActivations);
   }
 }
 
@@ -98,48 +100,85 @@ void LayerSolver::transform(std::int64_t layer, const RecipePoint& point,
   prepare_layer(weights, job_.backend);
 }
 
+SolvedLinear LayerSolver::report_one(std::int64_t layer, const Linear& linear,
+                                     std::span<const float> second_moment,
+                                     Solution solution) const {
+  const PlannedModule& module = job_.plan.find(linear.module);
+  const float* w = linear.weight.canonical.planes[0].data<float>();
+  if (!solution.note.empty()) {
+    job_.note(fmt::format("layer {}, {}: {}", layer, linear.module, solution.note));
+  }
+  SolvedLinear result{&linear, std::move(solution.stored), std::move(solution.activations), {}};
+  result.report = measure(module, w, result.stored, second_moment, *job_.backend.codec().spans);
+  if (result.activations != nullptr) result.report.activations = result.activations->name();
+  return result;
+}
+
 SolvedLinear LayerSolver::solve_one(std::int64_t layer, const Linear& linear,
                                     std::span<const float> second_moment,
                                     const Hessian* hessian) const {
   const PlannedModule& module = job_.plan.find(linear.module);
   const float* w = linear.weight.canonical.planes[0].data<float>();
-  SolvedLinear result{&linear, {}, {}};
-  if (module.format->is_float()) {
-    result.stored = module.format->encode(w, module.rows, module.cols, job_.backend.codec());
-  } else {
-    Solution solution = solve_linear(job_.options.recipe, module.format, linear, second_moment,
-                                     hessian, job_.backend.codec());
-    if (!solution.note.empty()) {
-      job_.note(fmt::format("layer {}, {}: {}", layer, linear.module, solution.note));
-    }
-    result.stored = std::move(solution.stored);
-  }
-  result.report = measure(module, w, result.stored, second_moment, *job_.backend.codec().spans);
-  return result;
+  const Codec codec = job_.backend.codec();
+  return report_one(layer, linear, second_moment,
+                    module.format->is_float()
+                        ? Solution{module.format->encode(w, module.rows, module.cols, codec), {}}
+                        : solve_linear(job_.options.recipe, {module.format, module.activations},
+                                       linear, second_moment, hessian, codec));
 }
 
-std::vector<SolvedLinear> LayerSolver::solve(std::int64_t layer, const RecipePoint& point,
-                                             LayerStatistics& statistics, LayerWeights& weights) {
-  transform(layer, point, statistics, weights);
-  if (watches_ranges_) {
-    RangeObserver observer(layer);
-    stream_->watch(layer, weights, observer);
-    histograms_ = observer.take();
+void LayerSolver::store(std::span<Linear* const> linears,
+                        const std::map<const Linear*, SolvedLinear>& solved,
+                        LayerWeights& weights) const {
+  for (Linear* linear : linears) {
+    const SolvedLinear& result = solved.at(linear);
+    decode_all(result.stored, linear->weight.canonical.planes[0].mutable_data<float>(),
+               job_.backend.codec());
+    linear->activations = result.activations;
   }
+  prepare_layer(weights, job_.backend);
+}
+
+std::map<const Linear*, SolvedLinear> LayerSolver::solve_block(std::int64_t layer,
+                                                               const LayerStatistics& statistics,
+                                                               LayerWeights& weights) {
+  const std::vector<float> inputs = stream_->inputs(), targets = stream_->targets(layer, weights);
+  const std::function<FormatPtr(const Linear&)> format_of = [&](const Linear& linear) {
+    return job_.plan.find(linear.module).format;
+  };
+  BlockProblem problem{job_.spec,
+                       layer,
+                       weights,
+                       job_.windows.context,
+                       inputs,
+                       targets,
+                       format_of,
+                       job_.backend,
+                       static_cast<std::uint64_t>(layer) << 32};
+  const RecipeStep& solver = job_.options.recipe.solver();
+  auto solutions = solver.algorithm->solve_block(problem, solver.parameters);
+  const auto moments = second_moments(job_.spec, weights, statistics);
+  std::map<const Linear*, SolvedLinear> solved;
+  for (const Linear* linear : weights.linears()) {
+    const auto found = solutions.find(linear);
+    solved[linear] = found == solutions.end()
+                         ? solve_one(layer, *linear, moments.at(linear), nullptr)
+                         : report_one(layer, *linear, moments.at(linear), std::move(found->second));
+  }
+  return solved;
+}
+
+std::map<const Linear*, SolvedLinear> LayerSolver::solve_stages(std::int64_t layer,
+                                                                const LayerStatistics& statistics,
+                                                                LayerWeights& weights,
+                                                                const LayerWeights* unquantized) {
   const auto names = statistics_names(sites(job_.spec, weights));
-  const bool with_hessians = needs_.calibration == CalibrationNeed::kHessian;
-  std::optional<LayerWeights> full;
-  if (needs_.drift) {
-    full = clone_layer(weights);
-    prepare_layer(*full, job_.backend);
-  }
-  const LayerWeights* unquantized = full ? &*full : nullptr;
   std::map<const Linear*, SolvedLinear> solved;
   for (const Stage& stage : stages(weights)) {
     LayerHessians hessians;
-    if (with_hessians) {
-      hessians =
-          stream_->observe(layer, weights, unquantized, site_names(names, stage), needs_.residual);
+    if (needs_.calibration == CalibrationNeed::kHessian) {
+      hessians = stream_->observe(layer, weights, unquantized, site_names(names, stage),
+                                  {needs_.residual, needs_.samples});
     }
     for (Linear* linear : stage) {
       const SolverInputs inputs = solver_inputs(hessians, statistics, names.at(linear));
@@ -151,13 +190,29 @@ std::vector<SolvedLinear> LayerSolver::solve(std::int64_t layer, const RecipePoi
       }
       solved[linear] = solve_one(layer, *linear, inputs.second_moment, inputs.hessian);
     }
-    if (stream_ == nullptr) continue;
-    for (Linear* linear : stage) {
-      decode_all(solved.at(linear).stored, linear->weight.canonical.planes[0].mutable_data<float>(),
-                 job_.backend.codec());
-    }
-    prepare_layer(weights, job_.backend);
+    if (stream_ != nullptr) store(stage, solved, weights);
   }
+  return solved;
+}
+
+std::vector<SolvedLinear> LayerSolver::solve(std::int64_t layer, const RecipePoint& point,
+                                             LayerStatistics& statistics, LayerWeights& weights) {
+  transform(layer, point, statistics, weights);
+  if (watches_ranges_) {
+    RangeObserver observer(layer);
+    stream_->watch(layer, weights, observer);
+    histograms_ = observer.take();
+  }
+  const bool by_block = needs_.calibration == CalibrationNeed::kActivations;
+  std::optional<LayerWeights> full;
+  if (needs_.drift || by_block) {
+    full = clone_layer(weights);
+    prepare_layer(*full, job_.backend);
+  }
+  const LayerWeights* unquantized = full ? &*full : nullptr;
+  auto solved = by_block ? solve_block(layer, statistics, weights)
+                         : solve_stages(layer, statistics, weights, unquantized);
+  if (by_block) store(weights.linears(), solved, weights);
   if (stream_ != nullptr) stream_->advance(layer, weights, unquantized);
   std::vector<SolvedLinear> result;
   for (const Linear* linear : weights.linears()) result.push_back(std::move(solved.at(linear)));

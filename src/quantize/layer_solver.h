@@ -1,8 +1,10 @@
 // From a layer as it is stored to the layer as it will be.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -15,6 +17,7 @@ namespace nibble {
 struct SolvedLinear {
   const Linear* linear = nullptr;
   QuantTensor stored;  // in a plain float format: the linear's weight, rounded to it
+  ActivationFormatPtr activations = nullptr;  // as the solver chose them, or null
   ModuleReport report;
 };
 
@@ -50,6 +53,21 @@ class LayerSolver {
   std::vector<Stage> stages(LayerWeights& weights) const;
   void transform(std::int64_t layer, const RecipePoint& point, LayerStatistics& statistics,
                  LayerWeights& weights);
+  // The whole block at once, where the solver does that.
+  std::map<const Linear*, SolvedLinear> solve_block(std::int64_t layer,
+                                                    const LayerStatistics& statistics,
+                                                    LayerWeights& weights);
+  // Stage by stage, each linear by itself; the weights afterwards are those that are stored.
+  // unquantized: null for no drift.
+  std::map<const Linear*, SolvedLinear> solve_stages(std::int64_t layer,
+                                                     const LayerStatistics& statistics,
+                                                     LayerWeights& weights,
+                                                     const LayerWeights* unquantized);
+  SolvedLinear report_one(std::int64_t layer, const Linear& linear,
+                          std::span<const float> second_moment, Solution solution) const;
+  // Takes the weights for those that are stored.
+  void store(std::span<Linear* const> linears, const std::map<const Linear*, SolvedLinear>& solved,
+             LayerWeights& weights) const;
   SolvedLinear solve_one(std::int64_t layer, const Linear& linear,
                          std::span<const float> second_moment, const Hessian* hessian) const;
 

@@ -59,7 +59,7 @@ class LayerFeed {
       if (format == nullptr || format->is_float()) continue;
       const SolverInputs inputs = solver_inputs(layer.hessians, layer.statistics, names.at(linear));
       const Solution solution =
-          solve_linear(job_.options.recipe, format, *linear, inputs.second_moment, inputs.hessian,
+          solve_linear(job_.options.recipe, {format}, *linear, inputs.second_moment, inputs.hessian,
                        job_.backend.codec());
       decode_all(solution.stored, linear->weight.canonical.planes[0].mutable_data<float>(),
                  job_.backend.codec());

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <optional>
+#include <tuple>
 
 #include "base/error.h"
 #include "checkpoint/name_pattern.h"
@@ -280,6 +281,30 @@ const PlannedModule& OutputPlan::find(const std::string& module) const {
   const auto found = std::ranges::find(modules, module, &PlannedModule::module);
   NIBBLE_CHECK(found != modules.end());
   return *found;
+}
+
+void OutputPlan::adopt(const std::string& module, const LinearFormats& chosen) {
+  const auto found = std::ranges::find(modules, module, &PlannedModule::module);
+  NIBBLE_CHECK(found != modules.end());
+  const auto tensors_of = [&](const LinearFormats& formats) {
+    std::vector<std::tuple<std::string, DType, Shape>> result;
+    for (const StoredTensor& tensor :
+         encoding->plan({module, formats.weight, found->rows, found->cols, found->layer >= 0,
+                         formats.activations})) {
+      result.emplace_back(tensor.name, tensor.dtype, tensor.shape);
+    }
+    return result;
+  };
+  if (const std::string reason = encoding->why_not(*chosen.weight); !reason.empty()) {
+    fail(ErrorKind::kUnsupported, "module '{}': {} was chosen, but {}", module,
+         chosen.weight->name(), reason);
+  }
+  if (tensors_of(chosen) != tensors_of({found->format, found->activations})) {
+    fail(ErrorKind::kUnsupported, "module '{}': {} was chosen, which is stored otherwise than {}",
+         module, chosen.weight->name(), found->format->name());
+  }
+  found->format = chosen.weight;
+  found->activations = chosen.activations;
 }
 
 bool OutputPlan::has_static_inputs() const {

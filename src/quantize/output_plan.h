@@ -25,6 +25,12 @@ struct PlannedModule {
   std::int64_t bytes = 0;                     // of its tensors
 };
 
+// Of one linear.
+struct LinearFormats {
+  FormatPtr weight;
+  ActivationFormatPtr activations = nullptr;  // of its input; null: not rounded
+};
+
 struct OutputPlan {
   std::vector<PlannedModule> modules;  // linears of the blocks in order, then embedding and head
   std::vector<StoredTensor> tensors;   // all, in the order of the files
@@ -37,6 +43,10 @@ struct OutputPlan {
 
   const PlannedModule& find(const std::string& module) const;
   std::vector<QuantizedModule> quantized() const;
+  // Takes what solvers chose instead of what was planned. The tensors stay the same ones:
+  // kUnsupported, naming the module, where they do not, or where the encoding cannot say the
+  // format.
+  void adopt(const std::string& module, const LinearFormats& chosen);
   // Whether a static scale of activations is to be calibrated.
   bool has_static_inputs() const;
   // Whether it, or a format that chooses by the importance of columns, needs calibration text.

@@ -54,8 +54,8 @@ Calibration run_statistics_pass(const Job& job);
 RecipePoint run_search(const Job& job, const Calibration& calibration);
 
 // Transforms, solves and writes every layer, then what lies outside the blocks. Fills
-// report.layers.
-void run_write_pass(const Job& job, const Calibration& calibration, const RecipePoint& point,
-                    ShardedWriter& writer);
+// report.layers. The plan with the formats that the solver chose.
+OutputPlan run_write_pass(const Job& job, const Calibration& calibration, const RecipePoint& point,
+                          ShardedWriter& writer);
 
 }  // namespace nibble

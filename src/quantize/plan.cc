@@ -99,12 +99,20 @@ struct HessianCost {
   double flops = 0;           // of the sums, a token
   double bytes_of_layer = 0;  // of the sums of one block, and of factoring the largest
   double states = 0;          // copies of the hidden states
+  double trained_tokens = 0;  // run forward and backward through each block
 };
 
 HessianCost hessian_cost(const Setup& setup, const Recipe& recipe, Backend& backend) {
   HessianCost cost;
-  if (!recipe.needs_hessians()) return cost;
   const Needs solver = recipe.solver().needs();
+  if (solver.calibration == CalibrationNeed::kActivations) {
+    // The text through both models twice; of what is trained forward, and twice as much backward.
+    cost.states = 3;
+    cost.passes = 3;
+    cost.trained_tokens = static_cast<double>(solver.trained_windows * setup.windows().context);
+    return cost;
+  }
+  if (!recipe.needs_hessians()) return cost;
   double observing = 0;
   for (const RecipeStep& step : recipe.steps) {
     if (step.needs().calibration != CalibrationNeed::kHessian) continue;
@@ -165,11 +173,12 @@ QuantizationPlan plan_quantization(const QuantizeOptions& options, Backend& back
   plan.state_bytes =
       static_cast<std::int64_t>(2 * std::max(states * std::max(1.0, hessians.states), searched));
   const double observed = options.recipe.needs_statistics() ? all_tokens : 0.0;
-  plan.flops =
-      2 * sizes.block_weights * (observed + searched_tokens + hessians.passes * statistics_tokens) +
-      hessians.flops * statistics_tokens +
-      2 * sizes.head_weights * (searched_tokens + search_tokens) +
-      2 * 2 * (sizes.block_weights + sizes.head_weights) * verified;
+  plan.flops = 2 * sizes.block_weights *
+                   (observed + searched_tokens + hessians.passes * statistics_tokens +
+                    3 * hessians.trained_tokens) +
+               hessians.flops * statistics_tokens +
+               2 * sizes.head_weights * (searched_tokens + search_tokens) +
+               2 * 2 * (sizes.block_weights + sizes.head_weights) * verified;
   plan.seconds = plan.flops / measure_flops(backend);
   return plan;
 }

@@ -15,13 +15,14 @@ namespace nibble {
 namespace {
 
 // The last files of the output; the shards are complete before.
-void finish_output(const Job& job, ShardedWriter& writer, const std::filesystem::path& directory) {
+void finish_output(const Job& job, const OutputPlan& stored, ShardedWriter& writer,
+                   const std::filesystem::path& directory) {
   writer.finish();
   copy_companions(job.source, directory);
   Json quantization;
-  if (job.plan.encoding != nullptr) {
-    quantization = job.plan.encoding->quantization_config(
-        job.plan.quantized(), job.plan.plain(job.spec, job.source, job.backend));
+  if (stored.encoding != nullptr) {
+    quantization = stored.encoding->quantization_config(
+        stored.quantized(), stored.plain(job.spec, job.source, job.backend));
   }
   write_config(directory, job.source.config(), quantization);
 }
@@ -74,8 +75,8 @@ void choose_formats(const Job& job, Calibrated& calibrated, const FormatMenu& me
 void write_output(const Job& job, const Calibrated& calibrated,
                   const std::filesystem::path& directory) {
   ShardedWriter writer(directory, job.plan.tensors, job.options.max_shard_bytes);
-  run_write_pass(job, calibrated.calibration, calibrated.point, writer);
-  finish_output(job, writer, directory);
+  const OutputPlan stored = run_write_pass(job, calibrated.calibration, calibrated.point, writer);
+  finish_output(job, stored, writer, directory);
 }
 
 void check_quality(const VerifyOptions& options, const VerifyResult& result,

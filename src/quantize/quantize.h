@@ -68,6 +68,7 @@ struct QuantizeOptions {
 struct ModuleReport {
   std::string module;
   std::string format;
+  std::string activations;  // what its input is rounded to; empty: nothing
   std::int64_t rows = 0, cols = 0;
   double weight_error = 0;  // |w - w'| / |w|, of the weight as it was quantized
   // sqrt(sum E[x_j^2] (w - w')_j^2 / sum E[x_j^2] w_j^2): relative error of the output for

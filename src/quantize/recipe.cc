@@ -177,7 +177,11 @@ Needs RecipeStep::needs() const {
   return algorithm->needs_of == nullptr ? algorithm->needs : algorithm->needs_of(parameters);
 }
 
-bool Recipe::needs_text() const { return needs_statistics() || needs_hessians(); }
+bool Recipe::needs_text() const { return needs_statistics() || needs_stream(); }
+
+bool Recipe::needs_stream() const {
+  return needs_hessians() || solver().needs().calibration == CalibrationNeed::kActivations;
+}
 
 bool Recipe::needs_statistics() const {
   return std::ranges::any_of(steps, [](const RecipeStep& step) {

@@ -50,6 +50,8 @@ struct Recipe {
 
   bool needs_text() const;        // of calibration
   bool needs_statistics() const;  // of the source
+  // Whether a step sees the text in the model as it is being quantized.
+  bool needs_stream() const;
   bool needs_hessians() const;
   bool transforms_need_hessians() const;
   bool needs_search() const;

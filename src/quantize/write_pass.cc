@@ -24,27 +24,33 @@ class LayerWriter {
   LayerWriter(const Job& job, ShardedWriter& writer) : job_(job), writer_(writer) {}
 
   LayerReport write(std::int64_t layer, LayerWeights& weights, const LayerStatistics& statistics,
-                    const LayerHistograms& histograms, std::vector<SolvedLinear> solved) {
+                    const LayerHistograms& histograms, const std::vector<SolvedLinear>& solved) {
     LayerReport report{layer, {}};
-    for (SolvedLinear& linear : solved) {
+    for (const SolvedLinear& linear : solved) {
       write_linear(linear);
-      report.modules.push_back(std::move(linear.report));
+      report.modules.push_back(linear.report);
     }
-    write_input_scales(weights, statistics, histograms);
+    write_input_scales(weights, statistics, histograms, solved);
     for (const Norm* norm : weights.norms()) write_norm(*norm);
     if (weights.router.exists()) write_plain(weights.router);
     return report;
   }
 
  private:
-  // Of what calibration saw at the layer's input: the largest magnitude, or the range that a
-  // calibrator finds in the histogram.
+  // As the solver chose it, or of what calibration saw at the layer's input: the largest magnitude,
+  // or the range that a calibrator finds in the histogram.
   void write_input_scales(LayerWeights& weights, const LayerStatistics& statistics,
-                          const LayerHistograms& histograms) {
+                          const LayerHistograms& histograms,
+                          const std::vector<SolvedLinear>& solved) {
     if (!job_.plan.has_static_inputs()) return;
     for (const auto& [linear, name] : statistics_names(sites(job_.spec, weights))) {
       const ActivationFormatPtr& format = job_.plan.find(linear->module).activations;
       if (format == nullptr) continue;
+      const auto chosen = std::ranges::find(solved, linear, &SolvedLinear::linear);
+      if (chosen != solved.end() && chosen->activations != nullptr) {
+        write_input_scale(*linear, chosen->activations->fixed().value().scale);
+        continue;
+      }
       const ChannelStatistics* seen = find_statistics(statistics, name);
       if (seen == nullptr) {
         fail(ErrorKind::kUsage,
@@ -57,9 +63,12 @@ class LayerWriter {
         largest = static_cast<float>(calibrated_range(job_.calibration, *format, found->second));
       }
       const float scale = format->scale_over(-largest, largest).scale;
-      const float stored = scale > 0 ? scale : 1.0f;  // all zeros stay so under any
-      writer_.write(linear->module + ".input_scale", from_float(&stored, DType::kF32, {1}));
+      write_input_scale(*linear, scale > 0 ? scale : 1.0f);  // all zeros stay so under any
     }
+  }
+
+  void write_input_scale(const Linear& linear, float scale) {
+    writer_.write(linear.module + ".input_scale", from_float(&scale, DType::kF32, {1}));
   }
 
   void write_linear(const SolvedLinear& solved) {
@@ -109,22 +118,52 @@ class LayerWriter {
   ShardedWriter& writer_;
 };
 
-// Embedding and head, where the plan changes their format; round to nearest, as no solver sees
-// their inputs.
-void write_outside(const Job& job, ShardedWriter& writer) {
+// A matrix outside the blocks as it is stored.
+QuantTensor encode_outside(const Job& job, const PlannedModule& module,
+                           const std::vector<float>& w) {
+  const Recipe& recipe = job.options.recipe;
+  const Codec codec = job.backend.codec();
+  if (module.format->is_float() || !recipe.solver().algorithm->solves_outside) {
+    return module.format->encode(w.data(), module.rows, module.cols, codec);
+  }
+  Linear linear;
+  linear.module = module.module;
+  linear.weight = {dense(from_float(w.data(), DType::kF32, {module.rows, module.cols})), nullptr};
+  return solve_linear(recipe, {module.format}, linear, {}, nullptr, codec).stored;
+}
+
+// Embedding and head, where the plan changes their format; round to nearest, unless the solver
+// takes what it knows no inputs of.
+void write_outside(const Job& job, ShardedWriter& writer, OutputPlan& stored_plan) {
   for (const PlannedModule& module : job.plan.modules) {
     if (module.layer >= 0) continue;
     const QuantTensor source = job.source.linear(module.module);
     std::vector<float> w(static_cast<std::size_t>(module.rows * module.cols));
     const Codec codec = job.backend.codec();
     decode_all(source, w.data(), codec);
-    const QuantTensor stored = module.format->encode(w.data(), module.rows, module.cols, codec);
+    const QuantTensor stored = encode_outside(job, module, w);
     if (module.format->is_float()) {
       writer.write(module.module + ".weight", stored.planes[0]);
       continue;
     }
+    stored_plan.adopt(module.module, {stored.format});
     for (const auto& [name, tensor] : job.plan.encoding->encode(module.module, stored)) {
       writer.write(name, tensor);
+    }
+  }
+}
+
+// The formats that solvers chose, as the layers' reports have them.
+void adopt_choices(const std::vector<LayerReport>& layers, OutputPlan& plan) {
+  for (const LayerReport& layer : layers) {
+    for (const ModuleReport& module : layer.modules) {
+      const PlannedModule& planned = plan.find(module.module);
+      const std::string inputs = planned.activations ? planned.activations->name() : "";
+      if (module.format == planned.format->name() && module.activations == inputs) continue;
+      plan.adopt(
+          module.module,
+          {parse_weight_format(module.format),
+           module.activations.empty() ? nullptr : parse_activation_format(module.activations)});
     }
   }
 }
@@ -138,6 +177,7 @@ std::string serialize(const LayerReport& report) {
   for (const ModuleReport& module : report.modules) {
     writer.put_text(module.module);
     writer.put_text(module.format);
+    writer.put_text(module.activations);
     writer.put(module.rows);
     writer.put(module.cols);
     writer.put(module.weight_error);
@@ -155,6 +195,7 @@ LayerReport deserialize_report(const std::string& bytes) {
     ModuleReport module;
     module.module = reader.get_text();
     module.format = reader.get_text();
+    module.activations = reader.get_text();
     module.rows = reader.get<std::int64_t>();
     module.cols = reader.get<std::int64_t>();
     module.weight_error = reader.get<double>();
@@ -169,8 +210,8 @@ LayerReport deserialize_report(const std::string& bytes) {
 
 }  // namespace
 
-void run_write_pass(const Job& job, const Calibration& calibration, const RecipePoint& point,
-                    ShardedWriter& writer) {
+OutputPlan run_write_pass(const Job& job, const Calibration& calibration, const RecipePoint& point,
+                          ShardedWriter& writer) {
   const std::int64_t layers = job.spec.layers;
   LayerWriter layer_writer(job, writer);
   std::int64_t layer = 0;
@@ -186,9 +227,9 @@ void run_write_pass(const Job& job, const Calibration& calibration, const Recipe
     if (!calibration.layers.empty()) {
       statistics = calibration.layers[static_cast<std::size_t>(layer)];
     }
-    std::vector<SolvedLinear> solved = solver.solve(layer, point, statistics, weights);
+    const std::vector<SolvedLinear> solved = solver.solve(layer, point, statistics, weights);
     LayerReport report =
-        layer_writer.write(layer, weights, statistics, solver.histograms(), std::move(solved));
+        layer_writer.write(layer, weights, statistics, solver.histograms(), solved);
     writer.sync();
     job.journal.put(done_name(layer), serialize(report));
     solver.discard(layer);
@@ -196,7 +237,10 @@ void run_write_pass(const Job& job, const Calibration& calibration, const Recipe
   }
   progress(job.options.progress, "quantize", layers, layers);
   for (const std::string& name : job.plan.copied) writer.write(name, job.source.tensor(name));
-  write_outside(job, writer);
+  OutputPlan stored = job.plan;
+  adopt_choices(job.report.layers, stored);
+  write_outside(job, writer, stored);
+  return stored;
 }
 
 }  // namespace nibble

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <set>
 
 #include "base/json.h"
 #include "formats/split_format.h"
@@ -10,6 +11,7 @@
 #include "quantize/calibrators/calibrators.h"
 #include "quantize/small_model.h"
 #include "support/exact_backend.h"
+#include "support/tolerance.h"
 
 namespace nibble::test {
 namespace {
@@ -137,6 +139,47 @@ TEST_F(QuantizedActivations, StaticScalesByEveryCalibrator) {
                ErrorKind::kUnsupported, "take minmax");
   EXPECT_NO_THROW(written("w=fp8_e4m3_channel,a=fp8_e4m3_tensor_static", {0, 0, 0, "percentile"}));
   EXPECT_ERROR(written(format, {0, 0, 0, "entropi"}), ErrorKind::kUsage, "did you mean entropy");
+}
+
+// LLM-FP4 chooses for each layer what a reader finds in the config, and what is stored computes
+// what it says.
+TEST_F(QuantizedActivations, SolversChooseSplitsAndRangesOfBothSides) {
+  QuantizeOptions options = small_options(dir_ / "model", dir_ / "out", R"({"steps": [
+      {"algorithm": "exponent_shift"},
+      {"algorithm": "llm_fp4", "rounds": 2, "steps": 10, "shortlist": 2}]})");
+  options.format =
+      parse_model_format("w=fp4_e3m0_channel,e=fp4_e3m0_channel,a=fp4_e3m0_tensor_static");
+  const QuantizeReport report = quantize(options, *backend_);
+  const auto result = open_checkpoint(dir_ / "out");
+  std::set<std::string> inputs;
+  bool changed = false;
+  for (const LayerReport& layer : report.layers) {
+    for (const ModuleReport& module : layer.modules) {
+      EXPECT_EQ(result->linear(module.module).format->name(), module.format) << module.module;
+      const ActivationFormatPtr activations = result->activations(module.module);
+      ASSERT_NE(activations, nullptr);
+      EXPECT_EQ(activations->name(), module.activations);
+      EXPECT_TRUE(activations->is_complete());
+      changed |= module.format != "fp4_e3m0_channel";
+      inputs.insert(module.activations);
+    }
+  }
+  EXPECT_TRUE(changed);  // powers of two alone are a poor grid
+  EXPECT_NE(inputs, std::set<std::string>{"fp4_e3m0_tensor_static"});
+  EXPECT_NE(result->linear("model.embed_tokens").format->name(), "fp4_e3m0_channel");
+
+  options.output = dir_ / "fixed";
+  options.recipe = parse_recipe(R"({"steps": [{"algorithm": "rtn"}]})", "test");
+  quantize(options, *backend_);
+  const auto source = open_checkpoint(dir_ / "model");
+  const auto fixed = open_checkpoint(dir_ / "fixed");
+  const Tensor before = logits(*source, source->config());
+  const auto distance = [&](const Checkpoint& checkpoint) {
+    const Tensor after = logits(checkpoint, checkpoint.config());
+    const auto count = static_cast<std::size_t>(after.elements());
+    return relative_error({after.data<float>(), count}, {before.data<float>(), count});
+  };
+  EXPECT_LT(distance(*result), 0.8 * distance(*fixed));
 }
 
 // Columns of large inputs stay in 16 bits in the weight, and the same ones at run time.

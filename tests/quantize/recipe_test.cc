@@ -17,8 +17,11 @@ TEST(BundledRecipes, HaveTheNamesThatUsersKnow) {
     names.push_back(recipe.name);
     EXPECT_FALSE(recipe.description.empty()) << recipe.name;
   }
-  EXPECT_THAT(names, testing::IsSupersetOf({"rtn", "clip", "smoothquant+", "smoothquant+clip"}));
+  EXPECT_THAT(names,
+              testing::IsSupersetOf({"rtn", "clip", "smoothquant+", "smoothquant+clip", "seqmse",
+                                     "cle", "llm_fp4_4_4_16", "llm_fp4_4_4_8", "llm_fp4_4_4_4"}));
   EXPECT_EQ(load_recipe("sq+").name, "smoothquant+");
+  EXPECT_EQ(load_recipe("llm-fp4").name, "llm_fp4_4_4_4");
 }
 
 TEST(BundledRecipes, SayWhatTheyNeed) {

@@ -43,6 +43,7 @@ Json layers_json(const std::vector<LayerReport>& layers) {
                   {"format", module.format},
                   {"shape", {module.rows, module.cols}},
                   {"weight_error", module.weight_error}};
+      if (!module.activations.empty()) row["activations"] = module.activations;
       if (module.output_error) row["output_error"] = *module.output_error;
       modules.push_back(std::move(row));
     }

@@ -72,4 +72,30 @@ double output_error(const Hessian& hessian, std::span<const float> difference, T
   return hessian.rows > 0 ? sum / static_cast<double>(hessian.rows) : sum;
 }
 
+std::vector<float> drift_pull(const Hessian& hessian, const float* w, std::int64_t rows,
+                              ThreadPool& pool) {
+  if (hessian.drift.empty()) return {};
+  const std::int64_t n = hessian.channels;
+  const std::vector<float> drift(hessian.drift.begin(), hessian.drift.end());
+  std::vector<float> negative(w, w + rows * n);
+  for (float& value : negative) value = -value;
+  std::vector<float> pull(negative.size());
+  pool.parallel_for(rows, 8, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      subtract_products(pull.data() + row * n, n, negative.data() + row * n, drift.data(), n, n);
+    }
+  });
+  return pull;
+}
+
+double pulled_error(const Hessian& hessian, std::span<const float> difference,
+                    std::span<const float> pull, ThreadPool& pool) {
+  double error = output_error(hessian, difference, pool);
+  if (hessian.rows > 0) error *= static_cast<double>(hessian.rows);
+  for (std::size_t i = 0; i < pull.size(); ++i) {
+    error += 2 * static_cast<double>(pull[i]) * static_cast<double>(difference[i]);
+  }
+  return error;
+}
+
 }  // namespace nibble

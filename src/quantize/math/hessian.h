@@ -22,6 +22,8 @@ struct Hessian {
   // Sum of (r'_o - r_o) x_j, [outputs, channels], r being what the linear's result is added to (the
   // residual stream) and r' the same in the unquantized model; empty unless asked for and known.
   std::vector<double> residual;
+  // Some of the rows, evenly spread over the text, [n, channels]; empty unless asked for.
+  std::vector<float> samples;
 
   // E[x_j^2]; empty when no row was seen.
   std::vector<float> second_moment() const;
@@ -36,5 +38,15 @@ struct Hessian {
 // squared and summed over the outputs, x w^T changes on average when w does by d. Does not depend
 // on the number of threads.
 double output_error(const Hessian& hessian, std::span<const float> difference, ThreadPool& pool);
+
+// With drift D: sum over the rows of |x' w - x q|^2, the wanted output x' w against that of other
+// weights q on the inputs that are there, is d M d + 2 pull . d + (what q has no part in) for d = w
+// - q and pull = w D. [rows, channels], as w; empty without a drift.
+std::vector<float> drift_pull(const Hessian& hessian, const float* w, std::int64_t rows,
+                              ThreadPool& pool);
+
+// d M d + 2 pull . d, summed over rows of d = `difference` [rows, channels]; an empty pull is 0.
+double pulled_error(const Hessian& hessian, std::span<const float> difference,
+                    std::span<const float> pull, ThreadPool& pool);
 
 }  // namespace nibble

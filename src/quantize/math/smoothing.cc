@@ -41,6 +41,28 @@ std::vector<float> awq_scales(std::span<const float> activation, std::span<const
   return s;
 }
 
+std::vector<float> power_of_two_shifts(std::span<const float> largest, int most) {
+  std::vector<float> s(largest.size(), 1.0f);
+  if (s.empty()) return s;
+  const float top = *std::ranges::max_element(largest);
+  for (std::size_t j = 0; j < s.size(); ++j) {
+    if (!(largest[j] > 0)) continue;
+    const float wanted = std::nearbyint(std::log2(top / largest[j]));
+    s[j] = std::ldexp(1.0f, -std::min(most, static_cast<int>(std::min(wanted, 1000.0f))));
+  }
+  return s;
+}
+
+std::vector<float> equalizing_scales(std::span<const float> made, std::span<const float> read) {
+  NIBBLE_CHECK(made.size() == read.size());
+  std::vector<float> s(made.size(), 1.0f);
+  for (std::size_t j = 0; j < s.size(); ++j) {
+    const float scale = std::sqrt(made[j]) / std::sqrt(read[j]);
+    if (scale > 0 && std::isfinite(scale)) s[j] = scale;
+  }
+  return s;
+}
+
 void add_relative_magnitudes(const float* w, std::int64_t rows, std::int64_t cols,
                              std::int64_t group, std::span<double> sum) {
   for (std::int64_t row = 0; row < rows; ++row) {

@@ -24,6 +24,14 @@ std::vector<float> smoothing_scales(std::span<const float> activation,
 std::vector<float> awq_scales(std::span<const float> activation, std::span<const float> weight,
                               double alpha, bool with_weight);
 
+// The powers of two s_j = 2^-k_j, k_j = round(log2(max of all / largest_j)) at most `most`: x_j /
+// s_j is raised towards the largest channel. Channels of zeros keep 1.
+std::vector<float> power_of_two_shifts(std::span<const float> largest, int most);
+
+// s_j = sqrt(made_j / read_j): rows divided by it and columns multiplied by it have one range
+// (arXiv 1906.04721, eq. 11). 1 where either is zero.
+std::vector<float> equalizing_scales(std::span<const float> made, std::span<const float> read);
+
 // Adds to sum[j] the values |w_j| / max |w| of the group of j, for every row of w [rows, cols].
 void add_relative_magnitudes(const float* w, std::int64_t rows, std::int64_t cols,
                              std::int64_t group, std::span<double> sum);
