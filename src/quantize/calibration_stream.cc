@@ -126,8 +126,9 @@ LayerHessians CalibrationStream::observe(std::int64_t layer, const LayerWeights&
                                          const std::set<std::string>& sites,
                                          const ObservedExtras& extras) {
   Backend& runner = job_.runner;
-  const std::set<std::string> added =
-      extras.residual && full != nullptr ? residual_sites(job_.spec, sites) : std::set<std::string>();
+  const std::set<std::string> added = extras.residual && full != nullptr
+                                          ? residual_sites(job_.spec, sites)
+                                          : std::set<std::string>();
   const LayerWeights placed = place_layer(weights, runner);
   std::optional<LayerWeights> placed_full;
   if (full != nullptr) placed_full = place_layer(*full, runner);

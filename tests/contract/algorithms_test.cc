@@ -37,7 +37,7 @@ std::vector<float> random_values(std::size_t count, unsigned seed) {
 
 TEST(AlgorithmContract, ReleasedNamesStay) {
   for (const char* name :
-       {"rtn", "clip_search", "gptq", "sequential_mse", "llm_fp4", "smoothquant_plus",
+       {"rtn", "clip_search", "gptq", "sequential_mse", "llm_fp4", "autoround", "smoothquant_plus",
         "awq", "exponent_shift", "cross_layer_equalization"}) {
     EXPECT_NE(find_algorithm(name), nullptr) << name;
   }

@@ -333,6 +333,28 @@ TEST(QuantizeArchitectures, WriteBackWhatTheyRead) {
   }
 }
 
+// A few steps of learning give back a good part of what rounding to nearest took.
+TEST_F(QuantizeTest, LearnedRoundingLowersTheDivergence) {
+  const auto divergence = [&](const char* recipe) {
+    QuantizeOptions o = options(recipe[0] == '{' ? "learned" : "nearest", recipe);
+    o.format = parse_model_format("w3a16_g128");
+    o.calibration = {4096, 128, 128};
+    o.verify.enabled = true;
+    o.verify.tokens = 2048;
+    o.verify.context = 256;
+    return quantize(o, *backend_).verify->mean_kl;
+  };
+  const double learned =
+      divergence(R"({"steps": [{"algorithm": "autoround", "iterations": 16, "batch": 8}]})");
+  EXPECT_LT(learned, 0.7 * divergence("rtn"));
+}
+
+TEST_F(QuantizeTest, LearnedRoundingRefusesWhatHasNoSteps) {
+  QuantizeOptions o = options("out", R"({"steps": [{"algorithm": "autoround"}]})");
+  o.format = parse_model_format("nf4");
+  EXPECT_ERROR(quantize(o, *backend_), ErrorKind::kUnsupported, "take 'gptq'");
+}
+
 // The bars of docs/recipes.md, on a short text so that the test takes seconds: every method must
 // recover the share of round-to-nearest's loss that it does on the whole text, with some margin.
 TEST(QuantizeQuality, RecipesRecoverWhatRoundToNearestLoses) {

@@ -18,6 +18,11 @@ using test::kSmallSearch;
 // Both streams of the text, and passes over it for every site.
 constexpr const char* kSmallGptq = R"({"steps": [
     {"algorithm": "gptq", "asymmetry": 1, "true_sequential": true}]})";
+// The formats that a solver chose are known again after a kill.
+constexpr const char* kSmallFloats = R"({"format": "w=fp4_e3m0_channel,a=fp4_e2m1_tensor_static",
+    "steps": [{"algorithm": "llm_fp4", "rounds": 1, "steps": 8, "shortlist": 2}]})";
+constexpr const char* kSmallBlocks = R"({"steps": [
+    {"algorithm": "autoround", "iterations": 2, "batch": 2}]})";
 using test::small_options;
 
 // Steps saved by a run that is not disturbed.
@@ -64,7 +69,8 @@ class ResumeTest : public testing::Test {
 
 TEST_F(ResumeTest, KillAfterEveryStepGivesTheSameBytes) {
   for (const std::string& recipe :
-       {std::string("rtn"), std::string(kSmallSearch), std::string(kSmallGptq)}) {
+       {std::string("rtn"), std::string(kSmallSearch), std::string(kSmallGptq),
+        std::string(kSmallFloats), std::string(kSmallBlocks)}) {
     const std::vector<std::string> steps = run_recording(options("whole", recipe));
     ASSERT_GE(steps.size(), 2u);
     for (std::size_t n = 1; n <= steps.size(); ++n) {
@@ -127,7 +133,7 @@ TEST_F(ResumeTest, ResumingNothingBeginsAnew) {
 }
 
 TEST_F(ResumeTest, ThreadsDoNotChangeTheBytes) {
-  for (const std::string recipe : {kSmallSearch, kSmallGptq, "awq"}) {
+  for (const std::string recipe : {kSmallSearch, kSmallGptq, "awq", kSmallFloats, kSmallBlocks}) {
     SCOPED_TRACE(recipe);
     for (const int count : {1, 3}) {
       const auto backend = test::exact_backend(count);
