@@ -33,7 +33,9 @@ TEST_F(DeviceTest, GivesTheSameBytes) {
     test::expect_same_directories(dir_ / "here", dir_ / "there");
     EXPECT_EQ(here.verify->mean_kl, there.verify->mean_kl) << recipe;
     EXPECT_EQ(here.search.has_value(), there.search.has_value());
-    if (here.search) EXPECT_EQ(here.search->loss, there.search->loss);
+    if (here.search) {
+      EXPECT_EQ(here.search->loss, there.search->loss);
+    }
     std::filesystem::remove_all(dir_ / "here");
     std::filesystem::remove_all(dir_ / "there");
   }
