@@ -23,6 +23,12 @@ const CodeTable& table_of(const Format& format);
 // The scales of a tensor of a table format, second level included, [rows, groups].
 std::vector<float> table_scales_of(const QuantTensor& tensor);
 
+// Scales in one byte: the values of those bytes, [256], before the second level. Empty for scales
+// that are floats.
+std::vector<float> scale_bytes(const Scheme& scheme);
+// Scales of one block of SecondLevel::kDynamic.
+inline constexpr std::int64_t kScaleBlock = 256;
+
 // w once more under the scales of `like`: nearest codes, the same scale planes. [rows, cols] of it.
 QuantTensor encode_under_scales(const QuantTensor& like, const float* w, const Codec& codec = {});
 

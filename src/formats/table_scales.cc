@@ -8,11 +8,11 @@
 
 #include "base/error.h"
 #include "formats/group_layout.h"
+#include "formats/table_format.h"
 
 namespace nibble {
 namespace {
 
-constexpr std::int64_t kScaleBlock = 256;  // scales of a block of SecondLevel::kDynamic
 constexpr int kE8M0Bias = 127;
 constexpr int kE8M0Largest = 127;  // 2^127; the code above it is NaN
 
@@ -339,6 +339,25 @@ std::vector<Tensor> choose_scales(const Format& format, const CodeTable& table, 
   }
   if (dynamic) return dynamic_scales(scales, shape);
   return {float_scales(std::move(scales), absmax, scheme.scale_type, shape)};
+}
+
+std::vector<float> scale_bytes(const Scheme& scheme) {
+  std::vector<float> values;
+  if (dtype_size(scheme.scale_type) > 1) return values;
+  for (int code = 0; code < 256; ++code) {
+    switch (scheme.second_level) {
+      case SecondLevel::kNone:
+        values.push_back(e8m0_value(static_cast<std::uint8_t>(code)));
+        break;
+      case SecondLevel::kTensor:
+        values.push_back(e4m3().value(code));
+        break;
+      case SecondLevel::kDynamic:
+        values.push_back(dynamic_map().value(code));
+        break;
+    }
+  }
+  return values;
 }
 
 void scales_at(const QuantTensor& tensor, std::int64_t first, std::int64_t count, float* scales) {

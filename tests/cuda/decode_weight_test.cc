@@ -40,12 +40,9 @@ class TestWeight {
     for (float& value : values_) value = normal(random);
     const QuantTensor tensor = parse_weight_format(format)->encode(values_.data(), rows, cols);
     decode_all(tensor, values_.data());
-    planes_ = cuda::planes_of(tensor);
-    planes_.data = upload(tensor.planes[0]);
-    if (planes_.bits > 0) planes_.scales = upload(tensor.planes[1]);
-    if (planes_.zeros != nullptr) {
-      planes_.zeros = reinterpret_cast<const std::uint8_t*>(upload(tensor.planes[2]));
-    }
+    QuantTensor on_device = cuda::with_tables(tensor);
+    for (Tensor& plane : on_device.planes) plane = upload(plane);
+    planes_ = cuda::planes_of(on_device);
   }
 
   // Rows [first, first + count) in poisoned memory, and nothing behind them.
@@ -70,11 +67,11 @@ class TestWeight {
   }
 
  private:
-  const std::byte* upload(const Tensor& tensor) {
+  Tensor upload(const Tensor& tensor) {
     const auto bytes = tensor.bytes();
     arrays_.push_back(std::make_unique<DeviceArray<std::byte>>(
         std::vector<std::byte>(bytes.begin(), bytes.end())));
-    return arrays_.back()->data();
+    return Tensor::on_device(tensor.dtype(), tensor.shape(), arrays_.back()->data(), nullptr);
   }
 
   std::vector<float> values_;
@@ -122,6 +119,19 @@ TEST_P(DecodeWeightTest, OddWidths) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Bits, DecodeWeightTest, ::testing::Range(2, 9));
+
+// Small floats and codebooks, under every kind of scale.
+TEST(DecodeTablesTest, EveryTableAndScale) {
+  NIBBLE_NEEDS_CUDA();
+  for (const FormatAlias& alias : format_aliases()) {
+    const FormatPtr format = parse_model_format(alias.name).weights;
+    if (format == nullptr || !format->why_not(7, 1280).empty()) continue;
+    if (!cuda::has_decoder(*format)) continue;
+    expect_right(format->name(), 7, 1280);
+    if (format->why_not(5, 1001).empty()) expect_right(format->name(), 5, 1001);
+  }
+  expect_right("int4_b16x32_sym", 37, 1000);  // blocks cut at the edges
+}
 
 TEST(DecodeFloatsTest, PlainFloats) {
   NIBBLE_NEEDS_CUDA();

@@ -12,6 +12,7 @@
 #include "backends/cuda/kernels/round_rows.h"
 #include "backends/cuda/kernels/row_ops.h"
 #include "backends/cuda/kernels/small_linear.h"
+#include "backends/cuda/kernels/stream_codes.h"
 #include "backends/cuda/kernels/w4_large.h"
 #include "backends/cuda/linear_pair.h"
 #include "backends/cuda/linear_parts.h"
@@ -309,6 +310,33 @@ void run_stream(const LinearArgs& args, ExecContext& context) {
   context.queue->launch("linear", dense_linear(args), stream_linear);
 }
 
+// ---- stream_codes: few rows of x, weights on planes of codes, float32
+
+CodesLinear codes_linear(const LinearArgs& args) {
+  CodesLinear linear;
+  linear.w = planes_of(args.w->canonical);
+  linear.x = args.x;
+  linear.bias = args.bias;
+  linear.y = args.y;
+  linear.x_stride = args.x_stride;
+  linear.y_stride = args.y_stride;
+  linear.m = args.m;
+  linear.accumulate = args.accumulate;
+  return linear;
+}
+
+Support codes_supports(const LinearArgs& args, const DeviceCaps&) {
+  if (const Support input = takes_input(args); !input.ok) return input;
+  if (args.w->canonical.planes.empty()) return Support::no("the weight was repacked");
+  if (is_plain(args)) return Support::no("weights are plain floats");
+  const char* const why = stream_codes_unsupported(codes_linear(args));
+  return why == nullptr ? Support::yes() : Support::no(why);
+}
+
+void run_codes(const LinearArgs& args, ExecContext& context) {
+  context.queue->launch("linear", codes_linear(args), stream_codes);
+}
+
 // ---- blas: the vendor's product of 16-bit numbers
 
 bool is_half(const LinearArgs& args) { return is_plain(args) && stored_type(args) == DType::kF16; }
@@ -432,6 +460,7 @@ ImplList<LinearArgs> linear_impls() {
        run_w4_large_together},
       {kFp8W4, w4_fp8_supports, run_w4_fp8, Arithmetic::kFp8, is_hopper, run_w4_fp8_together},
       {"stream", stream_supports, run_stream},
+      {"stream_codes", codes_supports, run_codes},
       {"blas_f16", blas_supports<true>, run_blas, Arithmetic::kF16, rounds},
       {"blas_bf16", blas_supports<false>, run_blas, Arithmetic::kBf16, rounds},
       {"tile", tile_supports, run_tile},

@@ -27,13 +27,18 @@ const ByteWeight* bytes_of(const LinearWeight& weight);
 
 // As the kernels are told of it.
 FragmentMatrix matrix_of(const FragmentWeight& weight);
-WeightPlanes planes_of(const QuantTensor& weight);
+WeightPlanes planes_of(const QuantTensor& weight);  // after with_tables()
 
 // False for formats that upload_planes() must decode.
 bool has_decoder(const Format& format);
 
-// Uploads the planes; the values do not change. A format that no kernel decodes is decoded here, to
-// bf16 where that holds every value and to f32 otherwise: the result is then of that format.
+// A weight of a format that looks values up, with its tables behind the planes of the format: F32,
+// of the codes, then of scales that are bytes. Others are returned as they are.
+QuantTensor with_tables(QuantTensor weight);
+
+// Uploads the planes, tables included; the values do not change. A format that no kernel decodes is
+// decoded here, to bf16 where that holds every value and to f32 otherwise: the result is then of
+// that format.
 QuantTensor upload_planes(QuantTensor weight, DeviceMemory& memory);
 // Repacks a weight and uploads that, if it can be.
 std::optional<FragmentWeight> upload_fragments(const QuantTensor& weight, ThreadPool& pool,

@@ -30,6 +30,28 @@ __device__ __forceinline__ float load_float(FloatType type, const void* data, st
   return float_of(type, load_bits(type, data, i));
 }
 
+// The place of the scale of an element among all scales.
+__device__ __forceinline__ std::int64_t scale_place(const WeightPlanes& w, std::int64_t row,
+                                                    std::int64_t group) {
+  return (w.scale_rows == 1 ? row : row / w.scale_rows) * w.groups + group;
+}
+
+// A scale in two steps, so that loads can be under way together: what is stored, then its value.
+__device__ __forceinline__ unsigned load_scale(const WeightPlanes& w, std::int64_t at) {
+  return w.scale_values != nullptr ? static_cast<const std::uint8_t*>(w.scales)[at]
+                                   : load_bits(w.type, w.scales, at);
+}
+
+__device__ __forceinline__ float scale_value(const WeightPlanes& w, std::int64_t at,
+                                             unsigned stored) {
+  if (w.scale_values == nullptr) return float_of(w.type, stored);
+  float scale = w.scale_values[stored];
+  if (w.scale_factors != nullptr) {
+    scale = __fmul_rn(scale, w.scale_factors[at >> w.factor_shift]);
+  }
+  return w.scale_mean != nullptr ? __fadd_rn(scale, *w.scale_mean) : scale;
+}
+
 __device__ __forceinline__ float weight_element(const WeightPlanes& w, std::int64_t row,
                                                 std::int64_t col) {
   if (w.bits == 0) return load_float(w.type, w.data, row * w.cols + col);
@@ -41,9 +63,11 @@ __device__ __forceinline__ float weight_element(const WeightPlanes& w, std::int6
   const unsigned high = bit % 32 + w.bits > 32 ? words[word + 1] : 0;
   const unsigned code =
       __funnelshift_r(low, high, static_cast<unsigned>(bit % 32)) & ((1u << w.bits) - 1);
-  const std::int64_t at = w.per_tensor ? 0 : row * w.groups + col / w.group;
+  const std::int64_t at = scale_place(w, row, col / w.group);
+  const float scale = scale_value(w, at, load_scale(w, at));
+  if (w.values != nullptr) return w.values[code] * scale;
   const int zero = w.zeros == nullptr ? 1 << (w.bits - 1) : w.zeros[at];
-  return load_float(w.type, w.scales, at) * static_cast<float>(static_cast<int>(code) - zero);
+  return scale * static_cast<float>(static_cast<int>(code) - zero);
 }
 
 }  // namespace nibble::cuda

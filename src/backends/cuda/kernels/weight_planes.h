@@ -12,15 +12,21 @@ struct WeightPlanes {
   const void* data = nullptr;  // elements of `type`, or words of codes
   const void* scales = nullptr;
   const std::uint8_t* zeros = nullptr;  // null: 2^(bits - 1)
+  const float* values = nullptr;        // by code; null: codes are integers less their zero points
+  // Null: scales are floats of `type`. Else they are bytes b, and scale i is
+  // scale_values[b] * scale_factors[i >> factor_shift] + scale_mean[0], as far as those are given.
+  const float* scale_values = nullptr;
+  const float* scale_factors = nullptr;
+  const float* scale_mean = nullptr;
+  std::int64_t factor_shift = 0;
   std::int64_t rows = 0;
   std::int64_t cols = 0;
   std::int64_t row_words = 0;        // of codes
-  std::int64_t group = 0;            // columns that share a scale
+  std::int64_t group = 0;            // columns that share a scale; the last of a row may be fewer
   std::int64_t groups = 0;           // of a row
+  std::int64_t scale_rows = 1;       // rows that share their scales
   FloatType type = FloatType::kF32;  // of the elements, or of the scales
   std::int32_t bits = 0;             // of a code; 0 = plain floats
-  std::int32_t per_tensor = 0;       // one scale for everything
-  std::int32_t reserved = 0;         // no byte is left open: launches are told apart by their bytes
 };
 
 }  // namespace nibble::cuda
