@@ -11,7 +11,7 @@
 namespace nibble {
 namespace {
 
-constexpr std::int64_t kRowsAtOnce = 256;  // of a float32 sum
+constexpr std::int64_t kSummedRows = 256;  // of a float32 sum
 
 // The ways to split the bits of a float, beginning with its own.
 std::vector<Element> element_splits(const Element& element) {
@@ -45,8 +45,8 @@ std::vector<float> negative_columns(std::span<const float> x, std::int64_t rows,
 void add_products(std::span<const float> a, std::span<const float> b, std::int64_t channels,
                   std::span<double> sum, ThreadPool& pool) {
   const auto total = static_cast<std::int64_t>(a.size()) / channels;
-  for (std::int64_t begin = 0; begin < total; begin += kRowsAtOnce) {
-    const std::int64_t rows = std::min(kRowsAtOnce, total - begin);
+  for (std::int64_t begin = 0; begin < total; begin += kSummedRows) {
+    const std::int64_t rows = std::min(kSummedRows, total - begin);
     const auto part = [&](std::span<const float> x) {
       return x.subspan(static_cast<std::size_t>(begin * channels),
                        static_cast<std::size_t>(rows * channels));
