@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 
@@ -60,44 +61,39 @@ TEST(LearnedRounding, StepsAgainstTheSignWithinBounds) {
   EXPECT_EQ(rounding.parameters().ends, (std::vector<float>{LearnedRounding::kLeastEnd, 1}));
 }
 
-// Where no code and no zero point changes, the stored weights are linear in the ends but for the
-// rounding that the gradient takes for the identity: what it leaves out is v and the rounding
-// error.
+// Inside the range a weight follows its rounding error times the step, the rest of it does not
+// move; beyond it, it is the end of the range itself. The zero point is whole here, so that its
+// rounding has no part in it.
 TEST(LearnedRounding, GradientsAreThoseOfTheFormulaWithoutRounding) {
   ThreadPool pool(1);
-  const std::vector<float> w = random_values(64, 3);
+  std::vector<float> w = random_values(64, 3);
+  for (float& v : w) v = std::clamp(3 * v, -0.45f, 0.95f);
+  w[0] = -0.5f;
+  w[1] = 1;
   LearnedRounding rounding(parse_weight_format("int4_g64_asym_sf32"), w.data(), 1, 64);
+  rounding.step({std::vector<float>(64), {1, 1}}, 0.5f);  // half the range: some weights saturate
   const std::vector<float> by = random_values(64, 4);
-  // As real functions of the ends a and b: inside, s (round(w / s) - z + z) follows w / s, so that
-  // only the offset of the rounding scales with s; saturated weights follow the ends themselves.
-  const auto formula = [&](double a, double b) {
-    double lo = 0, hi = 0;
-    for (const float v : w) {
-      lo = std::min(lo, static_cast<double>(v));
-      hi = std::max(hi, static_cast<double>(v));
-    }
-    const double s1 = (hi - lo) / 15, z1 = std::nearbyint(-lo / s1);
-    lo *= a;
-    hi *= b;
-    const double s = (hi - lo) / 15, z = -lo / s;
+  constexpr double kStep = 0.75 / 15, kZero = 5;
+  int outside = 0;
+  const auto formula = [&](double lo, double hi) {
+    const double step = (hi - lo) / 15;
     double sum = 0;
     for (std::size_t i = 0; i < w.size(); ++i) {
-      const double x = static_cast<double>(w[i]);
-      const double code = x / s1 + z1;
-      const double nearest = std::nearbyint(x / s1) + z1;
-      const double kept = nearest - code;  // the rounding error, held fixed
+      const double code = double{w[i]} / kStep + kZero;
+      const double error = std::nearbyint(code) - code;
       const bool inside = code > -0.5 && code < 15.5;
-      const double value = inside ? x + s * kept : s * (std::clamp(nearest, 0.0, 15.0) - z);
-      sum += value * static_cast<double>(by[i]);
+      outside += inside ? 0 : 1;
+      sum += double{by[i]} * (inside ? double{w[i]} + step * error : code > 0 ? hi : lo);
     }
     return sum;
   };
   const LearnedRounding::Parameters gradients = rounding.gradients(by, pool);
-  constexpr double kStep = 1e-4;
-  EXPECT_NEAR(gradients.ends[0], (formula(1 + kStep, 1) - formula(1 - kStep, 1)) / (2 * kStep),
-              2e-4);
-  EXPECT_NEAR(gradients.ends[1], (formula(1, 1 + kStep) - formula(1, 1 - kStep)) / (2 * kStep),
-              2e-4);
+  constexpr double kMove = 1e-3;
+  const double by_low = (formula(-0.25 + kMove, 0.5) - formula(-0.25 - kMove, 0.5)) / (2 * kMove);
+  const double by_high = (formula(-0.25, 0.5 + kMove) - formula(-0.25, 0.5 - kMove)) / (2 * kMove);
+  EXPECT_GT(outside, 4);
+  EXPECT_NEAR(gradients.ends[0], -0.5 * by_low, 1e-5);
+  EXPECT_NEAR(gradients.ends[1], by_high, 1e-5);
 }
 
 }  // namespace
