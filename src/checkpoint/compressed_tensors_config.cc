@@ -129,9 +129,6 @@ CompressedConfig::CompressedConfig(const Json& config, const std::string& what) 
   }
   const std::string format = text_member(config, "format", "pack-quantized", what);
   if (format != "mixed-precision") check_format(format, what);
-  if (member(config, "transform_config") != nullptr && !config["transform_config"].empty()) {
-    fail(ErrorKind::kUnsupported, "{}: online transforms (transform_config)", what);
-  }
   if (member(config, "sparsity_config") != nullptr && !config["sparsity_config"].empty() &&
       text_member(config["sparsity_config"], "format", "dense", what) != "dense") {
     fail(ErrorKind::kUnsupported, "{}: sparse weights (sparsity_config)", what);

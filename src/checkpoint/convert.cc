@@ -271,6 +271,8 @@ Json Converter::quantization_config() const {
   Json config = encoding_->quantization_config(stored, plain_linears());
   // Scales of keys and values are tensors that were copied; this says what they are.
   const Json source = source_.config().value("quantization_config", Json::object());
+  const Json transforms = source.is_object() ? source.value("transform_config", Json()) : Json();
+  if (!transforms.empty()) config["transform_config"] = transforms;
   if (config.contains("kv_cache_scheme") && source.is_object()) {
     config["kv_cache_scheme"] = source.value("kv_cache_scheme", Json());
   }
@@ -365,9 +367,25 @@ const ConvertTarget& find_convert_target(const std::string& name) {
   fail(ErrorKind::kUsage, "no convention '{}' to convert to; there are {}", name, names);
 }
 
+namespace {
+
+void refuse_input_transforms(const Checkpoint& source, const std::string& target) {
+  if (target == "compressed-tensors" || target == "nibble") return;
+  for (const std::string& name : source.names()) {
+    if (source.input_hadamard(module_of(name)) == 0) continue;
+    fail(ErrorKind::kUnsupported,
+         "module '{}': its input is multiplied by a Hadamard matrix, which {} cannot say; convert "
+         "to compressed-tensors or nibble",
+         module_of(name), target);
+  }
+}
+
+}  // namespace
+
 ConvertReport convert_checkpoint(const Checkpoint& source, const std::filesystem::path& destination,
                                  const ConvertOptions& options, const ProgressSink& progress) {
   const ConvertTarget& target = find_convert_target(options.target);
+  refuse_input_transforms(source, target.name);
   if (target.convert != nullptr) return target.convert(source, destination, options, progress);
   return Converter(source, options, progress).run(destination);
 }

@@ -6,6 +6,8 @@
 #include <string_view>
 #include <utility>
 
+#include "checkpoint/input_transforms.h"
+
 namespace nibble {
 namespace {
 
@@ -46,7 +48,9 @@ class HfCheckpoint final : public Checkpoint {
       : convention_(convention),
         directory_(std::move(directory)),
         quantized_(std::move(quantized)),
-        companions_(find_companions(directory_->path)) {}
+        companions_(find_companions(directory_->path)),
+        transforms_(directory_->config.value("quantization_config", Json()),
+                    (directory_->path / "config.json").string()) {}
 
   bool has(const std::string& name) const override { return directory_->files.has(name); }
   Tensor tensor(const std::string& name) const override { return directory_->files.tensor(name); }
@@ -64,6 +68,10 @@ class HfCheckpoint final : public Checkpoint {
     return quantized ? quantized_->activations(module) : nullptr;
   }
 
+  std::int64_t input_hadamard(const std::string& module) const override {
+    return transforms_.block(module);
+  }
+
   std::string convention() const override { return convention_; }
   const std::filesystem::path& path() const override { return directory_->path; }
   const Json& config() const override { return directory_->config; }
@@ -77,6 +85,7 @@ class HfCheckpoint final : public Checkpoint {
   std::shared_ptr<const HfDirectory> directory_;
   std::unique_ptr<const QuantizedModules> quantized_;
   std::vector<std::string> companions_;
+  InputTransforms transforms_;
 };
 
 }  // namespace

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,10 @@ class WeightSource {
   virtual QuantTensor linear(const std::string& module) const = 0;
   // What the inputs of a module are rounded to (complete); null for nothing.
   virtual ActivationFormatPtr activations(const std::string& /*module*/) const { return nullptr; }
+  // The input of the module has to be multiplied by a Hadamard matrix first (HadamardArgs of
+  // ops/args.h), so many columns at a time; kWholeInput for all at once, 0 for none.
+  static constexpr std::int64_t kWholeInput = -1;
+  virtual std::int64_t input_hadamard(const std::string& /*module*/) const { return 0; }
 };
 
 }  // namespace nibble

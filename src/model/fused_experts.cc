@@ -28,6 +28,22 @@ Tensor select(const Tensor& plane, std::int64_t first, const RowSet& set) {
 
 }  // namespace
 
+std::set<std::string> fused_expert_tensors(const ModelSpec& spec, const std::string& prefix) {
+  std::set<std::string> names;
+  for (const std::string& pattern :
+       {spec.names.fused_experts_gate_up, spec.names.fused_experts_down}) {
+    const std::size_t at = pattern.find("{}");
+    if (at == std::string::npos) continue;
+    for (std::int64_t layer = 0; layer < spec.layers; ++layer) {
+      std::string name = pattern;
+      name = prefix + name.replace(at, 2, std::to_string(layer));
+      names.insert(name);
+      names.insert(name + kFusedBias);
+    }
+  }
+  return names;
+}
+
 FusedExperts::FusedExperts(const WeightSource& source, std::string name, const MlpSpec& spec,
                            std::int64_t rows, std::int64_t cols)
     : source_(source),

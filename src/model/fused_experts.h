@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <string>
 
 #include "formats/weight_source.h"
@@ -11,6 +12,9 @@ namespace nibble {
 
 // What the name of their biases has behind that of the weights.
 inline constexpr const char* kFusedBias = "_bias";
+
+// Names of all such tensors that a model may have, biases included, behind the prefix of its names.
+std::set<std::string> fused_expert_tensors(const ModelSpec& spec, const std::string& prefix);
 
 // Rows begin, begin + step, ...
 struct RowSet {

@@ -1,5 +1,6 @@
 // Weights from a source to the parts of the forward pass, checked against the spec.
 #include <algorithm>
+#include <set>
 
 #include "base/error.h"
 #include "formats/low_rank.h"
@@ -79,7 +80,9 @@ class Loader {
     if (activations != nullptr && activations->descriptor().weight_outliers) {
       activations = activations->with_columns(outlier_columns(weight));
     }
+    const std::int64_t mixed = input_hadamard(module, weight.cols);
     Linear result = wrap(module, std::move(weight), activations);
+    result.input_hadamard = mixed;
     if (result.activations != nullptr && !result.activations->is_complete()) {
       fail(ErrorKind::kUsage, "module '{}': {} needs a scale from calibration; use {} here", module,
            result.activations->name(), "a dynamic format");
@@ -113,7 +116,8 @@ class Loader {
             backend_.prepare(std::move(weight), module, activations.get()),
             {},
             activations,
-            std::move(added)};
+            std::move(added),
+            0};
   }
 
   Norm norm(const std::string& module, const NormSpec& spec, std::int64_t cols) const {
@@ -149,6 +153,18 @@ class Loader {
   const WeightSource& source() const { return source_; }
 
  private:
+  // As the source has it, in columns.
+  std::int64_t input_hadamard(const std::string& module, std::int64_t cols) const {
+    std::int64_t block = source_.input_hadamard(module);
+    if (block == WeightSource::kWholeInput) block = cols;
+    if (block != 0 && (block < 1 || hadamard_size(cols) % block != 0)) {
+      fail(ErrorKind::kUnsupported,
+           "module '{}': {} columns are not multiplied by Hadamard matrices of {}", module, cols,
+           block);
+    }
+    return block;
+  }
+
   // Encoded in the format that fits, if one is asked for.
   QuantTensor rounded(const std::string& module, QuantTensor weight,
                       const FormatPtr& wanted) const {
@@ -313,6 +329,20 @@ void load_feed_forward(const ModelSpec& spec, std::int64_t layer, const Loader& 
   }
 }
 
+// Only what is written for one linear alone is multiplied in place.
+void check_mixed_inputs(LayerWeights& weights) {
+  std::set<const Linear*> last = {&weights.o, &weights.mlp.down, &weights.shared.down};
+  for (const MlpWeights& expert : weights.experts) last.insert(&expert.down);
+  for (const Linear* linear : weights.linears()) {
+    if (linear->input_hadamard == 0 || last.contains(linear)) continue;
+    fail(
+        ErrorKind::kUnsupported,
+        "module '{}': Hadamard matrices in front of it; nibble has them before the output and down "
+        "projections alone",
+        linear->module);
+  }
+}
+
 LayerWeights load_layer_as(const ModelSpec& spec, std::int64_t layer, const WeightSource& source,
                            Backend& backend, const ModelFormat& rounding, bool as_f32) {
   NIBBLE_CHECK(layer >= 0 && layer < spec.layers);
@@ -329,6 +359,7 @@ LayerWeights load_layer_as(const ModelSpec& spec, std::int64_t layer, const Weig
   load_norm(names.mlp_post_norm, weights.mlp_post_norm);
   load_attention(spec, loader, weights);
   load_feed_forward(spec, layer, loader, weights);
+  check_mixed_inputs(weights);
   return weights;
 }
 

@@ -27,6 +27,9 @@ struct Linear {
   Tensor bias;
   ActivationFormatPtr activations = nullptr;
   std::shared_ptr<const LowRankProduct> added = nullptr;  // null: nothing
+  // Of a block's last linears, o and down: so many columns of the input at a time are multiplied by
+  // a Hadamard matrix first, which is what sites see; 0: none.
+  std::int64_t input_hadamard = 0;
 
   bool exists() const { return weight.canonical.format != nullptr; }
 };

@@ -89,6 +89,8 @@ Producer up_producer(const MlpSpec& spec, MlpWeights& weights) {
   return producer;
 }
 
+constexpr const char* kMixed = "its input is multiplied by a Hadamard matrix";
+
 Site attn_in_site(const ModelSpec& spec, LayerWeights& weights) {
   Site site =
       make_site("attn_in", SiteKind::kAttnIn, spec.hidden, norm_producer(spec, weights.attn_norm));
@@ -108,9 +110,9 @@ Site latent_site(SiteKind kind, Norm& norm, Linear& consumer) {
 }
 
 Site attn_out_site(const ModelSpec& spec, LayerWeights& weights) {
-  Site site =
-      make_site("attn_out", SiteKind::kAttnOut, spec.attention.heads * spec.attention.value_dim(),
-                value_producer(spec.attention, weights));
+  Site site = make_site(
+      "attn_out", SiteKind::kAttnOut, spec.attention.heads * spec.attention.value_dim(),
+      weights.o.input_hadamard > 0 ? none(kMixed) : value_producer(spec.attention, weights));
   add_consumers(site, {&weights.o}, site.name);
   return site;
 }
@@ -131,8 +133,9 @@ Site mlp_in_site(const ModelSpec& spec, LayerWeights& weights) {
 }
 
 Site mlp_down_site(const ModelSpec& spec, MlpWeights& weights, const std::string& suffix) {
-  Site site = make_site("mlp_down" + suffix, SiteKind::kMlpDown, weights.down.weight.canonical.cols,
-                        up_producer(spec.mlp, weights));
+  Site site =
+      make_site("mlp_down" + suffix, SiteKind::kMlpDown, weights.down.weight.canonical.cols,
+                weights.down.input_hadamard > 0 ? none(kMixed) : up_producer(spec.mlp, weights));
   add_consumers(site, {&weights.down}, site.name);
   return site;
 }

@@ -12,6 +12,8 @@ namespace nibble {
 
 std::string to_string(StepKind kind) {
   switch (kind) {
+    case StepKind::kRewrite:
+      return "rewrite";
     case StepKind::kTransform:
       return "transform";
     case StepKind::kSearch:

@@ -4,12 +4,15 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <variant>
 #include <vector>
 
+#include "backends/backend.h"
 #include "base/thread_pool.h"
+#include "checkpoint/checkpoint.h"
 #include "formats/format.h"
 #include "model/sites.h"
 #include "quantize/math/hessian.h"
@@ -18,6 +21,8 @@
 namespace nibble {
 
 enum class StepKind {
+  kRewrite,    // changes the whole model, before anything is measured, into one that computes the
+               // same
   kTransform,  // changes a block so that it computes the same and quantizes better
   kSearch,     // a family of transforms; the one with the least loss of the whole model is taken
   kSolver,     // chooses scales and zero points; the last step of every recipe
@@ -42,6 +47,8 @@ struct Needs {
   bool samples = false;
   // kActivations: windows of the text that are run forward and backward through each block.
   std::int64_t trained_windows = 0;
+  // Of a search: candidates are solved with the correlations of the source's inputs.
+  bool solves_candidates = false;
 };
 
 using ParameterValue = std::variant<bool, double, std::string>;
@@ -129,6 +136,13 @@ struct TransformBlock {
   DType norm_type = DType::kF32;
 };
 
+// The model for a rewrite.
+struct RewriteSource {
+  std::unique_ptr<Checkpoint> checkpoint;  // of plain weights, or quantizing it is refused later
+  Backend& backend;                        // outlives the result
+  std::vector<std::string>& notes;         // what could not be done as asked, to be said aloud
+};
+
 // Functions are pure and thread-safe; those that the kind does not need are null.
 struct Algorithm {
   std::string name;
@@ -152,6 +166,9 @@ struct Algorithm {
   // inputs are known.
   std::map<const Linear*, Solution> (*solve_block)(BlockProblem& problem,
                                                    const Parameters& parameters) = nullptr;
+  // kRewrite: a checkpoint that computes the same, made of the source while it is read.
+  std::unique_ptr<Checkpoint> (*rewrite)(RewriteSource source,
+                                         const Parameters& parameters) = nullptr;
   // kSearch: the points, for a model where these kinds of site can be smoothed.
   SearchSpace (*space)(const Parameters& parameters, std::span<const SiteKind> kinds) = nullptr;
   // kTransform and kSearch: brings one block to a point of the space (kTransform: an empty choice).

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "formats/low_rank.h"
+#include "formats/split_format.h"
 #include "quantize/math/compensation.h"
 
 namespace nibble {
@@ -13,6 +14,9 @@ namespace {
 
 // Of the correlations by which a product of low rank is chosen, as a share of their mean diagonal.
 constexpr double kCompensationDamping = 0.01;
+
+// Rows for each channel below which correlations say more of the few tokens than of the text.
+constexpr double kLeastRowsPerChannel = 0.25;
 
 Tensor clone(const Tensor& tensor) {
   if (tensor.empty()) return {};
@@ -131,6 +135,24 @@ Solution solve_linear(const Recipe& recipe, const LinearFormats& formats, const 
   return solution;
 }
 
+SolverInputs solver_inputs(const LayerHessians& hessians, const LayerStatistics& statistics,
+                           const std::string& site) {
+  SolverInputs inputs;
+  const auto found = hessians.find(site);
+  if (found == hessians.end()) {
+    const ChannelStatistics* seen = find_statistics(statistics, site);
+    if (seen != nullptr) inputs.second_moment = seen->second_moment();
+    return inputs;
+  }
+  const Hessian& hessian = found->second;
+  inputs.second_moment = hessian.second_moment();
+  const bool few = static_cast<double>(hessian.rows) <
+                   kLeastRowsPerChannel * static_cast<double>(hessian.channels);
+  inputs.hessian = few ? nullptr : &hessian;
+  inputs.few_rows = few ? hessian.rows : 0;
+  return inputs;
+}
+
 std::map<const Linear*, std::vector<float>> second_moments(const ModelSpec& spec,
                                                            LayerWeights& weights,
                                                            const LayerStatistics& statistics) {
@@ -142,14 +164,56 @@ std::map<const Linear*, std::vector<float>> second_moments(const ModelSpec& spec
   return result;
 }
 
-void round_layer(const Recipe& recipe, const OutputPlan& plan, const ModelSpec& spec,
-                 const LayerStatistics& statistics, LayerWeights& weights, Backend& backend) {
-  const auto moments = second_moments(spec, weights, statistics);
+ActivationFormatPtr input_format(const PlannedModule& module, const std::string& site,
+                                 const InputRanges& ranges) {
+  const ActivationFormatPtr& format = module.activations;
+  if (format == nullptr || !format->descriptor().is_static) return format;
+  const ChannelStatistics* seen = find_statistics(ranges.statistics, site);
+  if (seen == nullptr) {
+    fail(ErrorKind::kUsage,
+         "module '{}' saw no calibration token, so it has no static scale; give more text, or "
+         "round its input by token",
+         module.module);
+  }
+  float largest = *std::ranges::max_element(seen->max_abs);
+  if (ranges.histograms != nullptr) {
+    const auto found = ranges.histograms->find(site);
+    if (found != ranges.histograms->end()) {
+      largest = static_cast<float>(calibrated_range(*ranges.calibration, *format, found->second));
+    }
+  }
+  const float scale = format->scale_over(-largest, largest).scale;
+  return format->with_scale({scale > 0 ? scale : 1.0f, 0});  // all zeros stay so under any
+}
+
+void round_inputs(const ModelSpec& spec, const OutputPlan& plan, const InputRanges& ranges,
+                  LayerWeights& weights) {
+  const auto names = statistics_names(sites(spec, weights));
   for (Linear* linear : weights.linears()) {
-    const FormatPtr& format = plan.find(linear->module).format;
-    if (format->is_float()) continue;
-    const Solution solution =
-        solve_linear(recipe, {format}, *linear, moments.at(linear), nullptr, backend.codec());
+    const std::string& site = names.at(linear);
+    const PlannedModule& module = plan.find(linear->module);
+    if (module.activations == nullptr) continue;
+    const bool unseen = module.activations->descriptor().is_static &&
+                        find_statistics(ranges.statistics, site) == nullptr;
+    const ActivationFormatPtr format = unseen ? nullptr : input_format(module, site, ranges);
+    if (format != nullptr && format->is_complete()) linear->activations = format;
+  }
+}
+
+void round_layer(const Recipe& recipe, const OutputPlan& plan, const ModelSpec& spec,
+                 const LayerStatistics& statistics, const LayerHessians& hessians,
+                 LayerWeights& weights, Backend& backend) {
+  const auto names = statistics_names(sites(spec, weights));
+  round_inputs(spec, plan, {statistics}, weights);
+  for (Linear* linear : weights.linears()) {
+    const PlannedModule& module = plan.find(linear->module);
+    if (module.format->is_float()) continue;
+    const SolverInputs inputs = solver_inputs(hessians, statistics, names.at(linear));
+    const Solution solution = solve_linear(recipe, {module.format}, *linear, inputs.second_moment,
+                                           inputs.hessian, backend.codec());
+    if (module.activations != nullptr && module.activations->descriptor().weight_outliers) {
+      linear->activations = module.activations->with_columns(outlier_columns(solution.stored));
+    }
     decode_all(solution.stored, linear->weight.canonical.planes[0].mutable_data<float>(),
                backend.codec());
   }

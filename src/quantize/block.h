@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "quantize/output_plan.h"
+#include "quantize/range_observer.h"
 #include "quantize/recipe.h"
 #include "quantize/statistics.h"
 
@@ -52,14 +53,44 @@ void transform_layer(const TransformContext& context, const RecipePoint& point,
 Solution solve_linear(const Recipe& recipe, const LinearFormats& formats, const Linear& linear,
                       std::span<const float> second_moment, const Hessian* hessian, Codec codec);
 
-// Rounds every quantized linear of the layer as it will be stored, keeping float32; of a solver
-// that needs Hessians, as it does without.
-void round_layer(const Recipe& recipe, const OutputPlan& plan, const ModelSpec& spec,
-                 const LayerStatistics& statistics, LayerWeights& weights, Backend& backend);
+// What the solver of one linear goes by.
+struct SolverInputs {
+  std::vector<float> second_moment;  // empty where nothing is known
+  const Hessian* hessian = nullptr;  // null where there is none, or too few tokens made it
+  std::int64_t few_rows = 0;         // tokens, if they were too few
+};
+// From what the linear's site saw; `hessians` must outlive the result.
+SolverInputs solver_inputs(const LayerHessians& hessians, const LayerStatistics& statistics,
+                           const std::string& site);
 
 // E[x_j^2] of the input of each linear of a layer; empty where nothing was seen.
 std::map<const Linear*, std::vector<float>> second_moments(const ModelSpec& spec,
                                                            LayerWeights& weights,
                                                            const LayerStatistics& statistics);
+
+// What static scales of a layer's inputs follow from: of each site the largest magnitude, or the
+// range that a calibrator finds in its histogram, if there is one.
+struct InputRanges {
+  const LayerStatistics& statistics;
+  const LayerHistograms* histograms = nullptr;      // null: there are none
+  const CalibrationOptions* calibration = nullptr;  // of them
+};
+
+// What the input of a module, which is seen as `site`, is rounded to; null for nothing. A static
+// format has its scale. kUsage, naming the module, where such a site saw no token.
+ActivationFormatPtr input_format(const PlannedModule& module, const std::string& site,
+                                 const InputRanges& ranges);
+
+// Lets the linears of a layer round their inputs as those of the output do; but for formats that go
+// by what a stored weight keeps apart. prepare_layer() must follow before the layer runs.
+void round_inputs(const ModelSpec& spec, const OutputPlan& plan, const InputRanges& ranges,
+                  LayerWeights& weights);
+
+// Rounds every quantized linear of the layer as it will be stored, keeping float32, and lets it
+// round its input, static scales covering all that was seen. Without the Hessian of its site a
+// solver that needs one does what it can.
+void round_layer(const Recipe& recipe, const OutputPlan& plan, const ModelSpec& spec,
+                 const LayerStatistics& statistics, const LayerHessians& hessians,
+                 LayerWeights& weights, Backend& backend);
 
 }  // namespace nibble

@@ -9,9 +9,6 @@
 namespace nibble {
 namespace {
 
-// Rows for each channel below which correlations say more of the few tokens than of the text.
-constexpr double kLeastRowsPerChannel = 0.25;
-
 // The two relative errors of a stored weight against the one that was quantized.
 ModuleReport measure(const PlannedModule& module, const float* w, const QuantTensor& stored,
                      std::span<const float> second_moment, const SpanKernels& spans) {
@@ -47,24 +44,6 @@ std::set<std::string> site_names(const std::map<const Linear*, std::string>& nam
 }
 
 }  // namespace
-
-SolverInputs solver_inputs(const LayerHessians& hessians, const LayerStatistics& statistics,
-                           const std::string& site) {
-  SolverInputs inputs;
-  const auto found = hessians.find(site);
-  if (found == hessians.end()) {
-    const ChannelStatistics* seen = find_statistics(statistics, site);
-    if (seen != nullptr) inputs.second_moment = seen->second_moment();
-    return inputs;
-  }
-  const Hessian& hessian = found->second;
-  inputs.second_moment = hessian.second_moment();
-  const bool few = static_cast<double>(hessian.rows) <
-                   kLeastRowsPerChannel * static_cast<double>(hessian.channels);
-  inputs.hessian = few ? nullptr : &hessian;
-  inputs.few_rows = few ? hessian.rows : 0;
-  return inputs;
-}
 
 LayerSolver::LayerSolver(const Job& job, std::int64_t layer)
     : job_(job),
@@ -134,7 +113,7 @@ void LayerSolver::store(std::span<Linear* const> linears,
     const SolvedLinear& result = solved.at(linear);
     decode_all(result.stored, linear->weight.canonical.planes[0].mutable_data<float>(),
                job_.backend.codec());
-    linear->activations = result.activations;
+    if (result.activations != nullptr) linear->activations = result.activations;
   }
   prepare_layer(weights, job_.backend);
 }
@@ -173,6 +152,10 @@ std::map<const Linear*, SolvedLinear> LayerSolver::solve_stages(std::int64_t lay
                                                                 LayerWeights& weights,
                                                                 const LayerWeights* unquantized) {
   const auto names = statistics_names(sites(job_.spec, weights));
+  if (stream_ != nullptr) {
+    round_inputs(job_.spec, job_.plan, {statistics, &histograms_, &job_.calibration}, weights);
+    prepare_layer(weights, job_.backend);
+  }
   std::map<const Linear*, SolvedLinear> solved;
   for (const Stage& stage : stages(weights)) {
     LayerHessians hessians;

@@ -21,16 +21,6 @@ struct SolvedLinear {
   ModuleReport report;
 };
 
-// What the solver of one linear goes by.
-struct SolverInputs {
-  std::vector<float> second_moment;  // empty where nothing is known
-  const Hessian* hessian = nullptr;  // null where there is none, or too few tokens made it
-  std::int64_t few_rows = 0;         // tokens, if they were too few
-};
-// From what the linear's site saw; `hessians` must outlive the result.
-SolverInputs solver_inputs(const LayerHessians& hessians, const LayerStatistics& statistics,
-                           const std::string& site);
-
 // Solves layers one after the other.
 class LayerSolver {
  public:

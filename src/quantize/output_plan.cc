@@ -95,23 +95,6 @@ void require_plain(const QuantTensor& weight, const std::string& module) {
        module, weight.format->name());
 }
 
-// Where plain experts stand in one tensor, they are written apart; the whole is left out.
-std::set<std::string> fused_names(const ModelSpec& spec, const std::string& prefix) {
-  std::set<std::string> names;
-  for (const std::string& pattern :
-       {spec.names.fused_experts_gate_up, spec.names.fused_experts_down}) {
-    const std::size_t at = pattern.find("{}");
-    if (at == std::string::npos) continue;
-    for (std::int64_t layer = 0; layer < spec.layers; ++layer) {
-      std::string name = pattern;
-      name = prefix + name.replace(at, 2, std::to_string(layer));
-      names.insert(name);
-      names.insert(name + kFusedBias);
-    }
-  }
-  return names;
-}
-
 class Planner {
  public:
   Planner(const ModelSpec& spec, const Checkpoint& source, const ModelFormat& format,
@@ -207,7 +190,8 @@ class Planner {
 
   void list_tensors() {
     std::map<std::string, StoredTensor> all;
-    const std::set<std::string> fused = fused_names(spec_, find_prefix(spec_, source_));
+    // Where plain experts stand in one tensor, they are written apart; the whole is left out.
+    const std::set<std::string> fused = fused_expert_tensors(spec_, find_prefix(spec_, source_));
     for (const std::string& name : source_.names()) {
       if (written_.contains(name) || fused.contains(name)) continue;
       const Tensor tensor = source_.tensor(name);

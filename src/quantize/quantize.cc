@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/memory.h"
+#include "checkpoint/input_transforms.h"
 #include "checkpoint/staging.h"
 #include "model/arch.h"
 #include "quantize/passes.h"
@@ -13,6 +14,20 @@
 
 namespace nibble {
 namespace {
+
+// What inputs are multiplied by, which a model without quantized weights says in our own way.
+void add_input_transforms(const Job& job, Json& quantization) {
+  std::map<std::string, std::int64_t> blocks;
+  std::vector<std::string> all;
+  for (const PlannedModule& module : job.plan.modules) {
+    all.push_back(module.module);
+    const std::int64_t block = job.source.input_hadamard(module.module);
+    if (block != 0) blocks[module.module] = block;
+  }
+  if (blocks.empty()) return;
+  if (quantization.is_null()) quantization = nibble_encoding().quantization_config({}, {});
+  quantization["transform_config"] = transform_config(blocks, all);
+}
 
 // The last files of the output; the shards are complete before.
 void finish_output(const Job& job, const OutputPlan& stored, ShardedWriter& writer,
@@ -24,6 +39,7 @@ void finish_output(const Job& job, const OutputPlan& stored, ShardedWriter& writ
     quantization = stored.encoding->quantization_config(
         stored.quantized(), stored.plain(job.spec, job.source, job.backend));
   }
+  add_input_transforms(job, quantization);
   write_config(directory, job.source.config(), quantization);
 }
 

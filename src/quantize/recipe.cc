@@ -118,11 +118,12 @@ RecipeStep parse_step(const Json& json, const std::string& where) {
   return step;
 }
 
-// Transforms and searches come before the one solver; two searches would each be judged with the
-// other undone.
+// Rewrites come first; transforms and searches before the one solver; two searches would each be
+// judged with the other undone.
 void check_steps(const Recipe& recipe, const std::string& what) {
   if (recipe.steps.empty()) fail(ErrorKind::kUsage, "{}: has no steps", what);
   int searches = 0;
+  bool measured = false;
   for (std::size_t i = 0; i < recipe.steps.size(); ++i) {
     const Algorithm& algorithm = *recipe.steps[i].algorithm;
     const bool last = i + 1 == recipe.steps.size();
@@ -134,6 +135,11 @@ void check_steps(const Recipe& recipe, const std::string& what) {
       fail(ErrorKind::kUsage, "{}: the last step must be a solver (rtn, say), not '{}'", what,
            algorithm.name);
     }
+    if (algorithm.kind == StepKind::kRewrite && measured) {
+      fail(ErrorKind::kUsage, "{}: '{}' changes the whole model and must come before '{}'", what,
+           algorithm.name, recipe.steps[i - 1].algorithm->name);
+    }
+    measured = measured || algorithm.kind != StepKind::kRewrite;
     searches += algorithm.kind == StepKind::kSearch ? 1 : 0;
   }
   for (const RecipeStep& step : recipe.steps) {
@@ -268,6 +274,15 @@ Recipe load_recipe(const std::string& name_or_path) {
          did_you_mean(name_or_path, names));
   }
   return parse_recipe(read_text_file(name_or_path), name_or_path);
+}
+
+std::unique_ptr<Checkpoint> rewritten(const Recipe& recipe, std::unique_ptr<Checkpoint> source,
+                                      Backend& backend, std::vector<std::string>& notes) {
+  for (const RecipeStep& step : recipe.steps) {
+    if (step.algorithm->rewrite == nullptr) continue;
+    source = step.algorithm->rewrite({std::move(source), backend, notes}, step.parameters);
+  }
+  return source;
 }
 
 std::string to_string(const Recipe& recipe) {

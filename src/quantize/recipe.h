@@ -9,11 +9,13 @@
 //     "steps": [{"algorithm": "smoothquant_plus", "per_site": true}, {"algorithm": "rtn"}]
 //   }
 //
-// Steps run in order; the last one is the only solver. Everything beside "algorithm" in a step is a
-// parameter of that algorithm. Bundled recipes are the files of recipes/, named after the file.
+// Steps run in order, rewrites first; the last one is the only solver. Everything beside
+// "algorithm" in a step is a parameter of that algorithm. Bundled recipes are the files of
+// recipes/, named after the file.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -68,6 +70,11 @@ Recipe load_recipe(const std::string& name_or_path);
 
 // All bundled recipes, by name.
 const std::vector<Recipe>& bundled_recipes();
+
+// The source as the recipe's rewrites leave it. What could not be done as asked is added to
+// `notes`.
+std::unique_ptr<Checkpoint> rewritten(const Recipe& recipe, std::unique_ptr<Checkpoint> source,
+                                      Backend& backend, std::vector<std::string>& notes);
 
 // One canonical spelling of everything that decides the result.
 std::string to_string(const Recipe& recipe);

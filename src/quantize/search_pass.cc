@@ -3,9 +3,11 @@
 #include <cstring>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <set>
 
 #include "base/error.h"
+#include "quantize/calibration_stream.h"
 #include "quantize/output_loss.h"
 #include "quantize/passes.h"
 #include "quantize/screening.h"
@@ -29,11 +31,66 @@ struct Found {
   double loss = 0;
 };
 
+// Correlations of the inputs of one layer after the other, in the source.
+class SourceInputs {
+ public:
+  SourceInputs(const Job& job, std::int64_t first_layer)
+      : job_(job), stream_(job, 0, false, CalibrationStream::Saves::kNothing) {
+    for (std::int64_t layer = 0; layer < first_layer; ++layer) {
+      stream_.advance(layer, load_layer(job.spec, layer, job.source, job.backend), nullptr);
+    }
+  }
+
+  // Of the next layer, whose weights these are.
+  LayerHessians next(std::int64_t layer, LayerWeights& weights) {
+    prepare_layer(weights, job_.backend);
+    std::set<std::string> wanted;
+    for (const Site& site : sites(job_.spec, weights)) {
+      wanted.insert(site.inputs.begin(), site.inputs.end());
+    }
+    LayerHessians hessians = stream_.observe(layer, weights, nullptr, wanted);
+    stream_.advance(layer, weights, nullptr);
+    return hessians;
+  }
+
+ private:
+  const Job& job_;
+  CalibrationStream stream_;
+};
+
+// The same of inputs whose channels were divided as the statistics say: a smoothed candidate's.
+LayerHessians of_scaled_inputs(const LayerHessians& hessians, const LayerStatistics& before,
+                               const LayerStatistics& after) {
+  LayerHessians result = hessians;
+  for (auto& [site, hessian] : result) {
+    const ChannelStatistics* from = find_statistics(before, site);
+    const ChannelStatistics* to = find_statistics(after, site);
+    NIBBLE_CHECK(from != nullptr && to != nullptr);
+    std::vector<double> factor;
+    for (std::size_t j = 0; j < from->max_abs.size(); ++j) {
+      const auto was = static_cast<double>(from->max_abs[j]);
+      factor.push_back(was > 0 ? static_cast<double>(to->max_abs[j]) / was : 1.0);
+    }
+    for (std::size_t i = 0; i < factor.size(); ++i) {
+      hessian.sum_abs[i] *= factor[i];
+      double* row = hessian.moments.data() + i * factor.size();
+      for (std::size_t j = 0; j < factor.size(); ++j) row[j] *= factor[i] * factor[j];
+    }
+  }
+  return result;
+}
+
 // Runs batches of candidates through the whole model and keeps their losses.
 class CandidateRunner {
  public:
-  CandidateRunner(const Job& job, const Calibration& calibration, const SearchSpace& space)
-      : job_(job), calibration_(calibration), space_(space), screening_(job.windows) {}
+  // `solves`: candidates are solved with correlations (Needs::solves_candidates).
+  CandidateRunner(const Job& job, const Calibration& calibration, const SearchSpace& space,
+                  bool solves)
+      : job_(job),
+        calibration_(calibration),
+        space_(space),
+        solves_(solves),
+        screening_(job.windows) {}
 
   // The best by its loss on all windows, among the first of `choices` and those that do best on
   // the screening windows.
@@ -117,9 +174,11 @@ class CandidateRunner {
     }
     const std::string step =
         fmt::format("search {} ({} candidates, {} tokens)", sweeps_, choices.size(), rows);
+    std::optional<SourceInputs> inputs;
+    if (solves_) inputs.emplace(job_, layer + 1);
     for (++layer; layer < layers; ++layer) {
       progress(job_.options.progress, step, layer, layers);
-      run_layer_for_all(layer, choices, rows, hidden);
+      run_layer_for_all(layer, choices, rows, inputs ? &*inputs : nullptr, hidden);
       hidden.save(job_.journal, fmt::format("{}.{}", name, layer));
       job_.journal.remove(fmt::format("{}.{}", name, layer - 1));
     }
@@ -140,15 +199,19 @@ class CandidateRunner {
   }
 
   void run_layer_for_all(std::int64_t layer, std::span<const Choice> choices, std::int64_t rows,
-                         HiddenStates& hidden) {
+                         SourceInputs* inputs, HiddenStates& hidden) {
     const ModelSpec& spec = job_.spec;
     LayerWeights original = load_layer_f32(spec, layer, job_.source, job_.backend);
     check_finite(original);
+    LayerHessians hessians;
+    if (inputs != nullptr) hessians = inputs->next(layer, original);
+    const LayerStatistics& seen = calibration_.layers[static_cast<std::size_t>(layer)];
     for (std::size_t i = 0; i < choices.size(); ++i) {
       LayerWeights weights = clone_layer(original);
-      LayerStatistics statistics = calibration_.layers[static_cast<std::size_t>(layer)];
+      LayerStatistics statistics = seen;
       transform_layer(transform_context(job_), {space_, choices[i]}, {}, weights, statistics);
-      round_layer(job_.options.recipe, job_.plan, spec, statistics, weights, job_.backend);
+      round_layer(job_.options.recipe, job_.plan, spec, statistics,
+                  of_scaled_inputs(hessians, seen, statistics), weights, job_.backend);
       run_windows(spec, layer, place_layer(std::move(weights), job_.runner), ids(rows),
                   job_.windows.context, job_.runner,
                   hidden.row(static_cast<std::int64_t>(i) * rows));
@@ -158,6 +221,7 @@ class CandidateRunner {
   const Job& job_;
   const Calibration& calibration_;
   const SearchSpace& space_;
+  bool solves_;
   const Screening screening_;
   std::map<std::pair<std::int64_t, Choice>, double> known_;  // by the tokens of the loss
   int sweeps_ = 0;
@@ -196,7 +260,7 @@ RecipePoint run_search(const Job& job, const Calibration& calibration) {
   const std::vector<SiteKind> kinds = smoothable_kinds(job.spec, job.source, job.backend);
   if (kinds.empty()) job.note("no site of this architecture can be smoothed exactly");
   const SearchSpace space = step->algorithm->space(step->parameters, kinds);
-  CandidateRunner runner(job, calibration, space);
+  CandidateRunner runner(job, calibration, space, step->needs().solves_candidates);
   Found best = runner.best_of(space.starts);
   for (int round = 0; space.descend && round < space.max_rounds; ++round) {
     if (!improve_each_coordinate(space, runner, best)) break;

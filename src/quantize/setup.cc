@@ -124,12 +124,15 @@ std::string text_of(const std::filesystem::path& path) {
 Setup::Setup(const QuantizeOptions& options, Backend& backend, Backend& runner)
     : options_(options), backend_(backend), on_host_(runner.memory().is_host()) {
   check_options(options);
-  source_ = open_checkpoint(options.source);
+  std::unique_ptr<Checkpoint> original = open_checkpoint(options.source);
+  source_hash_ = hash_source(*original);
+  source_ = rewritten(options.recipe, std::move(original), backend, notes_);
   spec_ = build_spec(source_->config());
   plan_ = plan_output(spec_, *source_, resolve_format(options), options.overrides, backend);
   calibration_ = resolve_calibration(options);
   check_ranges();
-  notes_ = source_->notes();
+  const std::vector<std::string> opened = source_->notes();
+  notes_.insert(notes_.begin(), opened.begin(), opened.end());
   // Of formats that are chosen the notes come with them.
   if (!options.mixed.enabled()) {
     notes_.insert(notes_.end(), plan_.notes.begin(), plan_.notes.end());
@@ -202,8 +205,7 @@ void Setup::prepare_verification(const std::string& calibration_text) {
 }
 
 std::string Setup::identity() const {
-  std::string text =
-      fmt::format("nibble {}\nsource {:016x}\n", NIBBLE_VERSION, hash_source(*source_));
+  std::string text = fmt::format("nibble {}\nsource {:016x}\n", NIBBLE_VERSION, source_hash_);
   text += fmt::format("recipe {}\n", to_string(options_.recipe));
   text += fmt::format("windows {} {:016x} {:016x}\n", windows_.context,
                       hash_ids(windows_.statistics), hash_ids(windows_.search));

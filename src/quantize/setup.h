@@ -21,6 +21,7 @@ class Setup {
   Setup(const QuantizeOptions& options, Backend& backend, Backend& runner);
 
   const CalibrationOptions& calibration() const { return calibration_; }
+  // As the rewrites of the recipe leave it.
   const Checkpoint& source() const { return *source_; }
   const ModelSpec& spec() const { return spec_; }
   const OutputPlan& plan() const { return plan_; }
@@ -51,7 +52,8 @@ class Setup {
 
   const QuantizeOptions& options_;
   Backend& backend_;
-  bool on_host_;  // the runner
+  bool on_host_;                   // the runner
+  std::uint64_t source_hash_ = 0;  // before any rewrite
   std::unique_ptr<Checkpoint> source_;
   ModelSpec spec_;
   OutputPlan plan_;

@@ -37,33 +37,21 @@ class LayerWriter {
   }
 
  private:
-  // As the solver chose it, or of what calibration saw at the layer's input: the largest magnitude,
-  // or the range that a calibrator finds in the histogram.
+  // As the solver chose it, or of what calibration saw at the layer's input.
   void write_input_scales(LayerWeights& weights, const LayerStatistics& statistics,
                           const LayerHistograms& histograms,
                           const std::vector<SolvedLinear>& solved) {
     if (!job_.plan.has_static_inputs()) return;
+    const InputRanges ranges{statistics, &histograms, &job_.calibration};
     for (const auto& [linear, name] : statistics_names(sites(job_.spec, weights))) {
-      const ActivationFormatPtr& format = job_.plan.find(linear->module).activations;
-      if (format == nullptr) continue;
       const auto chosen = std::ranges::find(solved, linear, &SolvedLinear::linear);
       if (chosen != solved.end() && chosen->activations != nullptr) {
         write_input_scale(*linear, chosen->activations->fixed().value().scale);
         continue;
       }
-      const ChannelStatistics* seen = find_statistics(statistics, name);
-      if (seen == nullptr) {
-        fail(ErrorKind::kUsage,
-             "module '{}' saw no calibration token, so it has no static scale; give more text, or "
-             "round its input by token",
-             linear->module);
-      }
-      float largest = *std::ranges::max_element(seen->max_abs);
-      if (const auto found = histograms.find(name); found != histograms.end()) {
-        largest = static_cast<float>(calibrated_range(job_.calibration, *format, found->second));
-      }
-      const float scale = format->scale_over(-largest, largest).scale;
-      write_input_scale(*linear, scale > 0 ? scale : 1.0f);  // all zeros stay so under any
+      const ActivationFormatPtr format = input_format(job_.plan.find(linear->module), name, ranges);
+      if (format == nullptr || !format->fixed()) continue;
+      write_input_scale(*linear, format->fixed()->scale);
     }
   }
 

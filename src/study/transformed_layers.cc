@@ -12,7 +12,7 @@ QuantizeOptions without_verification(QuantizeOptions options) {
   options.verify = {};
   options.verify.enabled = false;
   const bool transforms = std::ranges::any_of(options.recipe.steps, [](const RecipeStep& step) {
-    return step.algorithm->transform != nullptr;
+    return step.algorithm->transform != nullptr || step.algorithm->rewrite != nullptr;
   });
   if (!transforms) {
     fail(ErrorKind::kUsage, "recipe '{}' rounds weights and transforms nothing; take another one",

@@ -21,6 +21,9 @@ class TransformedLayers {
   TransformedLayers(const TransformedLayers&) = delete;
   TransformedLayers& operator=(const TransformedLayers&) = delete;
 
+  // The model that the layers are of: the source, or what the recipe's rewrites make of it.
+  const ModelSpec& spec() const { return setup_->spec(); }
+  const WeightSource& source() const { return setup_->source(); }
   // F32, ready to run.
   LayerWeights load(std::int64_t layer) const;
 

@@ -253,7 +253,6 @@ TEST(CompressedTensors, RefusesConfigsItCannotFollow) {
   EXPECT_ERROR(read(config_with({{"format", "marlin-24"}})), unsupported, "'marlin-24'");
   EXPECT_ERROR(read(config_with({{"format", 1}})), corrupt, "'format' is no string");
   EXPECT_ERROR(read(config_with({{"ignore", "x"}})), corrupt, "'ignore'");
-  EXPECT_ERROR(read(config_with({{"transform_config", {{"a", 1}}}})), unsupported, "transforms");
   EXPECT_ERROR(read(weights_with({{"type", "float"}, {"num_bits", 6}})), unsupported,
                "type 'float'");
   EXPECT_ERROR(read(weights_with({{"num_bits", 1}})), unsupported, "1-bit");

@@ -38,7 +38,7 @@ std::vector<float> random_values(std::size_t count, unsigned seed) {
 TEST(AlgorithmContract, ReleasedNamesStay) {
   for (const char* name :
        {"rtn", "clip_search", "gptq", "sequential_mse", "llm_fp4", "autoround", "smoothquant_plus",
-        "awq", "exponent_shift", "cross_layer_equalization"}) {
+        "awq", "exponent_shift", "cross_layer_equalization", "rotate", "smoothquant"}) {
     EXPECT_NE(find_algorithm(name), nullptr) << name;
   }
   std::set<std::string> names;
@@ -53,8 +53,11 @@ TEST(AlgorithmContract, FunctionsFollowTheKind) {
     EXPECT_FALSE(algorithm.summary.empty());
     EXPECT_EQ(algorithm.solve != nullptr, algorithm.kind == StepKind::kSolver);
     EXPECT_EQ(algorithm.space != nullptr, algorithm.kind == StepKind::kSearch);
-    EXPECT_EQ(algorithm.transform != nullptr, algorithm.kind != StepKind::kSolver);
-    EXPECT_EQ(algorithm.needs.scope == Scope::kModel, algorithm.kind == StepKind::kSearch);
+    const bool rewrites = algorithm.kind == StepKind::kRewrite;
+    EXPECT_EQ(algorithm.rewrite != nullptr, rewrites);
+    EXPECT_EQ(algorithm.transform != nullptr, !rewrites && algorithm.kind != StepKind::kSolver);
+    EXPECT_EQ(algorithm.needs.scope == Scope::kModel,
+              rewrites || algorithm.kind == StepKind::kSearch);
   }
 }
 
@@ -300,7 +303,7 @@ void expect_function_kept(const std::filesystem::path& path, DType norm_type) {
   SCOPED_TRACE(path.filename().string());
   Block block(path);
   for (const Algorithm& algorithm : algorithms()) {
-    if (algorithm.kind == StepKind::kSolver) continue;
+    if (algorithm.transform == nullptr) continue;
     if (algorithm.kind == StepKind::kTransform) {
       SCOPED_TRACE(algorithm.name);
       const Block::Change change = block.change(algorithm, {}, {}, norm_type);

@@ -10,6 +10,7 @@
 #include "checkpoint/bnb_state.h"
 #include "checkpoint/compressed_tensors_config.h"
 #include "checkpoint/gptq_config.h"
+#include "checkpoint/input_transforms.h"
 
 namespace {
 
@@ -39,6 +40,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     expect_no_bug([&] {
       const GptqArgs args = GptqConfig(config, "fuzz").args(module);
       if (args.bits < 2 || args.bits > 8 || args.group < 0) std::abort();
+    });
+    expect_no_bug([&] {
+      const std::int64_t block = InputTransforms(config, "fuzz").block(module);
+      if (block < WeightSource::kWholeInput) std::abort();
     });
     expect_no_bug([&] {
       const CompressedConfig compressed(config, "fuzz");

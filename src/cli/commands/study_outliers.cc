@@ -98,8 +98,8 @@ void study_outliers_of(const OutlierArguments& arguments, Context& context) {
     const TransformedLayers layers(transform_options(arguments, context),
                                    cache_directory(arguments.cache, "outliers"), *backend);
     study.after = study_outliers(
-        spec, *checkpoint, [&](std::int64_t layer) { return layers.load(layer); }, ids, window,
-        *backend);
+        layers.spec(), layers.source(), [&](std::int64_t layer) { return layers.load(layer); }, ids,
+        window, *backend);
     rows.push_back(study_json(*study.after, arguments.recipe, study.piece));
   }
   emit_study(context, arguments.files, outliers_report(study), outliers_table(study), rows);

@@ -62,7 +62,8 @@ class AttentionCall {
     return window() > 0 && spec_.window_rope ? *spec_.window_rope : *spec_.rope;
   }
 
-  void project_out(const float* values, Output out) {
+  void project_out(float* values, Output out) {
+    mix_input(context_.weights.o, values, piece_.rows, context_.backend);
     context_.observe("attn_out", values, piece_.rows, spec_.heads * spec_.value_dim());
     run_linear(context_.weights.o, values, piece_.rows, out, context_.backend);
   }

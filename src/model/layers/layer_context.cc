@@ -101,6 +101,12 @@ void run_gated(const LinearTarget& gate, const LinearTarget& up, const float* x,
   backend.run_gated(linear_args(gate, x, rows), linear_args(up, x, rows), activation);
 }
 
+void mix_input(const Linear& linear, float* x, std::int64_t rows, Backend& backend) {
+  if (linear.input_hadamard == 0) return;
+  const std::int64_t blocks = linear.weight.canonical.cols / linear.input_hadamard;
+  backend.run(HadamardArgs{x, rows * blocks, linear.input_hadamard});
+}
+
 void run_add(const float* x, std::int64_t count, float* y, Backend& backend) {
   AddArgs args;
   args.x = x;

@@ -46,6 +46,9 @@ void run_linears(std::initializer_list<LinearTarget> targets, const float* x, st
 void run_gated(const LinearTarget& gate, const LinearTarget& up, const float* x, std::int64_t rows,
                const ActivationArgs& activation, Backend& backend);
 
+// What the linear's input [rows, cols] is multiplied by before anything else, in place.
+void mix_input(const Linear& linear, float* x, std::int64_t rows, Backend& backend);
+
 void run_add(const float* x, std::int64_t count, float* y, Backend& backend);
 
 }  // namespace nibble

@@ -37,6 +37,7 @@ void run_network(const LayerContext& context, const MlpWeights& weights, const s
     context.backend.run(args);
   }
 
+  mix_input(weights.down, activated.data(), rows, context.backend);
   context.observe("mlp_down" + suffix, activated.data(), rows, cols);
   run_linear(weights.down, activated.data(), rows, out, context.backend);
 }

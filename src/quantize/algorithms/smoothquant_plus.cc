@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 #include "quantize/algorithm.h"
-#include "quantize/math/smoothing.h"
+#include "quantize/smooth_site.h"
 
 namespace nibble {
 namespace {
@@ -14,8 +14,6 @@ namespace {
 constexpr int kIdentity = 0;  // the first option of every coordinate
 
 double alpha_of(int option, double step) { return (option - 1) * step; }
-
-bool is_norm_site(SiteKind kind) { return kind == SiteKind::kAttnIn || kind == SiteKind::kMlpIn; }
 
 SearchSpace space(const Parameters& parameters, std::span<const SiteKind> kinds) {
   const double step = number(parameters, "step");
@@ -48,37 +46,6 @@ SearchSpace space(const Parameters& parameters, std::span<const SiteKind> kinds)
   return result;
 }
 
-std::vector<float> weight_magnitude(const Site& site) {
-  std::vector<float> result(static_cast<std::size_t>(site.channels), 0.0f);
-  for (const Linear* linear : site.consumers) {
-    const QuantTensor& weight = linear->weight.canonical;
-    column_max_abs(weight.planes[0].data<float>(), weight.rows, weight.cols, result);
-  }
-  return result;
-}
-
-void smooth(TransformBlock& block, Site& site, bool root_mean_square, double alpha) {
-  const ChannelStatistics* seen = find_statistics(block.statistics, site.name);
-  if (seen == nullptr) return;  // no token came here: nothing is known to smooth by
-  std::vector<float> activation = root_mean_square ? seen->root_mean_square() : seen->max_abs;
-  std::vector<float> weight = weight_magnitude(site);
-  if (site.producer.kind == Producer::Kind::kLinear) {
-    tie_by_max(activation, site.producer.rows);
-    tie_by_max(weight, site.producer.rows);
-  }
-  std::vector<float> s = smoothing_scales(activation, weight, alpha);
-  if (site.producer.kind == Producer::Kind::kNorm) {
-    const Tensor& gain = site.producer.norm->weight;
-    s = snap_to_stored_norm(s, {gain.data<float>(), s.size()}, block.spec.norm.weight_offset,
-                            block.norm_type);
-  }
-  apply_smoothing(block.spec, site, s);
-  // Behind a router each expert has statistics of its own for the same channels.
-  for (auto& [name, statistics] : block.statistics) {
-    if (name == site.name || name.starts_with(site.name + ".")) divide_channels(statistics, s);
-  }
-}
-
 void transform(TransformBlock& block, const Parameters& parameters, const SearchSpace& space,
                const Choice& choice) {
   for (Site& site : block.sites) {
@@ -87,9 +54,15 @@ void transform(TransformBlock& block, const Parameters& parameters, const Search
     if (coordinate == space.coordinates.end()) continue;
     const int option = choice[static_cast<std::size_t>(coordinate - space.coordinates.begin())];
     if (option == kIdentity) continue;
-    smooth(block, site, text(parameters, "activation") == "rms",
-           alpha_of(option, number(parameters, "step")));
+    smooth_site(block, site, text(parameters, "activation") == "rms",
+                alpha_of(option, number(parameters, "step")));
   }
+}
+
+Needs needs_of(const Parameters& parameters) {
+  Needs needs = {CalibrationNeed::kStatistics, Scope::kModel};
+  needs.solves_candidates = text(parameters, "judge") == "solver";
+  return needs;
 }
 
 }  // namespace
@@ -127,7 +100,14 @@ Algorithm make_smoothquant_plus() {
        .value = std::string("max"),
        .help = "magnitude of a channel: its largest value, or its root mean square",
        .choices = {"max", "rms"}},
+      {.name = "judge",
+       .value = std::string("grids"),
+       .help =
+           "what candidates are rounded by: the grids of the solver alone, or all it does, with "
+           "the correlations of the unquantized inputs",
+       .choices = {"grids", "solver"}},
   };
+  algorithm.needs_of = needs_of;
   algorithm.space = space;
   algorithm.transform = transform;
   return algorithm;
