@@ -141,6 +141,8 @@ Site mlp_down_site(const ModelSpec& spec, MlpWeights& weights, const std::string
 }
 
 // The F32 values of a weight that may be changed in place.
+constexpr std::int64_t kRowGrain = 16;  // rows of a weight that are worth a task
+
 float* mutable_values(Linear& linear) {
   QuantTensor& weight = linear.weight.canonical;
   NIBBLE_CHECK(weight.format->is_float() && weight.planes[0].dtype() == DType::kF32);
@@ -172,7 +174,7 @@ void divide_norm(const NormSpec& spec, Norm& norm, std::span<const float> s) {
   for (std::size_t j = 0; j < s.size(); ++j) bias[j] /= s[j];
 }
 
-void divide_rows(const Producer& producer, std::span<const float> s) {
+void divide_rows(const Producer& producer, std::span<const float> s, ThreadPool& pool) {
   Linear& linear = *producer.linear;
   const std::int64_t cols = linear.weight.canonical.cols;
   std::vector<float> divisors(static_cast<std::size_t>(linear.weight.canonical.rows), 0.0f);
@@ -186,19 +188,28 @@ void divide_rows(const Producer& producer, std::span<const float> s) {
   }
   float* values = mutable_values(linear);
   float* bias = linear.bias.empty() ? nullptr : linear.bias.mutable_data<float>();
-  for (std::size_t r = 0; r < divisors.size(); ++r) {
-    if (divisors[r] == 0) continue;
-    float* row = values + static_cast<std::int64_t>(r) * cols;
-    for (std::int64_t c = 0; c < cols; ++c) row[c] /= divisors[r];
-    if (bias != nullptr) bias[r] /= divisors[r];
-  }
+  const auto rows = static_cast<std::int64_t>(divisors.size());
+  pool.parallel_for(rows, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t r = begin; r < end; ++r) {
+      const float divisor = divisors[static_cast<std::size_t>(r)];
+      if (divisor == 0) continue;
+      for (std::int64_t c = 0; c < cols; ++c) values[r * cols + c] /= divisor;
+      if (bias != nullptr) bias[r] /= divisor;
+    }
+  });
 }
 
-void multiply_columns(Linear& linear, std::span<const float> s) {
-  float* values = mutable_values(linear);
-  for (std::int64_t r = 0; r < linear.weight.canonical.rows; ++r) {
-    for (const float scale : s) *values++ *= scale;
-  }
+void multiply_columns(Linear& linear, std::span<const float> s, ThreadPool& pool) {
+  float* const values = mutable_values(linear);
+  const auto cols = static_cast<std::int64_t>(s.size());
+  const std::int64_t rows = linear.weight.canonical.rows;
+  pool.parallel_for(rows, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t r = begin; r < end; ++r) {
+      for (std::int64_t c = 0; c < cols; ++c) {
+        values[r * cols + c] *= s[static_cast<std::size_t>(c)];
+      }
+    }
+  });
 }
 
 }  // namespace
@@ -242,15 +253,16 @@ std::vector<Site> sites(const ModelSpec& spec, LayerWeights& weights) {
   return result;
 }
 
-void apply_smoothing(const ModelSpec& spec, Site& site, std::span<const float> s) {
+void apply_smoothing(const ModelSpec& spec, Site& site, std::span<const float> s,
+                     ThreadPool& pool) {
   check_scales(site, s);
   if (site.producer.kind == Producer::Kind::kNorm) {
     divide_norm(spec.norm, *site.producer.norm, s);
   } else {
-    divide_rows(site.producer, s);
+    divide_rows(site.producer, s, pool);
   }
-  for (Linear* linear : site.consumers) multiply_columns(*linear, s);
-  for (Linear* linear : site.compensated) multiply_columns(*linear, s);
+  for (Linear* linear : site.consumers) multiply_columns(*linear, s, pool);
+  for (Linear* linear : site.compensated) multiply_columns(*linear, s, pool);
 }
 
 }  // namespace nibble

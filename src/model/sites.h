@@ -49,7 +49,7 @@ struct Site {
 // the same up to rounding. The weights must be F32 and owned (load_layer_f32), and prepare_layer()
 // must follow before the layer runs again. s holds site.channels values. kUsage when the site has
 // no producer, when a value is not positive and finite, or when channels that share a row differ.
-void apply_smoothing(const ModelSpec& spec, Site& site, std::span<const float> s);
+void apply_smoothing(const ModelSpec& spec, Site& site, std::span<const float> s, ThreadPool& pool);
 
 // Sites of one loaded layer, in the order of the forward pass. Pointers lead into `weights`.
 std::vector<Site> sites(const ModelSpec& spec, LayerWeights& weights);

@@ -18,15 +18,22 @@ constexpr double kCompensationDamping = 0.01;
 // Rows for each channel below which correlations say more of the few tokens than of the text.
 constexpr double kLeastRowsPerChannel = 0.25;
 
-Tensor clone(const Tensor& tensor) {
+Tensor clone(const Tensor& tensor, ThreadPool& pool) {
   if (tensor.empty()) return {};
-  return from_float(tensor.data<float>(), DType::kF32, tensor.shape());
+  constexpr std::int64_t kGrain = std::int64_t{1} << 16;
+  Tensor copy = host_memory().allocate(DType::kF32, tensor.shape());
+  const float* const from = tensor.data<float>();
+  float* const to = copy.mutable_data<float>();
+  pool.parallel_for(tensor.elements(), kGrain, [&](std::int64_t begin, std::int64_t end) {
+    std::copy(from + begin, from + end, to + begin);
+  });
+  return copy;
 }
 
-void clone_in_place(Linear& linear) {
+void clone_in_place(Linear& linear, ThreadPool& pool) {
   if (!linear.exists()) return;
-  linear.weight = {dense(clone(linear.weight.canonical.planes[0])), nullptr};
-  linear.bias = clone(linear.bias);
+  linear.weight = {dense(clone(linear.weight.canonical.planes[0], pool)), nullptr};
+  linear.bias = clone(linear.bias, pool);
 }
 
 void check_tensor(const Tensor& tensor, const std::string& name) {
@@ -41,13 +48,13 @@ void check_tensor(const Tensor& tensor, const std::string& name) {
 
 }  // namespace
 
-LayerWeights clone_layer(const LayerWeights& weights) {
+LayerWeights clone_layer(const LayerWeights& weights, ThreadPool& pool) {
   LayerWeights copy = weights;
-  for (Linear* linear : copy.linears()) clone_in_place(*linear);
-  clone_in_place(copy.router);
+  for (Linear* linear : copy.linears()) clone_in_place(*linear, pool);
+  clone_in_place(copy.router, pool);
   for (Norm* norm : copy.norms()) {
-    norm->weight = clone(norm->weight);
-    norm->bias = clone(norm->bias);
+    norm->weight = clone(norm->weight, pool);
+    norm->bias = clone(norm->bias, pool);
   }
   return copy;
 }
@@ -202,22 +209,26 @@ void round_inputs(const ModelSpec& spec, const OutputPlan& plan, const InputRang
 
 void round_layer(const Recipe& recipe, const OutputPlan& plan, const ModelSpec& spec,
                  const LayerStatistics& statistics, const LayerHessians& hessians,
-                 LayerWeights& weights, Backend& backend) {
+                 LayerWeights& weights, Backend& backend, bool keep_codes) {
   const auto names = statistics_names(sites(spec, weights));
   round_inputs(spec, plan, {statistics}, weights);
   for (Linear* linear : weights.linears()) {
     const PlannedModule& module = plan.find(linear->module);
     if (module.format->is_float()) continue;
     const SolverInputs inputs = solver_inputs(hessians, statistics, names.at(linear));
-    const Solution solution = solve_linear(recipe, {module.format}, *linear, inputs.second_moment,
-                                           inputs.hessian, backend.codec());
+    Solution solution = solve_linear(recipe, {module.format}, *linear, inputs.second_moment,
+                                     inputs.hessian, backend.codec());
     if (module.activations != nullptr && module.activations->descriptor().weight_outliers) {
       linear->activations = module.activations->with_columns(outlier_columns(solution.stored));
+    }
+    if (keep_codes && module.format->is_affine()) {
+      linear->weight = {std::move(solution.stored), nullptr};
+      continue;
     }
     decode_all(solution.stored, linear->weight.canonical.planes[0].mutable_data<float>(),
                backend.codec());
   }
-  prepare_layer(weights, backend);
+  if (!keep_codes) prepare_layer(weights, backend);
 }
 
 }  // namespace nibble

@@ -15,7 +15,7 @@ namespace nibble {
 
 // A copy of a layer whose F32 linears, biases and norms may be changed without changing the
 // original.
-LayerWeights clone_layer(const LayerWeights& weights);
+LayerWeights clone_layer(const LayerWeights& weights, ThreadPool& pool);
 
 // kCorrupt, naming the tensor, when a weight, bias or norm of the layer holds a NaN or infinity.
 void check_finite(LayerWeights& weights);
@@ -88,9 +88,10 @@ void round_inputs(const ModelSpec& spec, const OutputPlan& plan, const InputRang
 
 // Rounds every quantized linear of the layer as it will be stored, keeping float32, and lets it
 // round its input, static scales covering all that was seen. Without the Hessian of its site a
-// solver that needs one does what it can.
+// solver that needs one does what it can. `keep_codes`: integers stay as they are stored, and nothing
+// is prepared; for place_layer() on a device, to which codes go faster than floats.
 void round_layer(const Recipe& recipe, const OutputPlan& plan, const ModelSpec& spec,
                  const LayerStatistics& statistics, const LayerHessians& hessians,
-                 LayerWeights& weights, Backend& backend);
+                 LayerWeights& weights, Backend& backend, bool keep_codes = false);
 
 }  // namespace nibble

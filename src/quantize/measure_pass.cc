@@ -187,7 +187,7 @@ class MeasuringRun {
     };
     for (std::size_t i = 0; i < variants.size(); ++i) {
       const Variant& variant = variants[i];
-      LayerWeights weights = clone_layer(source.weights);
+      LayerWeights weights = clone_layer(source.weights, job_.backend.pool());
       feed_.round(source, weights, [&](const std::string& module) -> FormatPtr {
         if (std::ranges::find(variant.group->modules, module) == variant.group->modules.end()) {
           return nullptr;
@@ -262,7 +262,7 @@ double measure_together(const Job& job, const Calibration& calibration, const Re
   for (std::int64_t layer = 0; layer < job.spec.layers; ++layer) {
     progress(job.options.progress, "measure the choice", layer, job.spec.layers);
     const LayerFeed::Layer source = feed.next();
-    LayerWeights weights = clone_layer(source.weights);
+    LayerWeights weights = clone_layer(source.weights, job.backend.pool());
     feed.round(source, weights, [&](const std::string& module) { return formats.at(module); });
     states.run(layer, place_layer(std::move(weights), job.runner));
   }

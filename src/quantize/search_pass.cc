@@ -207,11 +207,12 @@ class CandidateRunner {
     if (inputs != nullptr) hessians = inputs->next(layer, original);
     const LayerStatistics& seen = calibration_.layers[static_cast<std::size_t>(layer)];
     for (std::size_t i = 0; i < choices.size(); ++i) {
-      LayerWeights weights = clone_layer(original);
+      LayerWeights weights = clone_layer(original, job_.backend.pool());
       LayerStatistics statistics = seen;
       transform_layer(transform_context(job_), {space_, choices[i]}, {}, weights, statistics);
       round_layer(job_.options.recipe, job_.plan, spec, statistics,
-                  of_scaled_inputs(hessians, seen, statistics), weights, job_.backend);
+                  of_scaled_inputs(hessians, seen, statistics), weights, job_.backend,
+                  !job_.runner.memory().is_host());
       run_windows(spec, layer, place_layer(std::move(weights), job_.runner), ids(rows),
                   job_.windows.context, job_.runner,
                   hidden.row(static_cast<std::int64_t>(i) * rows));

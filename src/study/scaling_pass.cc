@@ -72,7 +72,7 @@ void ScalingPass::run_layer_for_all(std::int64_t layer, std::span<const WeightRo
   check_finite(original);
   const QuantileLevels levels = quantile_levels_of(original, roundings);
   for (const WeightRounding& rounding : roundings) {
-    LayerWeights weights = clone_layer(original);
+    LayerWeights weights = clone_layer(original, backend_.pool());
     for (Linear* linear : weights.linears()) round_linear(rounding, levels, *linear);
     prepare_layer(weights, backend_);
     run_windows(spec_, layer, weights, ids_, context_, backend_, hidden);

@@ -242,7 +242,7 @@ class Block {
   };
   Change change(const Algorithm& algorithm, const SearchSpace& space, const Choice& choice,
                 DType norm_type) {
-    LayerWeights weights = clone_layer(weights_);
+    LayerWeights weights = clone_layer(weights_, backend_->pool());
     LayerStatistics statistics = statistics_;
     std::vector<Site> layer_sites = sites(spec_, weights);
     const std::function<FormatPtr(const Linear&)> format_of = [](const Linear&) {

@@ -76,7 +76,7 @@ TEST_P(SmoothingTest, EveryFoldKeepsTheFunction) {
         EXPECT_FALSE(site.producer.why_not.empty()) << site.name;
         continue;
       }
-      apply_smoothing(parts.spec, site, random_scales(site, random));
+      apply_smoothing(parts.spec, site, random_scales(site, random), parts.backend.pool());
       prepare_layer(layer, parts.backend);
       ++folds;
       // Folds add up; each rounds the weights once more.
@@ -133,21 +133,22 @@ TEST(Sites, ExpertsShareOneInputAndTheRouterIsCompensated) {
 }
 
 TEST(Sites, BadScalesAreRefused) {
+  ThreadPool pool(1);
   const Oracle oracle(test::source_dir() / "tests/golden/archs/llama_mqa_bias_headdim");
   LayerWeights layer = load_layer_f32(oracle.spec, 0, *oracle.checkpoint, *oracle.backend);
   std::vector<Site> all = sites(oracle.spec, layer);
   std::vector<float> s(static_cast<std::size_t>(all[1].channels), 1.0f);
   s.back() = 2;  // one key-value head: all heads' last channels share a row
-  EXPECT_ERROR(apply_smoothing(oracle.spec, all[1], s), ErrorKind::kUsage, "share row");
+  EXPECT_ERROR(apply_smoothing(oracle.spec, all[1], s, pool), ErrorKind::kUsage, "share row");
   s.back() = 0;
-  EXPECT_ERROR(apply_smoothing(oracle.spec, all[1], s), ErrorKind::kUsage, "scale of 0");
+  EXPECT_ERROR(apply_smoothing(oracle.spec, all[1], s, pool), ErrorKind::kUsage, "scale of 0");
   s.pop_back();
-  EXPECT_ERROR(apply_smoothing(oracle.spec, all[1], s), ErrorKind::kUsage, "channels");
+  EXPECT_ERROR(apply_smoothing(oracle.spec, all[1], s, pool), ErrorKind::kUsage, "channels");
 
   const Oracle post(test::source_dir() / "tests/golden/archs/opt_post_norm_projection");
   LayerWeights post_layer = load_layer_f32(post.spec, 0, *post.checkpoint, *post.backend);
   Site site = sites(post.spec, post_layer)[0];
-  EXPECT_ERROR(apply_smoothing(post.spec, site, s), ErrorKind::kUsage, "feeds the residual");
+  EXPECT_ERROR(apply_smoothing(post.spec, site, s, pool), ErrorKind::kUsage, "feeds the residual");
 }
 
 // Adds up what it is shown, by site.

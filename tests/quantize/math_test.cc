@@ -77,7 +77,8 @@ TEST(TieByMax, GivesChannelsOfOneRowTheirMaximum) {
 TEST(ColumnMaxAbs, KeepsWhatItWasGiven) {
   const std::vector<float> w = {1, -4, 2, 3, 0, -1};
   std::vector<float> max_abs = {2, 0, 9};
-  column_max_abs(w.data(), 2, 3, max_abs);
+  ThreadPool pool(2);
+  column_max_abs(w.data(), 2, 3, max_abs, pool);
   EXPECT_THAT(max_abs, testing::ElementsAre(3, 4, 9));
 }
 

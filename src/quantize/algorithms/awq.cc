@@ -117,7 +117,7 @@ void smooth(TransformBlock& block, Site& site, const SiteInputs& inputs,
     best = std::move(s);
   }
   if (std::ranges::all_of(best, [](float v) { return v == 1; })) return;
-  apply_smoothing(block.spec, site, best);
+  apply_smoothing(block.spec, site, best, block.pool);
   for (auto& [name, statistics] : block.statistics) {
     if (name == site.name || name.starts_with(site.name + ".")) divide_channels(statistics, best);
   }

@@ -88,15 +88,18 @@ void tie_by_max(std::span<float> values, std::span<const std::int64_t> rows) {
   for (std::size_t j = 0; j < values.size(); ++j) values[j] = largest.at(rows[j]);
 }
 
-void column_max_abs(const float* w, std::int64_t rows, std::int64_t cols,
-                    std::span<float> max_abs) {
+void column_max_abs(const float* w, std::int64_t rows, std::int64_t cols, std::span<float> max_abs,
+                    ThreadPool& pool) {
+  constexpr std::int64_t kGrain = 64;
   float* result = max_abs.data();
-  for (std::int64_t row = 0; row < rows; ++row) {
-    for (std::int64_t j = 0; j < cols; ++j) {
-      const float magnitude = std::abs(w[row * cols + j]);
-      result[j] = magnitude > result[j] ? magnitude : result[j];
+  pool.parallel_for(cols, kGrain, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = 0; row < rows; ++row) {
+      for (std::int64_t j = begin; j < end; ++j) {
+        const float magnitude = std::abs(w[row * cols + j]);
+        result[j] = magnitude > result[j] ? magnitude : result[j];
+      }
     }
-  }
+  });
 }
 
 std::vector<float> snap_to_stored_norm(std::span<const float> s, std::span<const float> weight,

@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "base/thread_pool.h"
 #include "tensor/dtype.h"
 
 namespace nibble {
@@ -41,7 +42,8 @@ void add_relative_magnitudes(const float* w, std::int64_t rows, std::int64_t col
 void tie_by_max(std::span<float> values, std::span<const std::int64_t> rows);
 
 // max_abs[j] = max(max_abs[j], max over rows of |w[., j]|), w [rows, cols].
-void column_max_abs(const float* w, std::int64_t rows, std::int64_t cols, std::span<float> max_abs);
+void column_max_abs(const float* w, std::int64_t rows, std::int64_t cols, std::span<float> max_abs,
+                    ThreadPool& pool);
 
 // Scales near `s` for which the weight of a norm survives rounding to its stored type: with g =
 // offset + weight and g' the rounded g / s, the result is g / g'. The folded function is then the
