@@ -88,8 +88,8 @@ void round_inputs(const ModelSpec& spec, const OutputPlan& plan, const InputRang
 
 // Rounds every quantized linear of the layer as it will be stored, keeping float32, and lets it
 // round its input, static scales covering all that was seen. Without the Hessian of its site a
-// solver that needs one does what it can. `keep_codes`: integers stay as they are stored, and nothing
-// is prepared; for place_layer() on a device, to which codes go faster than floats.
+// solver that needs one does what it can. `keep_codes`: integers stay as they are stored, and
+// nothing is prepared; for place_layer() on a device, to which codes go faster than floats.
 void round_layer(const Recipe& recipe, const OutputPlan& plan, const ModelSpec& spec,
                  const LayerStatistics& statistics, const LayerHessians& hessians,
                  LayerWeights& weights, Backend& backend, bool keep_codes = false);

@@ -105,10 +105,8 @@ void observe_residual(const ChunkStates& full, const LayerWeights& full_weights,
 
 }  // namespace
 
-CalibrationStream::CalibrationStream(const Job& job, std::int64_t layer, bool with_full,
-                                     Saves saves)
+CalibrationStream::CalibrationStream(const Job& job, std::int64_t layer, bool with_full)
     : job_(job),
-      saves_(saves),
       rows_(static_cast<std::int64_t>(job.windows.statistics.size())),
       states_(job.runner, with_full ? 2 * rows_ : rows_, job.spec.hidden) {
   if (layer > 0) {
@@ -187,9 +185,17 @@ void CalibrationStream::advance(std::int64_t layer, const LayerWeights& weights,
   };
   run(weights, states_.row(0));
   if (full != nullptr) run(*full, states_.row(rows_));
-  if (saves_ == Saves::kEveryLayer) states_.save(job_.journal, stream_name(layer));
 }
 
-void CalibrationStream::discard(std::int64_t layer) { job_.journal.remove(stream_name(layer - 1)); }
+void CalibrationStream::save(std::int64_t layer) {
+  states_.save(job_.journal, stream_name(layer));
+  while (layer-- > 0) job_.journal.remove(stream_name(layer));
+}
+
+std::int64_t CalibrationStream::saved(const Job& job) {
+  std::int64_t layer = job.spec.layers;
+  while (layer > 0 && !job.journal.has(stream_name(layer - 1))) --layer;
+  return layer;
+}
 
 }  // namespace nibble

@@ -25,11 +25,8 @@ struct ObservedExtras {
 // are given as they lie in the host's memory.
 class CalibrationStream {
  public:
-  enum class Saves { kEveryLayer, kNothing };
-
   // Takes up at `layer`, from what was saved before it.
-  CalibrationStream(const Job& job, std::int64_t layer, bool with_full,
-                    Saves saves = Saves::kEveryLayer);
+  CalibrationStream(const Job& job, std::int64_t layer, bool with_full);
 
   // Hessians of the inputs of some sites of the present layer. `full`: the layer before anything
   // in it was rounded; null for no drift.
@@ -41,17 +38,17 @@ class CalibrationStream {
   std::vector<float> targets(std::int64_t layer, const LayerWeights& full) const;
   // Runs the text through the present layer and stays where it is.
   void watch(std::int64_t layer, const LayerWeights& weights, SiteObserver& observer);
-  // Runs the text through the layer as it will be stored, and saves where it is then. The states
-  // before it are kept until discard().
+  // Runs the text through the layer as it will be stored.
   void advance(std::int64_t layer, const LayerWeights& weights, const LayerWeights* full);
-  // What was saved before this layer is no longer needed.
-  void discard(std::int64_t layer);
+  // Saves where the text is after this layer, and forgets what was saved before.
+  void save(std::int64_t layer);
+  // The first layer after the last one that was saved; 0 when none was.
+  static std::int64_t saved(const Job& job);
 
  private:
   std::vector<float> to_host(const float* states) const;
 
   const Job& job_;
-  Saves saves_;
   std::int64_t rows_;  // of the text
   HiddenStates
       states_;  // [1 or 2 times rows, hidden]; the second are those in the unquantized model

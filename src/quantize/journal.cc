@@ -8,11 +8,19 @@
 
 namespace nibble {
 
-Journal::Journal(std::filesystem::path directory, std::function<void(const std::string&)> on_saved)
-    : directory_(std::move(directory)), on_saved_(std::move(on_saved)) {
+Journal::Journal(std::filesystem::path directory, std::function<void(const std::string&)> on_saved,
+                 double seconds)
+    : directory_(std::move(directory)), on_saved_(std::move(on_saved)), interval_(seconds) {
   std::error_code error;
   std::filesystem::create_directory(directory_, error);
   if (error) fail(ErrorKind::kDisk, "{}: cannot create: {}", directory_.string(), error.message());
+}
+
+bool Journal::due() {
+  const Clock::time_point now = Clock::now();
+  if (now - last_ < interval_) return false;
+  last_ = now;
+  return true;
 }
 
 bool Journal::has(const std::string& name) const {

@@ -45,15 +45,16 @@ std::set<std::string> site_names(const std::map<const Linear*, std::string>& nam
 
 }  // namespace
 
-LayerSolver::LayerSolver(const Job& job, std::int64_t layer)
+LayerSolver::LayerSolver(const Job& job, std::int64_t done)
     : job_(job),
       needs_(job.options.recipe.solver().needs()),
-      watches_ranges_(job.plan.has_static_inputs() && needs_histograms(job.calibration)) {
+      watches_ranges_(job.plan.has_static_inputs() && needs_histograms(job.calibration)),
+      first_layer_(done) {
   const bool needs_stream = job.options.recipe.needs_stream() || watches_ranges_;
-  if (needs_stream && layer < job.spec.layers) {
-    stream_ = std::make_unique<CalibrationStream>(
-        job, layer, needs_.drift || needs_.calibration == CalibrationNeed::kActivations);
-  }
+  if (!needs_stream || done == job.spec.layers) return;
+  first_layer_ = std::min(done, CalibrationStream::saved(job));
+  stream_ = std::make_unique<CalibrationStream>(
+      job, first_layer_, needs_.drift || needs_.calibration == CalibrationNeed::kActivations);
 }
 
 std::vector<LayerSolver::Stage> LayerSolver::stages(LayerWeights& weights) const {
@@ -189,7 +190,7 @@ std::vector<SolvedLinear> LayerSolver::solve(std::int64_t layer, const RecipePoi
   const bool by_block = needs_.calibration == CalibrationNeed::kActivations;
   std::optional<LayerWeights> full;
   if (needs_.drift || by_block) {
-    full = clone_layer(weights);
+    full = clone_layer(weights, job_.backend.pool());
     prepare_layer(*full, job_.backend);
   }
   const LayerWeights* unquantized = full ? &*full : nullptr;
@@ -202,8 +203,8 @@ std::vector<SolvedLinear> LayerSolver::solve(std::int64_t layer, const RecipePoi
   return result;
 }
 
-void LayerSolver::discard(std::int64_t layer) {
-  if (stream_ != nullptr) stream_->discard(layer);
+void LayerSolver::save(std::int64_t layer) {
+  if (stream_ != nullptr && job_.journal.due()) stream_->save(layer);
 }
 
 }  // namespace nibble

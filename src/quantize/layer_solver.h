@@ -24,8 +24,9 @@ struct SolvedLinear {
 // Solves layers one after the other.
 class LayerSolver {
  public:
-  // Takes up at `layer`.
-  LayerSolver(const Job& job, std::int64_t layer);
+  // Takes up behind `done` layers or some of them; first_layer() says where.
+  LayerSolver(const Job& job, std::int64_t done);
+  std::int64_t first_layer() const { return first_layer_; }
 
   // Transforms and solves a layer, in the order of weights.linears(). Where the recipe needs
   // Hessians, the weights afterwards are those that are stored, and the calibration text has gone
@@ -35,7 +36,7 @@ class LayerSolver {
   // Of the inputs of the layer solved last, for static scales; empty where the job needs none.
   const LayerHistograms& histograms() const { return histograms_; }
   // Call when a layer is safe on disk.
-  void discard(std::int64_t layer);
+  void save(std::int64_t layer);
 
  private:
   // Linears whose inputs are gathered in one pass over the text, before any of them is rounded.
@@ -64,6 +65,7 @@ class LayerSolver {
   const Job& job_;
   Needs needs_;  // of the solver
   bool watches_ranges_ = false;
+  std::int64_t first_layer_;
   LayerHistograms histograms_;
   std::unique_ptr<CalibrationStream> stream_;
 };

@@ -24,7 +24,7 @@ class LayerFeed {
   LayerFeed(const Job& job, const Calibration& calibration, const RecipePoint& point)
       : job_(job), calibration_(calibration), point_(point) {
     if (job.options.recipe.needs_hessians()) {
-      stream_.emplace(job, 0, false, CalibrationStream::Saves::kNothing);
+      stream_.emplace(job, 0, false);
     }
   }
 

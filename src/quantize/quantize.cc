@@ -129,7 +129,7 @@ class Run {
     StagedDirectory staged(
         measures ? options_.mixed.measurements.string() + ".run" : options_.output.string(),
         setup_.fingerprint(), options_.resume || measures);
-    Journal journal(staged.state_path() / "state", options_.on_saved);
+    Journal journal(staged.state_path() / "state", options_.on_saved, options_.save_seconds);
     const Job job{options_,      backend_,      runner_,          setup_.source(),
                   setup_.spec(), setup_.plan(), setup_.windows(), setup_.calibration(),
                   journal,       report_};

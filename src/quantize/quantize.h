@@ -56,6 +56,8 @@ struct QuantizeOptions {
 
   VerifyOptions verify;
   bool resume = false;
+  // Hidden states are saved at most so often: what a run that ends may have to do again.
+  double save_seconds = 20;
   std::uint64_t max_shard_bytes = 5'000'000'000;
 
   LogSink log;

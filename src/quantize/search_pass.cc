@@ -34,8 +34,7 @@ struct Found {
 // Correlations of the inputs of one layer after the other, in the source.
 class SourceInputs {
  public:
-  SourceInputs(const Job& job, std::int64_t first_layer)
-      : job_(job), stream_(job, 0, false, CalibrationStream::Saves::kNothing) {
+  SourceInputs(const Job& job, std::int64_t first_layer) : job_(job), stream_(job, 0, false) {
     for (std::int64_t layer = 0; layer < first_layer; ++layer) {
       stream_.advance(layer, load_layer(job.spec, layer, job.source, job.backend), nullptr);
     }
@@ -154,10 +153,15 @@ class CandidateRunner {
       result = run_layers(choices, rows, name);
       job_.journal.put(
           name, {reinterpret_cast<const char*>(result.data()), result.size() * sizeof(double)});
-      job_.journal.remove(fmt::format("{}.{}", name, job_.spec.layers - 1));
+      forget_before(name, job_.spec.layers);
     }
     NIBBLE_CHECK(result.size() == choices.size());
     for (std::size_t i = 0; i < choices.size(); ++i) known_[{rows, choices[i]}] = result[i];
+  }
+
+  // Hidden states of a sweep that were saved after the layers before this one.
+  void forget_before(const std::string& sweep, std::int64_t layer) {
+    while (layer-- > 0) job_.journal.remove(fmt::format("{}.{}", sweep, layer));
   }
 
   std::vector<double> run_layers(std::span<const Choice> choices, std::int64_t rows,
@@ -179,8 +183,9 @@ class CandidateRunner {
     for (++layer; layer < layers; ++layer) {
       progress(job_.options.progress, step, layer, layers);
       run_layer_for_all(layer, choices, rows, inputs ? &*inputs : nullptr, hidden);
+      if (!job_.journal.due()) continue;
       hidden.save(job_.journal, fmt::format("{}.{}", name, layer));
-      job_.journal.remove(fmt::format("{}.{}", name, layer - 1));
+      forget_before(name, layer);
     }
     progress(job_.options.progress, step, layers, layers);
     return output_losses(job_.spec, job_.source, calibration_.reference->row(0), hidden.row(0),

@@ -9,8 +9,7 @@ std::vector<float> weight_magnitude(const Site& site, ThreadPool& pool) {
   std::vector<float> result(static_cast<std::size_t>(site.channels), 0.0f);
   for (const Linear* linear : site.consumers) {
     const QuantTensor& weight = linear->weight.canonical;
-    column_max_abs(weight.planes[0].data<float>(), weight.rows, weight.cols, result,
-                   pool);
+    column_max_abs(weight.planes[0].data<float>(), weight.rows, weight.cols, result, pool);
   }
   return result;
 }

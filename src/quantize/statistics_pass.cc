@@ -23,8 +23,7 @@ class CalibrationRun {
       advance(layer, weights, job_.windows.search, statistics_rows(), nullptr);
       LayerStatistics statistics = observer.statistics();
       job_.journal.put(statistics_name(layer), serialize(statistics));
-      hidden_.save(job_.journal, hidden_name(layer));
-      job_.journal.remove(hidden_name(layer - 1));
+      if (job_.journal.due() || layer + 1 == job_.spec.layers) save(layer);
       result.layers.push_back(std::move(statistics));
     }
     progress(job_.options.progress, "calibrate", job_.spec.layers, job_.spec.layers);
@@ -47,6 +46,12 @@ class CalibrationRun {
     return static_cast<std::int64_t>(job_.windows.statistics.size());
   }
 
+  void save(std::int64_t layer) {
+    hidden_.save(job_.journal, hidden_name(layer));
+    if (saved_ >= 0) job_.journal.remove(hidden_name(saved_));
+    saved_ = layer;
+  }
+
   // The layer to go on with; what came before it is in `result` and hidden_.
   std::int64_t resume(Calibration& result) {
     std::int64_t layer = job_.spec.layers - 1;
@@ -59,6 +64,7 @@ class CalibrationRun {
       result.layers.push_back(deserialize_statistics(job_.journal.get(statistics_name(done))));
     }
     hidden_.restore(job_.journal, hidden_name(layer));
+    saved_ = layer;
     return layer + 1;
   }
 
@@ -79,6 +85,7 @@ class CalibrationRun {
 
   const Job& job_;
   HiddenStates hidden_;
+  std::int64_t saved_ = -1;  // the layer after which they were saved last
 };
 
 void note_unseen_experts(const Job& job, const Calibration& calibration) {

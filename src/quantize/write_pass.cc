@@ -202,12 +202,13 @@ OutputPlan run_write_pass(const Job& job, const Calibration& calibration, const 
                           ShardedWriter& writer) {
   const std::int64_t layers = job.spec.layers;
   LayerWriter layer_writer(job, writer);
-  std::int64_t layer = 0;
-  for (; layer < layers && job.journal.has(done_name(layer)); ++layer) {
+  std::int64_t done = 0;
+  while (done < layers && job.journal.has(done_name(done))) ++done;
+  LayerSolver solver(job, done);
+  for (std::int64_t layer = 0; layer < solver.first_layer(); ++layer) {
     job.report.layers.push_back(deserialize_report(job.journal.get(done_name(layer))));
   }
-  LayerSolver solver(job, layer);
-  for (; layer < layers; ++layer) {
+  for (std::int64_t layer = solver.first_layer(); layer < layers; ++layer) {
     progress(job.options.progress, "quantize", layer, layers);
     LayerWeights weights = load_layer_f32(job.spec, layer, job.source, job.backend);
     check_finite(weights);
@@ -220,7 +221,7 @@ OutputPlan run_write_pass(const Job& job, const Calibration& calibration, const 
         layer_writer.write(layer, weights, statistics, solver.histograms(), solved);
     writer.sync();
     job.journal.put(done_name(layer), serialize(report));
-    solver.discard(layer);
+    solver.save(layer);
     job.report.layers.push_back(std::move(report));
   }
   progress(job.options.progress, "quantize", layers, layers);

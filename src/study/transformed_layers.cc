@@ -48,7 +48,8 @@ TransformedLayers::TransformedLayers(const QuantizeOptions& options,
     : options_(without_verification(options)),
       backend_(backend),
       setup_(std::make_unique<Setup>(options_, backend, backend)),
-      journal_(std::make_unique<Journal>(state_of(state, *setup_), options_.on_saved)),
+      journal_(std::make_unique<Journal>(state_of(state, *setup_), options_.on_saved,
+                                         options_.save_seconds)),
       job_(new Job{options_, backend_, backend_, setup_->source(), setup_->spec(), setup_->plan(),
                    setup_->windows(), setup_->calibration(), *journal_, report_}) {
   if (options_.recipe.needs_statistics()) calibration_ = run_statistics_pass(*job_);

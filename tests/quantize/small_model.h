@@ -77,6 +77,7 @@ inline QuantizeOptions small_options(const std::filesystem::path& source,
   options.recipe = recipe.starts_with("{") ? parse_recipe(recipe, "test") : load_recipe(recipe);
   options.calibration = {256, 128, 64};
   options.verify.enabled = false;
+  options.save_seconds = 0;
   return options;
 }
 
