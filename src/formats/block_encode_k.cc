@@ -1,6 +1,7 @@
 #include "formats/block_encode_k.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "formats/block_bytes.h"
@@ -11,6 +12,25 @@ namespace {
 
 // Least squares for the second level: what it gains is little after the first round.
 constexpr int kRounds = 2;
+
+constexpr auto kOnes = [] {
+  std::array<float, kMostInSearch> ones{};
+  ones.fill(1);
+  return ones;
+}();
+
+// sum_i weights[i] (x[i] - (step codes[i] - minimum))^2
+float error_of(const float* x, const float* weights, float step, float minimum, const float* codes,
+               int n) {
+  float lanes[kLanes] = {};
+  for (int i = 0; i < n; i += kLanes) {
+    for (int l = 0; l < kLanes; ++l) {
+      const float difference = x[i + l] - (step * codes[i + l] - minimum);
+      lanes[l] += weights[i + l] * difference * difference;
+    }
+  }
+  return sum_of(lanes);
+}
 
 // kParts runs of elements, each with an integer scale and minimum:
 //   w ~ d * scale * code - dmin * minimum, codes 0 ... top_code, integers 0 ... steps.
@@ -26,6 +46,8 @@ class MinimumBlock {
     for (int j = 0; j < kParts; ++j) {
       fits_[j] = search_affine(w + kLength * j, importance + kLength * j, kLength,
                                static_cast<float>(top_code), true, spans);
+      totals_[j] = dot(importance + kLength * j, kOnes.data(), kLength);
+      sums_[j] = dot(importance + kLength * j, w + kLength * j, kLength);
       largest_scale = std::max(largest_scale, fits_[j].scale);
       largest_minimum = std::max(largest_minimum, -fits_[j].offset);
     }
@@ -57,19 +79,18 @@ class MinimumBlock {
     const float* x = w_ + kLength * j;
     const float* weights = importance_ + kLength * j;
     const int wanted = nearest(fits_[j].scale, d), near_minimum = nearest(-fits_[j].offset, dmin);
-    float total = 0;
-    for (int i = 0; i < kLength; ++i) total += weights[i];
+    const float total = totals_[j], weighted_sum = sums_[j];
     float best = INFINITY, tried[kLength];
     for (int scale = std::max(wanted - 1, 0); scale <= std::min(wanted + 1, steps_); ++scale) {
       const float step = d * static_cast<float>(scale);
       int minimum = near_minimum;
       codes_(x, inverse_of(step), -dmin * static_cast<float>(minimum), kLength, tried);
       // The minimum that is best for these codes, and the codes that are nearest under it.
-      float rest = 0;
-      for (int i = 0; i < kLength; ++i) rest += weights[i] * (step * tried[i] - x[i]);
+      const float rest = step * dot(weights, tried, kLength) - weighted_sum;
       if (total > 0) minimum = nearest(rest / total, dmin);
       codes_(x, inverse_of(step), -dmin * static_cast<float>(minimum), kLength, tried);
-      const float error = error_of(x, weights, step, dmin * static_cast<float>(minimum), tried);
+      const float error =
+          error_of(x, weights, step, dmin * static_cast<float>(minimum), tried, kLength);
       if (!(error < best)) continue;
       best = error;
       scales[j] = scale;
@@ -77,20 +98,6 @@ class MinimumBlock {
       std::copy_n(tried, kLength, q + kLength * j);
     }
     return best;
-  }
-
-  static float error_of(const float* x, const float* weights, float step, float minimum,
-                        const float* codes) {
-    float lanes[kLanes] = {};
-    for (int i = 0; i < kLength; i += kLanes) {
-      for (int l = 0; l < kLanes; ++l) {
-        const float difference = x[i + l] - (step * codes[i + l] - minimum);
-        lanes[l] += weights[i + l] * difference * difference;
-      }
-    }
-    float sum = 0;
-    for (const float lane : lanes) sum += lane;
-    return sum;
   }
 
   int nearest(float value, float unit) const {
@@ -106,12 +113,7 @@ class MinimumBlock {
       const float* weights = importance_ + kLength * j;
       const float* codes = q + kLength * j;
       const double a = scales[j], b = -minimums[j];
-      float w1 = 0, wq = 0, wx = 0;
-      for (int i = 0; i < kLength; ++i) {
-        w1 += weights[i];
-        wq += weights[i] * codes[i];
-        wx += weights[i] * x[i];
-      }
+      const float w1 = totals_[j], wq = dot(weights, codes, kLength), wx = sums_[j];
       aa += a * a * static_cast<double>(dot(weights, codes, codes, kLength));
       ab += a * b * static_cast<double>(wq);
       bb += b * b * static_cast<double>(w1);
@@ -134,6 +136,7 @@ class MinimumBlock {
   IntegerCodes codes_;
   int steps_;
   AffineFit fits_[kParts] = {};
+  float totals_[kParts] = {}, sums_[kParts] = {};  // of weights, and of weighted elements
   float error_ = 0;
 };
 
@@ -184,11 +187,7 @@ class ScaledBlock {
          ++scale) {
       const float step = d * static_cast<float>(scale);
       codes_(x, inverse_of(step), 0, kLength, tried);
-      float error = 0;
-      for (int i = 0; i < kLength; ++i) {
-        const float difference = x[i] - step * tried[i];
-        error += weights[i] * difference * difference;
-      }
+      const float error = error_of(x, weights, step, 0, tried, kLength);
       if (!(error < best)) continue;
       best = error;
       scales[j] = scale;
@@ -285,7 +284,7 @@ void encode_q3_k(const float* w, const float* importance, std::uint8_t* block) {
 }
 
 void encode_q4_k(const float* w, const float* importance, std::uint8_t* block) {
-  const Steps<14> spans(13.7f, 0.15f);
+  const Steps<5> spans(13.9f, 0.4f);
   const MinimumBlock<8> fit(w, importance, 15, 63, spans.values);
   store_f16(fit.d, block);
   store_f16(fit.dmin, block + 2);
@@ -294,7 +293,7 @@ void encode_q4_k(const float* w, const float* importance, std::uint8_t* block) {
 }
 
 void encode_q5_k(const float* w, const float* importance, std::uint8_t* block) {
-  const Steps<10> spans(30, 0.2f);
+  const Steps<5> spans(30.2f, 0.4f);
   const MinimumBlock<8> fit(w, importance, 31, 63, spans.values);
   store_f16(fit.d, block);
   store_f16(fit.dmin, block + 2);
