@@ -199,10 +199,19 @@ TEST(CliTest, ConvertsToGgufAndBack) {
   };
   EXPECT_EQ(generated(plain), generated(tiny()));
   const Json rounded = nibble_json({"convert", tiny(), q4, "--to", "gguf", "--preset", "q4_k_m",
-                                    "--verify-text", short_text(dir)});
+                                    "--verify-text", short_text(dir, 2000)});
   EXPECT_EQ(rounded["exact"], false);
   EXPECT_GT(rounded["mean_kl"].get<double>(), 0);
   EXPECT_LT(rounded["mean_kl"].get<double>(), 0.1);
+  const std::string matrix = dir / "x.imatrix";
+  EXPECT_EQ(nibble_json({"imatrix", tiny(), matrix, "--tokens", "1024"})["entries"], 6 * 7);
+  const auto kl_of_q2 = [&](std::vector<std::string> more) {
+    const std::string file = dir / ("q2" + std::to_string(more.size()) + ".gguf");
+    more.insert(more.begin(), {"convert", tiny(), file, "--to", "gguf", "--preset", "Q2_K",
+                               "--verify-text", short_text(dir, 2000)});
+    return nibble_json(more)["mean_kl"].get<double>();
+  };
+  EXPECT_LT(kl_of_q2({"--imatrix", matrix}), kl_of_q2({}));
 
   const std::string gptq = dir / "gptq", q4_0 = dir / "q4_0.gguf";
   nibble_json(
