@@ -1,10 +1,12 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/engine_check.h"
 #include "cli/command.h"
 #include "cli/html_report.h"
 #include "cli/terminal.h"
@@ -22,6 +24,8 @@ struct InspectOptions {
   std::string html;
   std::int64_t tokens = 8192;
   std::int64_t context = 512;
+  std::string engine;         // to check for; empty: none
+  std::int64_t parallel = 1;  // devices of it
 };
 
 Json architecture_json(const ModelSpec& spec) {
@@ -95,7 +99,26 @@ std::vector<OutlierRow> outliers_on_text(const InspectOptions& options, const Mo
   return measure_outliers(spec, checkpoint, backend, ids, options.context);
 }
 
+// What an engine would refuse, before any model is made of the checkpoint.
+void check(const InspectOptions& options, Context& context) {
+  const auto checkpoint = open_checkpoint(options.model);
+  const auto findings = check_for_engine(*checkpoint, options.engine, options.parallel);
+  const auto refused =
+      std::ranges::count_if(findings, [](const EngineFinding& f) { return f.refused; });
+  Json rows = Json::array();
+  std::string text = fmt::format("{} for {}: {}\n", options.model, options.engine,
+                                 refused > 0 ? "refused" : "nothing known stands against it");
+  for (const EngineFinding& finding : findings) {
+    rows.push_back(
+        {{"refused", finding.refused}, {"module", finding.module}, {"what", finding.what}});
+    text += fmt::format("{}  {}{}{}\n", finding.refused ? "refused" : "note   ", finding.module,
+                        finding.module.empty() ? "" : ": ", finding.what);
+  }
+  context.emit({{"engine", options.engine}, {"accepted", refused == 0}, {"findings", rows}}, text);
+}
+
 void inspect(const InspectOptions& options, Context& context) {
+  if (!options.engine.empty()) return check(options, context);
   context.exact = true;  // activations as they are, and no weight repacked only to be counted
   const auto checkpoint = open_checkpoint(options.model);
   context.say_notes(*checkpoint);
@@ -144,6 +167,12 @@ void add_inspect(CLI::App& app, Context& context) {
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 24))
       ->capture_default_str();
   command->add_option("--html", options->html, "Write the report as a page too");
+  CLI::Option* engine = command->add_option("--for", options->engine,
+                                            "Say instead what this engine would refuse, and why");
+  engine->check(CLI::IsMember(engine_names()));
+  command->add_option("--tensor-parallel", options->parallel, "Devices that share each matrix")
+      ->needs(engine)
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1024}));
 }
 
 }  // namespace nibble::cli
