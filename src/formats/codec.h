@@ -17,7 +17,7 @@ enum class Rounding {
 struct Codec {
   const SpanKernels* spans = &scalar_spans();
   ThreadPool* pool = nullptr;  // null: the calling thread alone
-  // Of elements that share scales; scales themselves, and plain floats, are rounded to nearest.
+  // Of elements; the scales that they share are rounded to nearest.
   Rounding rounding = Rounding::kNearest;
   // What stochastic rounding draws depends on it and the place of the element only.
   std::uint64_t seed = 0;

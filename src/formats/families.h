@@ -1,6 +1,8 @@
 // The families of formats that make_format() chooses from. Internal to formats/.
 #pragma once
 
+#include <optional>
+
 #include "formats/format.h"
 
 namespace nibble {
@@ -23,6 +25,8 @@ FormatPtr make_fitted_format(const WeightDescriptor& descriptor);
 
 // What they share. "int4", "fp4_e2m1", "nf4"; of no plain float:
 std::string element_name(const Element& element);
+// "f32", "f16", "bf16", and the last two as "fp16_e5m10" and "fp16_e8m7".
+std::optional<DType> plain_float_named(std::string_view text);
 // How many of the words of a format's name are its element, which is set; 0: none.
 std::size_t take_element(const std::vector<std::string_view>& words, Element& element);
 // "_sf16", "_se8m0_ceil", ...; "" for scales in float32 by the largest magnitude:

@@ -9,8 +9,10 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "formats/code_table.h"
 
@@ -39,13 +41,16 @@ struct FloatBits {
 int code_bits(const FloatBits& type);
 // 2^(e - 1) - 1, at least 1; one more for kFnuz.
 double default_bias(int exponent, FloatKind kind);
-// Empty, or why there is no such type: 2 to 8 bits, one exponent bit at least, values that float32
-// can hold.
+// Empty, or why there are no codes of such a type: 2 to 8 bits, one exponent bit at least, values
+// that float32 can hold under scales.
 std::string why_not(const FloatBits& type);
+// Empty, or why there is no cast to it: the same for 2 to 16 bits, without scales. f16 is
+// {5, 10, 15, kIeee}, bf16 {8, 7, 127, kIeee}.
+std::string why_no_cast(const FloatBits& type);
 // The real number of a code, rounded to float32 (exact for whole biases); NaN and infinity as such.
 float value_of(const FloatBits& type, int code);
 // "e4m3", "e4m3fnuz", "e3m4b2.5": what differs from the default kind (fn for e4m3, ieee for e5m2,
-// all-finite otherwise) and the default bias is spelled out.
+// e5m10 and e8m7, all-finite otherwise) and the default bias is spelled out.
 std::string name_of(const FloatBits& type);
 FloatKind default_kind(int exponent, int mantissa);
 
@@ -55,23 +60,34 @@ enum class Overflow {
   kReport,    // infinity where the type has one, or else NaN, or else the largest finite value
 };
 
-// Casts, rounding to nearest, ties to the even code. Immutable, thread-safe. The slow and certain
-// definition that fast casts are tested against.
+// Casts. Immutable, thread-safe. The slow and certain definition that fast casts are tested
+// against.
 class FloatCast {
  public:
-  // kUnsupported when why_not() says so.
+  // kUnsupported when why_no_cast() says so.
   explicit FloatCast(const FloatBits& type);
 
-  // NaN becomes a positive NaN; kUnsupported where the type has none. Negative values become 0 in
-  // types without a sign; -0 stays -0 where there is one.
-  std::uint8_t code(float x, Overflow overflow = Overflow::kSaturate) const;
-  float value(int code) const { return table_.value(code); }
-  const CodeTable& table() const { return table_; }
+  // To nearest, ties to the even code. NaN becomes a positive NaN; kUnsupported where the type has
+  // none. Negative values become 0 in types without a sign; -0 stays -0 where there is one.
+  std::uint16_t code(float x, Overflow overflow = Overflow::kSaturate) const;
+  // To one of the two neighbours, the nearer one with the greater probability, by a `draw` of
+  // [0, 1); what lies beyond the largest value, and NaN, as above.
+  std::uint16_t stochastic_code(float x, double draw,
+                                Overflow overflow = Overflow::kSaturate) const;
+  float value(int code) const { return value_of(type_, code); }
 
  private:
+  // Of what is no number between the largest ones; none of others.
+  std::optional<std::uint16_t> special_code(float x, double limit, bool limit_rounds_up,
+                                            Overflow overflow) const;
+  // The sign of x with the code of a magnitude.
+  std::uint16_t with_sign(float x, std::size_t magnitude) const;
+  // How many magnitudes, less one, are at most x.
+  std::size_t rank_below(float x) const;
+
   FloatBits type_;
-  CodeTable table_;
-  double limit_;  // half a step above the largest finite value
+  std::vector<float> magnitudes_;  // finite ones, by code
+  double limit_;                   // half a step above the largest finite value
   bool limit_rounds_up_;
 };
 

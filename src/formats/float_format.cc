@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "formats/families.h"
+#include "formats/stochastic.h"
 
 namespace nibble {
 namespace {
@@ -60,6 +61,21 @@ void write_row(const float* w, DType type, std::int64_t cols, Tensor& plane, std
   }
 }
 
+const FloatCast& half_cast(DType type) {
+  static const FloatCast f16_cast({5, 10, 15, FloatKind::kIeee});
+  static const FloatCast bf16_cast({8, 7, 127, FloatKind::kIeee});
+  return type == DType::kF16 ? f16_cast : bf16_cast;
+}
+
+void write_row_stochastically(const float* w, DType type, std::int64_t cols, std::uint64_t seed,
+                              Tensor& plane, std::int64_t row) {
+  auto* codes = plane.mutable_data<std::uint16_t>() + row * cols;
+  for (std::int64_t i = 0; i < cols; ++i) {
+    const double draw = uniform_draw(seed, static_cast<std::uint64_t>(row * cols + i));
+    codes[i] = half_cast(type).stochastic_code(w[i], draw, Overflow::kReport);
+  }
+}
+
 // Whether all of a row is finite, and stays so in its type.
 bool row_fits(const Tensor& stored, std::int64_t row, std::int64_t cols, const Codec& codec,
               std::vector<float>& values) {
@@ -74,11 +90,16 @@ QuantTensor FloatFormat::encode(const float* w, std::int64_t rows, std::int64_t 
   QuantTensor result{make_float_format(descriptor_), rows, cols, {Tensor{}}};
   Tensor& plane = result.planes[0];
   plane = Tensor::allocate(type(), {rows, cols});
+  const bool stochastic = codec.rounding == Rounding::kStochastic && type() != DType::kF32;
   std::atomic<bool> fits = true;
   codec.for_rows(rows, cols, [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> values(static_cast<std::size_t>(cols));
     for (std::int64_t row = begin; row < end; ++row) {
-      write_row(w + row * cols, type(), cols, plane, row);
+      if (stochastic) {
+        write_row_stochastically(w + row * cols, type(), cols, codec.seed, plane, row);
+      } else {
+        write_row(w + row * cols, type(), cols, plane, row);
+      }
       if (!row_fits(plane, row, cols, codec, values)) fits = false;
     }
   });

@@ -35,13 +35,6 @@ std::optional<std::int64_t> parse_number(std::string_view text) {
   return value;
 }
 
-std::optional<DType> parse_float_name(std::string_view text) {
-  if (text == "f32") return DType::kF32;
-  if (text == "f16") return DType::kF16;
-  if (text == "bf16") return DType::kBF16;
-  return std::nullopt;
-}
-
 [[noreturn]] void fail_no_format(std::string_view text) {
   std::vector<std::string> names;
   for (const FormatAlias& alias : format_aliases()) names.push_back(alias.name);
@@ -134,7 +127,7 @@ class SchemeParser {
   }
 
   static bool take_scale_type(std::string_view name, bool integer, Scheme& scheme) {
-    if (const auto type = parse_float_name(name)) {
+    if (const auto type = plain_float_named(name)) {
       scheme.scale_type = *type;
     } else if (integer) {
       return false;
@@ -164,14 +157,16 @@ class SchemeParser {
 // "e4m3", "e4m3fnuz", "e3m4b2.5".
 std::optional<FloatBits> parse_float_bits(std::string_view text) {
   if (text.size() < 4 || text[0] != 'e' || text[2] != 'm') return std::nullopt;
+  const std::size_t digits =
+      text.find_first_not_of("0123456789", 3) == 5 || text.size() == 5 ? 2 : 1;
   const auto exponent = parse_number(text.substr(1, 1));
-  const auto mantissa = parse_number(text.substr(3, 1));
+  const auto mantissa = parse_number(text.substr(3, digits));
   if (!exponent || !mantissa) return std::nullopt;
   FloatBits type;
   type.exponent = static_cast<int>(*exponent);
   type.mantissa = static_cast<int>(*mantissa);
   type.kind = default_kind(type.exponent, type.mantissa);
-  text.remove_prefix(4);
+  text.remove_prefix(3 + digits);
   constexpr std::pair<std::string_view, FloatKind> kKinds[] = {{"fnuz", FloatKind::kFnuz},
                                                                {"fn", FloatKind::kFn},
                                                                {"ieee", FloatKind::kIeee},
@@ -231,7 +226,7 @@ std::size_t parse_element(const std::vector<std::string_view>& words, Element& e
 // Null when the text does not follow the grammar; limits are make_format()'s.
 std::optional<ParsedWeight> parse_weight(std::string_view text) {
   ParsedWeight parsed;
-  if (const auto type = parse_float_name(text)) {
+  if (const auto type = plain_float_named(text)) {
     parsed.descriptor.element = {ElementKind::kFloat, static_cast<int>(8 * dtype_size(*type)),
                                  *type};
     return parsed;
@@ -370,6 +365,14 @@ ModelFormat parse_model_format(std::string_view text) {
   ModelFormat format;
   set_part(format, "w", text);
   return format;
+}
+
+std::optional<DType> plain_float_named(std::string_view text) {
+  if (text == "f32") return DType::kF32;
+  // And as the words of other floats spell them.
+  if (text == "f16" || text == "fp16_e5m10") return DType::kF16;
+  if (text == "bf16" || text == "fp16_e8m7") return DType::kBF16;
+  return std::nullopt;
 }
 
 std::size_t take_element(const std::vector<std::string_view>& words, Element& element) {

@@ -16,11 +16,6 @@ namespace {
 constexpr int kE8M0Bias = 127;
 constexpr int kE8M0Largest = 127;  // 2^127; the code above it is NaN
 
-const FloatCast& e4m3() {
-  static const FloatCast cast(FloatBits{});
-  return cast;
-}
-
 // A matrix whose scales are chosen.
 struct Source {
   const CodeTable& table;
@@ -214,9 +209,9 @@ std::vector<std::uint8_t> e4m3_codes(const std::vector<float>& absmax, float top
   std::vector<float> wanted(absmax.size());
   for (std::size_t i = 0; i < absmax.size(); ++i) wanted[i] = absmax[i] / top;
   std::vector<std::uint8_t> codes(absmax.size());
-  codec.spans->table_codes(e4m3().table().view(), &whole, wanted.data(), 1,
+  codec.spans->table_codes(e4m3_table().view(), &whole, wanted.data(), 1,
                            static_cast<std::int64_t>(wanted.size()), codes.data());
-  const std::uint8_t one = e4m3().code(1.0f);
+  const std::uint8_t one = e4m3_table().nearest(1.0f);
   for (std::size_t i = 0; i < absmax.size(); ++i) {
     codes[i] = absmax[i] == 0 ? one : std::max<std::uint8_t>(1, codes[i]);
   }
@@ -225,7 +220,7 @@ std::vector<std::uint8_t> e4m3_codes(const std::vector<float>& absmax, float top
 
 std::vector<float> e4m3_values(const std::vector<std::uint8_t>& codes, float whole) {
   std::vector<float> values(codes.size());
-  scalar_spans().table_values(e4m3().table().view(), &whole, codes.data(), 1,
+  scalar_spans().table_values(e4m3_table().view(), &whole, codes.data(), 1,
                               static_cast<std::int64_t>(codes.size()), values.data());
   return values;
 }
@@ -236,7 +231,7 @@ std::vector<Tensor> scales_of_tensor(const Source& source, const std::vector<flo
                                      const Shape& shape) {
   const bool choice = source.scheme.rule == ScaleRule::kFourOverSix;
   const float top = source.table.max();
-  const float largest = choice ? 256.0f : e4m3().table().max();
+  const float largest = choice ? 256.0f : e4m3_table().max();
   const float all = *std::ranges::max_element(absmax);
   float whole = all / (largest * top);
   if (whole == 0) whole = all == 0 ? 1.0f : std::numeric_limits<float>::denorm_min();
@@ -372,7 +367,7 @@ void scales_at(const QuantTensor& tensor, std::int64_t first, std::int64_t count
   if (scheme.second_level == SecondLevel::kTensor) {
     float whole = 0;
     to_float(tensor.planes[2], 0, 1, &whole);
-    for (std::int64_t i = 0; i < count; ++i) scales[i] = e4m3().value(codes[i]) * whole;
+    for (std::int64_t i = 0; i < count; ++i) scales[i] = e4m3_table().value(codes[i]) * whole;
     return;
   }
   float mean = 0;

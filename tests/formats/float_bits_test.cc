@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "base/file.h"
+#include "base/half.h"
 #include "base/json.h"
 #include "formats/registry.h"
 #include "support/test_data.h"
@@ -63,9 +64,9 @@ TEST(FloatBits, HasTheKnownRanges) {
       {"fp4_e1m2", 1.75f, 0.25f, 15},     {"fp4_e3m0", 16, 0.25f, 15},
   };
   for (const Row& row : rows) {
-    const FloatCast cast(type_of(row.name));
+    const CodeTable table = table_of(type_of(row.name));
     std::vector<float> values;
-    for (const float v : cast.table().values()) {
+    for (const float v : table.values()) {
       if (std::isfinite(v)) values.push_back(v + 0.0f);
     }
     std::ranges::sort(values);
@@ -78,8 +79,8 @@ TEST(FloatBits, HasTheKnownRanges) {
 
 TEST(FloatBits, HasTheFourBitGrids) {
   const auto magnitudes = [](const char* name) {
-    const FloatCast cast(type_of(name));
-    return std::vector<float>(cast.table().values().begin(), cast.table().values().begin() + 8);
+    const CodeTable table = table_of(type_of(name));
+    return std::vector<float>(table.values().begin(), table.values().begin() + 8);
   };
   EXPECT_EQ(magnitudes("fp4_e2m1"), (std::vector<float>{0, 0.5f, 1, 1.5f, 2, 3, 4, 6}));
   EXPECT_EQ(magnitudes("fp4_e1m2"),
@@ -119,7 +120,7 @@ TEST(FloatBits, HasTheValuesOfMlDtypes) {
   for (const auto& [name, golden] : all.items()) {
     const FloatCast cast(golden_type(name));
     const Json& values = golden.at("values");
-    ASSERT_EQ(values.size(), cast.table().values().size()) << name;
+    ASSERT_EQ(values.size(), std::size_t{1} << code_bits(golden_type(name))) << name;
     for (int code = 0; code < static_cast<int>(values.size()); ++code) {
       const float wanted = golden_value(values[static_cast<std::size_t>(code)]);
       if (std::isnan(wanted)) {
@@ -148,10 +149,76 @@ TEST(FloatBits, CastsAsMlDtypes) {
   }
 }
 
+// tests/golden/formats/make.py: casts of numpy and ml_dtypes; half.h has them in its own
+// arithmetic.
+TEST(FloatBits, CastsToSixteenBitsAsNumpy) {
+  const Json all =
+      Json::parse(read_text_file(test::source_dir() / "tests/golden/formats/halves.json"));
+  for (const char* name : {"f16", "bf16"}) {
+    const bool is_f16 = name[0] == 'f';
+    const FloatCast cast(is_f16 ? FloatBits{5, 10, 15, FloatKind::kIeee}
+                                : FloatBits{8, 7, 127, FloatKind::kIeee});
+    const auto inputs = all.at(name).at("inputs").get<std::vector<std::uint32_t>>();
+    const auto codes = all.at(name).at("codes").get<std::vector<int>>();
+    ASSERT_GT(inputs.size(), 1000u);
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      const float x = std::bit_cast<float>(inputs[i]);
+      EXPECT_EQ(cast.code(x, Overflow::kReport), codes[i]) << name << " " << x;
+      EXPECT_EQ(is_f16 ? to_f16(x).bits : to_bf16(x).bits, codes[i]) << name << " " << x;
+      const int saturated = cast.code(x);
+      EXPECT_EQ(saturated, std::isinf(cast.value(codes[i])) ? codes[i] - 1 : codes[i]) << x;
+    }
+  }
+}
+
+// Every code of 16 bits has the value that half.h gives it, and every float's cast is its.
+TEST(FloatBits, IsTheDefinitionOfHalves) {
+  for (const bool is_f16 : {true, false}) {
+    const FloatCast cast(is_f16 ? FloatBits{5, 10, 15, FloatKind::kIeee}
+                                : FloatBits{8, 7, 127, FloatKind::kIeee});
+    for (int code = 0; code < 1 << 16; ++code) {
+      const auto bits = static_cast<std::uint16_t>(code);
+      const float value = is_f16 ? to_float(f16{bits}) : to_float(bf16{bits});
+      if (std::isnan(value)) {
+        ASSERT_TRUE(std::isnan(cast.value(code))) << code;
+        continue;
+      }
+      ASSERT_EQ(cast.value(code), value) << code;
+      ASSERT_EQ(cast.code(value, Overflow::kReport), code) << code;
+    }
+    for (std::uint32_t i = 0; i < 200000; ++i) {
+      const float x = std::bit_cast<float>(i * 2654435761u);
+      if (std::isnan(x)) continue;
+      ASSERT_EQ(cast.code(x, Overflow::kReport), is_f16 ? to_f16(x).bits : to_bf16(x).bits) << x;
+    }
+  }
+}
+
+TEST(FloatBits, HalvesHaveNamesAmongFloats) {
+  EXPECT_EQ(parse_weight_format("fp16_e5m10")->name(), "f16");
+  EXPECT_EQ(parse_weight_format("fp16_e8m7")->name(), "bf16");
+  EXPECT_EQ(parse_model_format("w=nf4,e=fp16_e8m7,a=int8").embeddings->name(), "bf16");
+  EXPECT_EQ(name_of({5, 10, 15, FloatKind::kIeee}), "e5m10");
+  EXPECT_EQ(name_of({8, 7, 127, FloatKind::kIeee}), "e8m7");
+}
+
+// Twice as much in eight bits: the search in a table, which encoders have, gives the same codes.
+TEST(FloatBits, CastsAreThoseOfTables) {
+  for (const char* name : kTypes) {
+    const FloatCast cast(type_of(name));
+    const CodeTable table = table_of(type_of(name));
+    for (std::uint32_t i = 0; i < 20000; ++i) {
+      const float x = std::bit_cast<float>(i * 2654435761u);
+      if (std::isnan(x)) continue;
+      ASSERT_EQ(cast.code(x), table.nearest(x)) << name << " " << x;
+    }
+  }
+}
+
 TEST(FloatBits, EveryCodeRoundTrips) {
   for (const char* name : kTypes) {
     const FloatCast cast(type_of(name));
-    const int count = static_cast<int>(cast.table().values().size());
+    const int count = 1 << code_bits(type_of(name));
     for (int code = 0; code < count; ++code) {
       const float value = cast.value(code);
       if (std::isnan(value)) {
@@ -196,7 +263,7 @@ TEST(FloatBits, BiasIsAScale) {
               static_cast<float>(double{whole.value(code)} * std::exp2(-0.25)));
   }
   // Largest value c and bias b: c = (2 - 2^-m) 2^(2^e - 1 - b).
-  EXPECT_FLOAT_EQ(shifted.table().max(),
+  EXPECT_FLOAT_EQ(shifted.value(shifted.code(kInfinity)),
                   static_cast<float>((2 - 0x1p-3) * std::exp2(16 - 1 - 7.25)));
 }
 
@@ -208,7 +275,10 @@ TEST(FloatBits, WithoutASignClampsAtZero) {
 }
 
 TEST(FloatBits, RefusesWhatDoesNotFit) {
-  EXPECT_ERROR(FloatCast({5, 3, 15, FloatKind::kFn, true}), ErrorKind::kUnsupported, "9 bits");
+  EXPECT_ERROR(FloatCast({8, 8, 127, FloatKind::kFn, true}), ErrorKind::kUnsupported, "17 bits");
+  EXPECT_EQ(why_not({5, 3, 15, FloatKind::kFn, true}), "9 bits: 2 to 8 are supported");
+  EXPECT_ERROR(FloatCast({8, 7, 120, FloatKind::kIeee, true}), ErrorKind::kUnsupported, "bias");
+  EXPECT_ERROR(parse_weight_format("fp16_e6m9"), ErrorKind::kUnsupported, "16 bits");
   EXPECT_ERROR(FloatCast({0, 3, 1, FloatKind::kAllFinite, true}), ErrorKind::kUnsupported,
                "0 exponent");
   EXPECT_ERROR(FloatCast({4, 3, 500, FloatKind::kFn, true}), ErrorKind::kUnsupported, "bias");

@@ -1,4 +1,5 @@
-"""Writes small_floats.json: the values of every code of small float types, and casts to them.
+"""Writes small_floats.json: the values of every code of small float types, and casts to them; and
+halves.json: casts to float16 and bfloat16.
 
     python make.py OUTPUT_DIRECTORY
 
@@ -57,7 +58,29 @@ def main():
             "inputs": x.view(np.uint32).tolist(),
             "codes": cast.view(np.uint8).tolist(),
         }
-    path = pathlib.Path(sys.argv[1]) / "small_floats.json"
+    write("small_floats.json", result)
+    write("halves.json", {"f16": cast_halves(np.float16), "bf16": cast_halves(ml_dtypes.bfloat16)})
+
+
+def cast_halves(dtype):
+    """Some codes, the middles above them, and the floats around those."""
+    codes = np.concatenate([np.arange(0, 2**15, 211), np.arange(40), np.arange(31700, 31746)])
+    values = codes.astype(np.uint16).view(dtype).astype(np.float32)
+    above = (codes + 1).astype(np.uint16).view(dtype).astype(np.float32)
+    with np.errstate(all="ignore"):
+        middles = ((values.astype(np.float64) + above) / 2).astype(np.float32)
+    points = np.concatenate([values, middles, [65519.996, 65520, 3.3895e38, 3.3961e38, 1e-45]])
+    points = points[np.isfinite(points)].astype(np.float32)
+    near = [np.nextafter(points, np.float32(s)) for s in (-np.inf, np.inf)]
+    x = np.unique(np.concatenate([points, *near, [np.inf]]).astype(np.float32))
+    x = np.concatenate([x[x >= 0], -x[x >= 0]])
+    with np.errstate(all="ignore"):
+        cast = x.astype(dtype)
+    return {"inputs": x.view(np.uint32).tolist(), "codes": cast.view(np.uint16).tolist()}
+
+
+def write(name, result):
+    path = pathlib.Path(sys.argv[1]) / name
     rows = [f'"{k}": {json.dumps(v, separators=(",", ":"))}' for k, v in result.items()]
     path.write_text("{\n" + ",\n".join(rows) + "\n}\n")
 
