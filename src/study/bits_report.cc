@@ -113,6 +113,11 @@ void add_elements(std::span<const BitsRow> rows, const KindText& kind, int width
                           "representable; of the "
                           "distributions that have no end it is 10 (normal), 16 (Laplace) and 100 "
                           "(Student's t).";
+    if (kind.kind == std::string_view("distribution")) {
+      section.note +=
+          " student-t 5 is Student's distribution of 5 degrees of freedom; normal + 1% to 20 has "
+          "one value in a hundred spread evenly up to 20 deviations on either side.";
+    }
     section.table = pivot.table(kind.group);
     section.figures.push_back(pivot.figure(section.heading, in_figure));
     report.sections.push_back(std::move(section));

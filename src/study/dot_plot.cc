@@ -13,6 +13,7 @@ namespace nibble {
 namespace {
 
 constexpr double kRowHeight = 22, kPlotWidth = 620, kMargin = 20, kTop = 76, kBottom = 52;
+constexpr double kApart = 11;  // over which the marks of a row spread
 
 struct Axis {
   bool log = false;  // lo, hi and step are then powers of ten
@@ -80,9 +81,12 @@ std::string to_svg(const DotPlot& plot) {
     svg += svg_text(axis.left - 10, y + 4.5, "end", plot.rows[r]);
     svg += fmt::format("<path d=\"M{:.1f} {:.1f}h{:.1f}\" stroke=\"#eee\"/>\n", axis.left, y,
                        kPlotWidth);
+    // Apart by little, so that equal values of two series are two marks.
+    const auto count = static_cast<double>(plot.series.size());
     for (std::size_t s = 0; s < plot.series.size(); ++s) {
       const double v = plot.series[s].values[r];
-      if (axis.shows(v)) svg += svg_mark(s, axis.x(v), y) + "\n";
+      const double apart = kApart * (static_cast<double>(s) - (count - 1) / 2) / count;
+      if (axis.shows(v)) svg += svg_mark(s, axis.x(v), y + apart) + "\n";
     }
   }
   return svg + "</svg>\n";

@@ -10,7 +10,8 @@ constexpr const char* kStyle =
     "color:#222}table{border-collapse:collapse;margin:1rem 0}"
     "td,th{padding:.15rem .7rem;text-align:right;border-bottom:1px solid #eee;"
     "font-variant-numeric:tabular-nums}"
-    "td:first-child,th:first-child{text-align:left}svg{max-width:100%;height:auto}"
+    "td:first-child,th:first-child{text-align:left}.wide{overflow-x:auto}"
+    "svg{max-width:100%;min-width:42rem;height:auto}"  // labels stay legible on a phone
     ".findings{font-size:1.1rem;background:#f4f8fb;padding:.8rem 1.2rem}";
 
 std::string html_table(const TextTable& table) {
@@ -39,9 +40,11 @@ std::string csv_field(const std::string& field) {
 }  // namespace
 
 std::string html_page(const StudyReport& report) {
-  std::string html = "<!doctype html><html lang=en><meta charset=utf-8><title>" +
-                     escape_markup(report.title) + "</title><style>" + kStyle + "</style>\n<h1>" +
-                     escape_markup(report.title) + "</h1>\n";
+  std::string html =
+      "<!doctype html><html lang=en><meta charset=utf-8>"
+      "<meta name=viewport content=\"width=device-width,initial-scale=1\"><title>" +
+      escape_markup(report.title) + "</title><style>" + kStyle + "</style>\n<h1>" +
+      escape_markup(report.title) + "</h1>\n";
   html += "<div class=findings>";
   for (const std::string& sentence : report.findings) {
     html += "<p>" + escape_markup(sentence) + "</p>";
@@ -50,8 +53,9 @@ std::string html_page(const StudyReport& report) {
   for (const StudySection& section : report.sections) {
     html += "<h2>" + escape_markup(section.heading) + "</h2>\n";
     if (!section.note.empty()) html += "<p>" + escape_markup(section.note) + "</p>\n";
+    html += "<div class=wide>";  // figures and tables scroll where the screen is narrow
     for (const std::string& figure : section.figures) html += figure;
-    html += html_table(section.table);
+    html += html_table(section.table) + "</div>\n";
   }
   return html + "</html>\n";
 }

@@ -31,7 +31,7 @@ TEST(DotPlot, MarksStandWhereTheirValuesAre) {
   const std::string svg =
       to_svg({"t", "bits", {"r"}, {{"low", {0}}, {"high", {10}}, {"none", {nan}}}});
   // One row of one letter: the axis begins 37.2 from the left and is 620 wide.
-  EXPECT_THAT(svg, HasSubstr("<circle cx=\"37.2\" cy=\"87.0\""));
+  EXPECT_THAT(svg, HasSubstr("<circle cx=\"37.2\" cy=\"83.3\""));
   EXPECT_THAT(svg, HasSubstr("<rect x=\"652.2\" y=\"82.0\""));
   EXPECT_THAT(svg, Not(HasSubstr("nan")));
   EXPECT_THAT(svg, HasSubstr(">none</text>"));  // still in the legend

@@ -1,4 +1,5 @@
 #include "base/error.h"
+#include "base/file.h"
 #include "checkpoint/checkpoint.h"
 #include "cli/commands/study_commands.h"
 #include "cli/study_output.h"
@@ -57,6 +58,23 @@ Json study_json(const OutlierStudy& study, const std::string& state,
   return {{"state", state}, {"sites", sites}, {"features", features}, {"activations", activations}};
 }
 
+// A token as text, its line breaks visible; as the vocabulary spells it where it is no text alone.
+std::string shown_token(const Tokenizer& tokenizer, std::int32_t id) {
+  const std::string text = tokenizer.decode({id}, /*skip_special=*/false);
+  if (text.empty() || !is_valid_utf8(text)) return "'" + tokenizer.piece(id) + "'";
+  std::string shown;
+  for (const char c : text) {
+    if (c == '\n') {
+      shown += "\\n";
+    } else if (static_cast<unsigned char>(c) < ' ') {
+      shown += fmt::format("\\x{:02x}", static_cast<unsigned>(static_cast<unsigned char>(c)));
+    } else {
+      shown += c;
+    }
+  }
+  return "'" + shown + "'";
+}
+
 QuantizeOptions transform_options(const OutlierArguments& arguments, Context& context) {
   QuantizeOptions options;
   options.source = arguments.model;
@@ -87,7 +105,7 @@ void study_outliers_of(const OutlierArguments& arguments, Context& context) {
   study.channels = spec.hidden;
   study.tokens = window == 0 ? 0 : static_cast<std::int64_t>(ids.size()) / window * window;
   study.piece = [&](std::int64_t token) {
-    return "'" + tokenizer->piece(ids[static_cast<std::size_t>(token)]) + "'";
+    return shown_token(*tokenizer, ids[static_cast<std::size_t>(token)]);
   };
   study.before = study_outliers(
       spec, *checkpoint,
