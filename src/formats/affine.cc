@@ -201,4 +201,33 @@ void unpack_codes(const std::byte* words, int bits, std::int64_t begin, std::int
   for (; i < end; ++i) one(i);
 }
 
+namespace {
+
+// Blocks of 64 codes in `count` that kernels may take: of most widths they touch what is behind.
+std::int64_t whole_blocks(std::int64_t count, int bits) {
+  return bits == 4 || bits == 8 ? count / 64 : std::max<std::int64_t>(count / 64 - 1, 0);
+}
+
+}  // namespace
+
+void pack_codes(std::span<const std::uint8_t> codes, int bits, std::uint32_t* words,
+                const SpanKernels& spans) {
+  const std::int64_t blocks = whole_blocks(static_cast<std::int64_t>(codes.size()), bits);
+  spans.pack(bits, codes.data(), blocks, reinterpret_cast<unsigned char*>(words));
+  pack_codes(codes.subspan(static_cast<std::size_t>(64 * blocks)), bits, words + 2 * bits * blocks);
+}
+
+void unpack_codes(const std::byte* words, int bits, std::int64_t begin, std::int64_t count,
+                  std::uint8_t* codes, const SpanKernels& spans) {
+  if (begin % 8 == 0) {
+    const std::int64_t blocks = whole_blocks(count, bits);
+    spans.unpack(bits, reinterpret_cast<const unsigned char*>(words) + begin / 8 * bits, blocks,
+                 codes);
+    begin += 64 * blocks;
+    count -= 64 * blocks;
+    codes += 64 * blocks;
+  }
+  unpack_codes(words, bits, begin, count, codes);
+}
+
 }  // namespace nibble

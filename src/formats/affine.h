@@ -49,5 +49,10 @@ std::vector<AffineParams> affine_params_of(const QuantTensor& tensor);
 void pack_codes(std::span<const std::uint8_t> codes, int bits, std::uint32_t* words);
 void unpack_codes(const std::byte* words, int bits, std::int64_t begin, std::int64_t count,
                   std::uint8_t* codes);
+// The same by kernels.
+void pack_codes(std::span<const std::uint8_t> codes, int bits, std::uint32_t* words,
+                const SpanKernels& spans);
+void unpack_codes(const std::byte* words, int bits, std::int64_t begin, std::int64_t count,
+                  std::uint8_t* codes, const SpanKernels& spans);
 
 }  // namespace nibble

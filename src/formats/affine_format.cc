@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "formats/affine.h"
 #include "formats/families.h"
+#include "formats/float_planes.h"
 #include "formats/group_layout.h"
 #include "formats/stochastic.h"
 
@@ -30,9 +31,9 @@ class AffineFormat : public Format {
 
 // Scales and zero points of `count` groups from `first` on, counted over the whole matrix.
 void params_at(const QuantTensor& tensor, std::int64_t first, std::int64_t count, float* scales,
-               int* zeros) {
+               int* zeros, const SpanKernels& spans) {
   const WeightDescriptor& descriptor = tensor.format->descriptor();
-  to_float(tensor.planes[1], first, count, scales);
+  read_floats(tensor.planes[1], first, count, scales, spans);
   if (descriptor.scheme.symmetric) {
     std::fill_n(zeros, count, 1 << (descriptor.element.bits - 1));
     return;
@@ -114,9 +115,9 @@ void AffineFormat::decode(const QuantTensor& tensor, std::int64_t row, std::int6
   float scales[kDecodedAtOnce];
   int zeros[kDecodedAtOnce];
   decode_row(
-      layout, tensor.planes[0], bits, row, begin, count,
+      layout, tensor.planes[0], bits, row, begin, count, spans,
       [&](std::int64_t group, std::int64_t groups, std::int64_t length, const std::uint8_t* codes) {
-        params_at(tensor, layout.first(row) + group, groups, scales, zeros);
+        params_at(tensor, layout.first(row) + group, groups, scales, zeros, spans);
         spans.affine_values(scales, zeros, codes, groups, length, out);
         out += groups * length;
       });
@@ -147,7 +148,8 @@ QuantTensor affine_encode(const FormatPtr& format, const float* w, std::int64_t 
     scales[i] = params[i].scale;
     zeros[i] = params[i].zero;
   }
-  result.planes[1] = from_float(scales.data(), scheme.scale_type, groups);
+  write_floats(scales.data(), 0, static_cast<std::int64_t>(scales.size()), result.planes[1],
+               *codec.spans);
   if (!scheme.symmetric) {
     std::ranges::transform(zeros, result.planes[2].mutable_data<std::uint8_t>(),
                            [](int zero) { return static_cast<std::uint8_t>(zero); });
@@ -176,7 +178,7 @@ std::vector<AffineParams> affine_params_of(const QuantTensor& tensor) {
   const auto count = static_cast<std::size_t>(tensor.planes[1].elements());
   std::vector<float> scales(count);
   std::vector<int> zeros(count);
-  params_at(tensor, 0, tensor.planes[1].elements(), scales.data(), zeros.data());
+  params_at(tensor, 0, tensor.planes[1].elements(), scales.data(), zeros.data(), scalar_spans());
   std::vector<AffineParams> params(count);
   for (std::size_t i = 0; i < count; ++i) params[i] = {scales[i], zeros[i]};
   return params;

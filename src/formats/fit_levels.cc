@@ -1,16 +1,41 @@
 #include "formats/fit_levels.h"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cmath>
+#include <cstdint>
 
 namespace nibble {
 namespace {
+
+// Bits that are ordered as the floats are.
+std::uint32_t sort_key(float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  return bits >> 31 != 0 ? ~bits : bits | 0x80000000u;
+}
+
+// By value, eleven bits of the key after the other: several times as fast as comparisons.
+void sort_values(std::vector<WeightedValue>& values) {
+  constexpr int kDigit = 11;
+  std::vector<WeightedValue> other(values.size());
+  for (int shift = 0; shift < 32; shift += kDigit) {
+    const auto digit = [shift](const WeightedValue& v) {
+      return (sort_key(v.value) >> shift) & ((1u << kDigit) - 1);
+    };
+    std::array<std::size_t, (1u << kDigit) + 1> begins{};
+    for (const WeightedValue& v : values) ++begins[digit(v) + 1];
+    for (std::size_t i = 1; i < begins.size(); ++i) begins[i] += begins[i - 1];
+    for (const WeightedValue& v : values) other[begins[digit(v)]++] = v;
+    values.swap(other);
+  }
+}
 
 // Distinct values in rising order, with the sums that give the mean of any run of them.
 class SortedValues {
  public:
   explicit SortedValues(std::vector<WeightedValue> values) {
-    std::ranges::sort(values, {}, &WeightedValue::value);
+    if (!std::ranges::is_sorted(values, {}, &WeightedValue::value)) sort_values(values);
     for (const WeightedValue& v : values) {
       if (values_.empty() || v.value != values_.back()) {
         values_.push_back(v.value);
@@ -28,11 +53,11 @@ class SortedValues {
   double mean(std::size_t begin, std::size_t end) const {
     return run(moments_, begin, end) / weight(begin, end);
   }
-  // The first value above `bound`.
-  std::size_t above(double bound) const {
-    const auto found = std::upper_bound(values_.begin(), values_.end(), bound,
-                                        [](double b, float v) { return b < double{v}; });
-    return static_cast<std::size_t>(found - values_.begin());
+  // The first value above `bound`, looked for from `near` on.
+  std::size_t above(double bound, std::size_t near) const {
+    while (near > 0 && double{values_[near - 1]} > bound) --near;
+    while (near < values_.size() && double{values_[near]} <= bound) ++near;
+    return near;
   }
 
  private:
@@ -66,7 +91,7 @@ std::vector<double> companded_levels(const SortedValues& sorted, std::size_t cou
   for (std::size_t i = 1; i < sorted.size(); ++i) {
     const double gap = double{sorted.values()[i]} - double{sorted.values()[i - 1]};
     const double weight = sorted.weight(i - 1, i + 1) / 2;
-    steps[i] = steps[i - 1] + std::cbrt(weight) * std::pow(gap, 2.0 / 3);
+    steps[i] = steps[i - 1] + std::cbrt(weight * gap * gap);
   }
   return at_equal_steps(sorted, steps, count);
 }
@@ -100,12 +125,14 @@ std::vector<float> lloyd_max_levels(std::vector<WeightedValue> values, std::size
   constexpr int kMostSweeps = 300;
   constexpr double kStill = 1e-7;  // of the range: less than what an f16 level resolves
   const double range = double{sorted.values().back()} - double{sorted.values().front()};
+  std::vector<std::size_t> ends(count);  // of the cells; they move less and less
   for (int sweep = 0; sweep < kMostSweeps; ++sweep) {
     double moved = 0;
     std::size_t begin = 0;
     for (std::size_t i = 0; i < count; ++i) {
-      const std::size_t end =
-          i + 1 < count ? sorted.above((levels[i] + levels[i + 1]) / 2) : sorted.size();
+      ends[i] =
+          i + 1 < count ? sorted.above((levels[i] + levels[i + 1]) / 2, ends[i]) : sorted.size();
+      const std::size_t end = ends[i];
       if (end > begin) {
         const double mean = sorted.mean(begin, end);
         moved = std::max(moved, std::abs(mean - levels[i]));

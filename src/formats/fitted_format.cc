@@ -77,12 +77,22 @@ class FittedFormat : public Format {
 
 // The error of a value counts by the square of its scale and by what its column meets; quantiles
 // are shares of the weights themselves.
-double weight_of(const Element& element, float scale, std::int64_t col, const Codec& codec) {
-  if (element.fit == Fit::kQuantiles) return 1;
-  const double importance =
-      codec.importance.empty() ? 1 : double{codec.importance[static_cast<std::size_t>(col)]};
-  return double{scale} * double{scale} * importance;
-}
+class ErrorWeights {
+ public:
+  ErrorWeights(const Element& element, float scale, const Codec& codec)
+      : of_scale_(element.fit == Fit::kQuantiles ? 1 : double{scale} * double{scale}) {
+    if (element.fit != Fit::kQuantiles) importance_ = codec.importance;
+  }
+
+  double at(std::int64_t col) const {
+    if (importance_.empty()) return of_scale_;
+    return of_scale_ * double{importance_[static_cast<std::size_t>(col)]};
+  }
+
+ private:
+  double of_scale_;
+  std::span<const float> importance_;
+};
 
 float normalized(float w, float scale) {
   return scale > 0 ? std::clamp(w / scale, -1.0f, 1.0f) : 0;
@@ -95,11 +105,14 @@ std::vector<float> FittedFormat::shared_table(const float* w, const GroupLayout&
   constexpr std::int64_t kBins = std::int64_t{1} << 17;
   std::vector<double> weights(static_cast<std::size_t>(kBins) + 1);
   for (std::int64_t row = 0; row < rows; ++row) {
-    for (std::int64_t col = 0; col < layout.cols; ++col) {
-      const float scale = scales[static_cast<std::size_t>(layout.first(row) + col / layout.length)];
-      const double value = double{normalized(w[row * layout.cols + col], scale)};
-      const auto bin = static_cast<std::size_t>(std::lround((value + 1) * (kBins / 2)));
-      weights[bin] += weight_of(descriptor_.element, scale, col, codec);
+    for (std::int64_t g = 0; g < layout.per_row; ++g) {
+      const float scale = scales[static_cast<std::size_t>(layout.first(row) + g)];
+      const ErrorWeights by(descriptor_.element, scale, codec);
+      const std::int64_t end = std::min(layout.cols, (g + 1) * layout.length);
+      for (std::int64_t col = g * layout.length; col < end; ++col) {
+        const double value = double{normalized(w[row * layout.cols + col], scale)};
+        weights[static_cast<std::size_t>((value + 1) * (kBins / 2) + 0.5)] += by.at(col);
+      }
     }
   }
   std::vector<WeightedValue> values;
@@ -115,25 +128,25 @@ void FittedFormat::encode_own(const float* w, const GroupLayout& layout,
                               const std::vector<float>& scales, QuantTensor& result,
                               const Codec& codec) const {
   std::vector<float> tables(scales.size() * levels());
-  encode_rows(layout, result.rows, descriptor_.element.bits,
-              result.planes[0].mutable_data<std::uint32_t>(), codec,
-              [&](std::int64_t row, std::int64_t first, std::int64_t groups, std::int64_t length,
-                  std::int64_t col, std::uint8_t* codes) {
-                for (std::int64_t g = 0; g < groups; ++g, col += length, codes += length) {
-                  const auto at = static_cast<std::size_t>(layout.first(row) + first + g);
-                  const float* from = w + row * layout.cols + col;
-                  std::vector<WeightedValue> values;
-                  for (std::int64_t i = 0; i < length; ++i) {
-                    values.push_back({normalized(from[i], scales[at]),
-                                      weight_of(descriptor_.element, scales[at], col + i, codec)});
-                  }
-                  const std::vector<float> found = fit(std::move(values));
-                  std::ranges::copy(found,
-                                    tables.begin() + static_cast<std::ptrdiff_t>(at * levels()));
-                  round_to_table(code_table(found).view(), &scales[at], from, 1, length,
-                                 row * layout.cols + col, codec, codes);
-                }
-              });
+  encode_rows(
+      layout, result.rows, descriptor_.element.bits, result.planes[0].mutable_data<std::uint32_t>(),
+      codec,
+      [&](std::int64_t row, std::int64_t first, std::int64_t groups, std::int64_t length,
+          std::int64_t col, std::uint8_t* codes) {
+        for (std::int64_t g = 0; g < groups; ++g, col += length, codes += length) {
+          const auto at = static_cast<std::size_t>(layout.first(row) + first + g);
+          const float* from = w + row * layout.cols + col;
+          const ErrorWeights by(descriptor_.element, scales[at], codec);
+          std::vector<WeightedValue> values(static_cast<std::size_t>(length));
+          for (std::int64_t i = 0; i < length; ++i) {
+            values[static_cast<std::size_t>(i)] = {normalized(from[i], scales[at]), by.at(col + i)};
+          }
+          const std::vector<float> found = fit(std::move(values));
+          std::ranges::copy(found, tables.begin() + static_cast<std::ptrdiff_t>(at * levels()));
+          round_to_table(code_table(found).view(), &scales[at], from, 1, length,
+                         row * layout.cols + col, codec, codes);
+        }
+      });
   result.planes.push_back(
       from_float(tables.data(), DType::kF16,
                  {static_cast<std::int64_t>(scales.size()), static_cast<std::int64_t>(levels())}));
@@ -147,11 +160,11 @@ QuantTensor FittedFormat::encode(const float* w, std::int64_t rows, std::int64_t
   QuantTensor result{make_fitted_format(descriptor_), rows, cols, {}};
   const int bits = descriptor_.element.bits;
   result.planes.push_back(Tensor::allocate(DType::kI32, {rows, words_per_row(bits, cols)}));
-  for (Tensor& plane : choose_scales(*this, unit_table(), w, rows, cols, codec)) {
+  for (Tensor& plane : choose_scales(*this, unit_table(), w, rows, cols, codec).planes) {
     result.planes.push_back(std::move(plane));
   }
   std::vector<float> scales(static_cast<std::size_t>(result.planes[1].elements()));
-  scales_at(result, 0, result.planes[1].elements(), scales.data());
+  scales_at(result, 0, result.planes[1].elements(), scales.data(), *codec.spans);
   if (scheme.own_tables) {
     encode_own(w, layout, scales, result, codec);
     return result;
@@ -184,10 +197,10 @@ void FittedFormat::decode(const QuantTensor& tensor, std::int64_t row, std::int6
   const bool own = descriptor_.scheme.own_tables;
   if (!own) to_float(tables, 0, size, values);
   decode_row(
-      layout, tensor.planes[0], bits, row, begin, count,
+      layout, tensor.planes[0], bits, row, begin, count, spans,
       [&](std::int64_t group, std::int64_t groups, std::int64_t length, const std::uint8_t* codes) {
         const std::int64_t first = layout.first(row) + group;
-        scales_at(tensor, first, groups, scales);
+        scales_at(tensor, first, groups, scales, spans);
         for (std::int64_t g = 0; own && g < groups; ++g) {
           to_float(tables, (first + g) * size, size, values);
           spans.table_values(table, scales + g, codes + g * length, 1, length, out + g * length);

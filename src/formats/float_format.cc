@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "formats/families.h"
+#include "formats/float_planes.h"
 #include "formats/stochastic.h"
 
 namespace nibble {
@@ -39,8 +40,8 @@ class FloatFormat : public Format {
                      const Codec& codec) const override;
 
   void decode(const QuantTensor& tensor, std::int64_t row, std::int64_t begin, std::int64_t count,
-              float* out, const SpanKernels&) const override {
-    to_float(tensor.planes[0], row * tensor.cols + begin, count, out);
+              float* out, const SpanKernels& spans) const override {
+    read_floats(tensor.planes[0], row * tensor.cols + begin, count, out, spans);
   }
 
  private:
@@ -48,18 +49,6 @@ class FloatFormat : public Format {
 
   WeightDescriptor descriptor_;
 };
-
-void write_row(const float* w, DType type, std::int64_t cols, Tensor& plane, std::int64_t row) {
-  if (type == DType::kF32) {
-    std::copy_n(w, cols, plane.mutable_data<float>() + row * cols);
-  } else if (type == DType::kF16) {
-    std::transform(w, w + cols, plane.mutable_data<f16>() + row * cols,
-                   [](float v) { return to_f16(v); });
-  } else {
-    std::transform(w, w + cols, plane.mutable_data<bf16>() + row * cols,
-                   [](float v) { return to_bf16(v); });
-  }
-}
 
 const FloatCast& half_cast(DType type) {
   static const FloatCast f16_cast({5, 10, 15, FloatKind::kIeee});
@@ -76,12 +65,12 @@ void write_row_stochastically(const float* w, DType type, std::int64_t cols, std
   }
 }
 
-// Whether all of a row is finite, and stays so in its type.
-bool row_fits(const Tensor& stored, std::int64_t row, std::int64_t cols, const Codec& codec,
-              std::vector<float>& values) {
-  to_float(stored, row * cols, cols, values.data());
+// Whether all of a row is finite, and stays so in its type: what rounds to no infinity does.
+bool row_fits(const float* w, DType type, std::int64_t cols, const SpanKernels& spans) {
   float largest = 0;
-  return codec.spans->magnitudes(values.data(), 1, cols, &largest);
+  if (!spans.magnitudes(w, 1, cols, &largest)) return false;
+  if (type == DType::kF16) return std::isfinite(to_float(to_f16(largest)));
+  return type == DType::kF32 || std::isfinite(to_float(to_bf16(largest)));
 }
 
 QuantTensor FloatFormat::encode(const float* w, std::int64_t rows, std::int64_t cols,
@@ -93,14 +82,13 @@ QuantTensor FloatFormat::encode(const float* w, std::int64_t rows, std::int64_t 
   const bool stochastic = codec.rounding == Rounding::kStochastic && type() != DType::kF32;
   std::atomic<bool> fits = true;
   codec.for_rows(rows, cols, [&](std::int64_t begin, std::int64_t end) {
-    std::vector<float> values(static_cast<std::size_t>(cols));
     for (std::int64_t row = begin; row < end; ++row) {
       if (stochastic) {
         write_row_stochastically(w + row * cols, type(), cols, codec.seed, plane, row);
       } else {
-        write_row(w + row * cols, type(), cols, plane, row);
+        write_floats(w + row * cols, row * cols, cols, plane, *codec.spans);
       }
-      if (!row_fits(plane, row, cols, codec, values)) fits = false;
+      if (!row_fits(w + row * cols, type(), cols, *codec.spans)) fits = false;
     }
   });
   if (fits) return result;

@@ -78,7 +78,7 @@ void encode_rows(const GroupLayout& layout, std::int64_t rows, int bits, std::ui
           [&](std::int64_t group, std::int64_t groups, std::int64_t length, std::int64_t col) {
             body(row, group, groups, length, col, codes.data() + col);
           });
-      pack_codes(codes, bits, packed + row * words);
+      pack_codes(codes, bits, packed + row * words, *codec.spans);
     }
   });
 }
@@ -88,13 +88,14 @@ void encode_rows(const GroupLayout& layout, std::int64_t rows, int bits, std::ui
 inline constexpr std::int64_t kDecodedAtOnce = 1024;
 template <class Body>
 void decode_row(const GroupLayout& layout, const Tensor& plane, int bits, std::int64_t row,
-                std::int64_t begin, std::int64_t count, const Body& body) {
+                std::int64_t begin, std::int64_t count, const SpanKernels& spans,
+                const Body& body) {
   const std::byte* stored = plane.bytes().data() + row * plane.dim(1) * 4;
   std::uint8_t codes[kDecodedAtOnce];
   const std::int64_t end = begin + count;
   for (std::int64_t next = begin; begin < end; begin = next) {
     next = std::min(end, layout.chunk_end(begin, kDecodedAtOnce));
-    unpack_codes(stored, bits, begin, next - begin, codes);
+    unpack_codes(stored, bits, begin, next - begin, codes, spans);
     layout.for_columns(
         begin, next,
         [&](std::int64_t group, std::int64_t groups, std::int64_t length, std::int64_t col) {

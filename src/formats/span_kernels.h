@@ -3,7 +3,7 @@
 // definition.
 //
 // A row is `groups` groups of `length` elements, each under a scale of its own. Codes are a byte
-// each here; pack_codes() and unpack_codes() turn them into the stored bit stream. Plain data and
+// each here; pack() and unpack() turn them into the stored bit stream and back. Plain data and
 // no header but <cstdint>, so that units compiled for newer machines may include it.
 #pragma once
 
@@ -68,6 +68,25 @@ struct SpanKernels {
   // i mod 16, and the halves of the sums are added until one is left.
   void (*squared_errors)(const float* values, const float* w, std::int64_t groups,
                          std::int64_t length, double* errors);
+  // The sum of the magnitudes, added in the same order.
+  void (*magnitude_sums)(const float* w, std::int64_t groups, std::int64_t length, double* sums);
+  // Of two scales for each group the one whose codes and values have the least squared error, as
+  // the functions above make them: second[g] where that is less, first[g] otherwise. `codes` become
+  // those under it, choice[g] is 1 for the second.
+  void (*better_codes)(const TableView& table, const float* first, const float* second,
+                       const float* w, std::int64_t groups, std::int64_t length,
+                       std::uint8_t* codes, std::uint8_t* choice);
+
+  // The bit stream of affine.h: 64 codes a block, 8 * bits bytes. With widths but 4 and 8 up to 8
+  // bytes behind the last block are touched, too; they must be there, and become anything.
+  void (*pack)(int bits, const std::uint8_t* codes, std::int64_t blocks, unsigned char* bytes);
+  void (*unpack)(int bits, const unsigned char* bytes, std::int64_t blocks, std::uint8_t* codes);
+
+  // Bits of f16 and bf16 (base/half.h), rounded to nearest even; NaN becomes some NaN.
+  void (*to_f16)(const float* x, std::int64_t count, std::uint16_t* halves);
+  void (*to_bf16)(const float* x, std::int64_t count, std::uint16_t* halves);
+  void (*from_f16)(const std::uint16_t* halves, std::int64_t count, float* x);
+  void (*from_bf16)(const std::uint16_t* halves, std::int64_t count, float* x);
 
   // One step of the Viterbi search through a trellis (trellis.h), from its end to its start: with
   // span = 65536 >> bits and r < span, x < 65536,

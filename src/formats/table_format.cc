@@ -44,10 +44,13 @@ class TableFormat : public Format {
                      const Codec& codec) const override {
     require_fits(*this, rows, cols);
     QuantTensor like{make_table_format(descriptor_), rows, cols, {Tensor{}}};
-    for (Tensor& plane : choose_scales(*this, table_, w, rows, cols, codec)) {
-      like.planes.push_back(std::move(plane));
+    ChosenScales chosen = choose_scales(*this, table_, w, rows, cols, codec);
+    for (Tensor& plane : chosen.planes) like.planes.push_back(std::move(plane));
+    if (chosen.codes.elements() == 0 || codec.rounding != Rounding::kNearest) {
+      return encode_under_scales(like, w, codec);
     }
-    return encode_under_scales(like, w, codec);
+    like.planes[0] = std::move(chosen.codes);
+    return like;
   }
 
   void decode(const QuantTensor& tensor, std::int64_t row, std::int64_t begin, std::int64_t count,
@@ -65,9 +68,9 @@ void TableFormat::decode(const QuantTensor& tensor, std::int64_t row, std::int64
   const TableView table = table_.view();
   float scales[kDecodedAtOnce];
   decode_row(
-      layout, tensor.planes[0], bits, row, begin, count,
+      layout, tensor.planes[0], bits, row, begin, count, spans,
       [&](std::int64_t group, std::int64_t groups, std::int64_t length, const std::uint8_t* codes) {
-        scales_at(tensor, layout.first(row) + group, groups, scales);
+        scales_at(tensor, layout.first(row) + group, groups, scales, spans);
         spans.table_values(table, scales, codes, groups, length, out);
         out += groups * length;
       });
@@ -81,9 +84,9 @@ const CodeTable& table_of(const Format& format) {
   return table_format->table();
 }
 
-std::vector<float> table_scales_of(const QuantTensor& tensor) {
+std::vector<float> table_scales_of(const QuantTensor& tensor, const SpanKernels& spans) {
   std::vector<float> scales(static_cast<std::size_t>(tensor.planes[1].elements()));
-  scales_at(tensor, 0, tensor.planes[1].elements(), scales.data());
+  scales_at(tensor, 0, tensor.planes[1].elements(), scales.data(), spans);
   return scales;
 }
 
@@ -101,7 +104,7 @@ QuantTensor encode_under_scales(const QuantTensor& like, const float* w, const C
   const WeightDescriptor& descriptor = like.format->descriptor();
   const GroupLayout layout = layout_of(descriptor.scheme, like.rows, like.cols);
   const int bits = descriptor.element.bits;
-  const std::vector<float> scales = table_scales_of(like);
+  const std::vector<float> scales = table_scales_of(like, *codec.spans);
   QuantTensor result = like;
   result.planes[0] = Tensor::allocate(DType::kI32, {like.rows, words_per_row(bits, like.cols)});
   encode_rows(layout, like.rows, bits, result.planes[0].mutable_data<std::uint32_t>(), codec,

@@ -21,7 +21,8 @@ namespace nibble {
 const CodeTable& table_of(const Format& format);
 
 // The scales of a tensor of a table format, second level included, [rows, groups].
-std::vector<float> table_scales_of(const QuantTensor& tensor);
+std::vector<float> table_scales_of(const QuantTensor& tensor,
+                                   const SpanKernels& spans = scalar_spans());
 
 // Scales in one byte: the values of those bytes, [256], before the second level. Empty for scales
 // that are floats.

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "formats/float_planes.h"
 #include "formats/group_layout.h"
 #include "formats/table_format.h"
 
@@ -50,24 +51,28 @@ std::vector<float> magnitudes_of(const std::string& name, const Source& source) 
 // The mean magnitude of each group; 0 for groups of zeros, which no code but that of 0 has.
 std::vector<float> means_of(const Source& source) {
   const GroupLayout& layout = source.layout;
+  std::vector<double> parts(static_cast<std::size_t>(source.rows * layout.per_row));
+  source.codec.for_rows(source.rows, layout.cols, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      layout.for_lengths(
+          [&](std::int64_t group, std::int64_t groups, std::int64_t length, std::int64_t col) {
+            source.codec.spans->magnitude_sums(source.w + row * layout.cols + col, groups, length,
+                                               parts.data() + row * layout.per_row + group);
+          });
+    }
+  });
   const std::int64_t last = layout.first(source.rows - 1) + layout.per_row;
   std::vector<double> sums(static_cast<std::size_t>(last));
   std::vector<std::int64_t> counts(sums.size());
-  const float* w = source.w;
   for (std::int64_t row = 0; row < source.rows; ++row) {
-    layout.for_lengths(
-        [&](std::int64_t group, std::int64_t groups, std::int64_t length, std::int64_t) {
-          auto at = static_cast<std::size_t>(layout.first(row) + group);
-          for (std::int64_t g = 0; g < groups; ++g, ++at) {
-            double sum = 0;
-            for (std::int64_t i = 0; i < length; ++i) sum += std::abs(double{*w++});
-            sums[at] += sum;
-            counts[at] += length;
-          }
-        });
+    for (std::int64_t g = 0; g < layout.per_row; ++g) {
+      const auto at = static_cast<std::size_t>(layout.first(row) + g);
+      sums[at] += parts[static_cast<std::size_t>(row * layout.per_row + g)];
+      counts[at] += std::min(layout.length, layout.cols - g * layout.length);
+    }
   }
   std::vector<float> means(sums.size());
-  for (std::size_t i = 0; i < sums.size(); ++i) {
+  for (std::size_t i = 0; i < means.size(); ++i) {
     means[i] = static_cast<float>(sums[i] / static_cast<double>(counts[i]));
   }
   return means;
@@ -146,6 +151,37 @@ float e8m0_value(std::uint8_t code) {
   return std::bit_cast<float>(code == 0 ? 0x00400000u : static_cast<std::uint32_t>(code) << 23);
 }
 
+// Which groups have less error under the second of two sets of scales.
+struct Better {
+  std::vector<std::uint8_t> second;
+  Tensor codes;  // the plane under the better ones; empty where rows share scales
+};
+
+Better better_of(const Source& source, const std::vector<float>& first,
+                 const std::vector<float>& second) {
+  const GroupLayout& layout = source.layout;
+  Better better{std::vector<std::uint8_t>(first.size()), {}};
+  if (layout.rows_per > 1) {
+    const Errors errors = errors_of(source, first, second);
+    for (std::size_t i = 0; i < first.size(); ++i) {
+      better.second[i] = errors.second[i] < errors.first[i] ? 1 : 0;
+    }
+    return better;
+  }
+  const int bits = source.table.bits();
+  better.codes = Tensor::allocate(DType::kI32, {source.rows, words_per_row(bits, layout.cols)});
+  encode_rows(layout, source.rows, bits, better.codes.mutable_data<std::uint32_t>(), source.codec,
+              [&](std::int64_t row, std::int64_t group, std::int64_t groups, std::int64_t length,
+                  std::int64_t col, std::uint8_t* codes) {
+                const std::int64_t at = layout.first(row) + group;
+                source.codec.spans->better_codes(source.table.view(), first.data() + at,
+                                                 second.data() + at,
+                                                 source.w + row * layout.cols + col, groups, length,
+                                                 codes, better.second.data() + at);
+              });
+  return better;
+}
+
 std::vector<float> e8m0_values(const std::vector<std::uint8_t>& codes) {
   std::vector<float> values(codes.size());
   std::ranges::transform(codes, values.begin(), e8m0_value);
@@ -158,8 +194,8 @@ Tensor bytes_of(const std::vector<std::uint8_t>& codes, DType type, const Shape&
   return plane;
 }
 
-Tensor shared_exponents(const Source& source, const std::vector<float>& absmax,
-                        const Shape& shape) {
+ChosenScales shared_exponents(const Source& source, const std::vector<float>& absmax,
+                              const Shape& shape) {
   const ScaleRule rule = source.scheme.rule;
   const double top = double{source.table.max()};
   const int below = floor_log2(top);
@@ -171,13 +207,13 @@ Tensor shared_exponents(const Source& source, const std::vector<float>& absmax,
     if (rule != ScaleRule::kCeil) low[i] = e8m0_code(floor_log2(largest) - below);
     if (rule != ScaleRule::kFloor) high[i] = e8m0_code(ceil_log2(largest / top));
   }
-  if (rule == ScaleRule::kFloor) return bytes_of(low, DType::kF8E8M0, shape);
-  if (rule == ScaleRule::kCeil) return bytes_of(high, DType::kF8E8M0, shape);
-  const Errors errors = errors_of(source, e8m0_values(low), e8m0_values(high));
+  if (rule == ScaleRule::kFloor) return {{bytes_of(low, DType::kF8E8M0, shape)}, {}};
+  if (rule == ScaleRule::kCeil) return {{bytes_of(high, DType::kF8E8M0, shape)}, {}};
+  Better better = better_of(source, e8m0_values(low), e8m0_values(high));
   for (std::size_t i = 0; i < absmax.size(); ++i) {
-    if (errors.second[i] < errors.first[i]) low[i] = high[i];
+    if (better.second[i] != 0) low[i] = high[i];
   }
-  return bytes_of(low, DType::kF8E8M0, shape);
+  return {{bytes_of(low, DType::kF8E8M0, shape)}, std::move(better.codes)};
 }
 
 float smallest_positive(DType type) {
@@ -186,19 +222,31 @@ float smallest_positive(DType type) {
   return std::numeric_limits<float>::denorm_min();
 }
 
+// Numbers as a type holds them, and back.
+void through_type(std::vector<float>& numbers, Tensor& plane, const SpanKernels& spans) {
+  const auto count = static_cast<std::int64_t>(numbers.size());
+  write_floats(numbers.data(), 0, count, plane, spans);
+  read_floats(plane, 0, count, numbers.data(), spans);
+}
+
 Tensor float_scales(std::vector<float> scales, const std::vector<float>& absmax, DType type,
-                    const Shape& shape) {
-  Tensor plane = from_float(scales.data(), type, shape);
-  to_float(plane, scales.data());
+                    const Shape& shape, const SpanKernels& spans) {
+  Tensor plane = Tensor::allocate(type, shape);
+  through_type(scales, plane, spans);
+  bool changed = false;
   for (std::size_t i = 0; i < scales.size(); ++i) {
     if (!std::isfinite(scales[i])) {
       fail(ErrorKind::kUnsupported, "weights up to {} need a scale beyond {}; use scales in F32",
            absmax[i], to_string(type));
     }
     // A range too small for the type still needs a scale that is not zero.
-    if (scales[i] == 0 && absmax[i] > 0) scales[i] = smallest_positive(type);
+    if (scales[i] == 0 && absmax[i] > 0) {
+      scales[i] = smallest_positive(type);
+      changed = true;
+    }
   }
-  return from_float(scales.data(), type, shape);
+  if (changed) through_type(scales, plane, spans);
+  return plane;
 }
 
 Tensor scalar(float value) { return from_float(&value, DType::kF32, {1, 1}); }
@@ -218,17 +266,18 @@ std::vector<std::uint8_t> e4m3_codes(const std::vector<float>& absmax, float top
   return codes;
 }
 
-std::vector<float> e4m3_values(const std::vector<std::uint8_t>& codes, float whole) {
+std::vector<float> e4m3_values(const std::vector<std::uint8_t>& codes, float whole,
+                               const Codec& codec) {
   std::vector<float> values(codes.size());
-  scalar_spans().table_values(e4m3_table().view(), &whole, codes.data(), 1,
-                              static_cast<std::int64_t>(codes.size()), values.data());
+  codec.spans->table_values(e4m3_table().view(), &whole, codes.data(), 1,
+                            static_cast<std::int64_t>(codes.size()), values.data());
   return values;
 }
 
 // Second level kTensor: E4M3 multiples of one F32. With a choice of two scales a group, the larger
 // is half as large again, so the F32 leaves room for it.
-std::vector<Tensor> scales_of_tensor(const Source& source, const std::vector<float>& absmax,
-                                     const Shape& shape) {
+ChosenScales scales_of_tensor(const Source& source, const std::vector<float>& absmax,
+                              const Shape& shape) {
   const bool choice = source.scheme.rule == ScaleRule::kFourOverSix;
   const float top = source.table.max();
   const float largest = choice ? 256.0f : e4m3_table().max();
@@ -237,18 +286,21 @@ std::vector<Tensor> scales_of_tensor(const Source& source, const std::vector<flo
   if (whole == 0) whole = all == 0 ? 1.0f : std::numeric_limits<float>::denorm_min();
 
   std::vector<std::uint8_t> codes = e4m3_codes(absmax, top, whole, source.codec);
+  Better better;
   if (choice) {
     const std::vector<std::uint8_t> others = e4m3_codes(absmax, 4.0f, whole, source.codec);
-    const Errors errors = errors_of(source, e4m3_values(codes, whole), e4m3_values(others, whole));
+    better = better_of(source, e4m3_values(codes, whole, source.codec),
+                       e4m3_values(others, whole, source.codec));
     for (std::size_t i = 0; i < codes.size(); ++i) {
-      if (errors.second[i] < errors.first[i]) codes[i] = others[i];
+      if (better.second[i] != 0) codes[i] = others[i];
     }
   }
-  return {bytes_of(codes, DType::kF8E4M3, shape), scalar(whole)};
+  return {{bytes_of(codes, DType::kF8E4M3, shape), scalar(whole)}, std::move(better.codes)};
 }
 
 // Second level kDynamic. The mean is taken off, so that the signed map is used on both sides.
-std::vector<Tensor> dynamic_scales(const std::vector<float>& scales, const Shape& shape) {
+std::vector<Tensor> dynamic_scales(const std::vector<float>& scales, const Shape& shape,
+                                   const SpanKernels& spans) {
   double sum = 0;
   for (const float scale : scales) sum += double{scale};
   const auto count = static_cast<std::int64_t>(scales.size());
@@ -264,9 +316,9 @@ std::vector<Tensor> dynamic_scales(const std::vector<float>& scales, const Shape
   }
   for (std::int64_t b = 0; b < blocks; ++b) {
     const std::int64_t begin = b * kScaleBlock;
-    scalar_spans().table_codes(dynamic_map().view(), &block_scales[static_cast<std::size_t>(b)],
-                               offsets.data() + begin, 1, std::min(kScaleBlock, count - begin),
-                               codes.mutable_data<std::uint8_t>() + begin);
+    spans.table_codes(dynamic_map().view(), &block_scales[static_cast<std::size_t>(b)],
+                      offsets.data() + begin, 1, std::min(kScaleBlock, count - begin),
+                      codes.mutable_data<std::uint8_t>() + begin);
   }
   return {std::move(codes), from_float(block_scales.data(), DType::kF32, {1, blocks}),
           scalar(mean)};
@@ -315,16 +367,16 @@ std::vector<PlaneSpec> scale_planes(const Scheme& scheme, std::int64_t rows, std
   return planes;
 }
 
-std::vector<Tensor> choose_scales(const Format& format, const CodeTable& table, const float* w,
-                                  std::int64_t rows, std::int64_t cols, const Codec& codec) {
+ChosenScales choose_scales(const Format& format, const CodeTable& table, const float* w,
+                           std::int64_t rows, std::int64_t cols, const Codec& codec) {
   const Scheme& scheme = format.descriptor().scheme;
   const Shape shape = group_shape(scheme, rows, cols);
   const Source source{table, scheme, layout_of(scheme, rows, cols), w, rows, codec};
   const std::vector<float> absmax = magnitudes_of(format.name(), source);
   if (scheme.second_level == SecondLevel::kTensor) return scales_of_tensor(source, absmax, shape);
-  if (scheme.scale_type == DType::kF8E8M0) return {shared_exponents(source, absmax, shape)};
+  if (scheme.scale_type == DType::kF8E8M0) return shared_exponents(source, absmax, shape);
   if (scheme.rule == ScaleRule::kMean) {
-    return {float_scales(means_of(source), absmax, scheme.scale_type, shape)};
+    return {{float_scales(means_of(source), absmax, scheme.scale_type, shape, *codec.spans)}, {}};
   }
   std::vector<float> scales(absmax.size());
   const bool dynamic = scheme.second_level == SecondLevel::kDynamic;
@@ -332,8 +384,8 @@ std::vector<Tensor> choose_scales(const Format& format, const CodeTable& table, 
     // Scales of 1 would draw the mean away from those that matter.
     scales[i] = absmax[i] == 0 && !dynamic ? 1.0f : absmax[i] / table.max();
   }
-  if (dynamic) return dynamic_scales(scales, shape);
-  return {float_scales(std::move(scales), absmax, scheme.scale_type, shape)};
+  if (dynamic) return {dynamic_scales(scales, shape, *codec.spans), {}};
+  return {{float_scales(std::move(scales), absmax, scheme.scale_type, shape, *codec.spans)}, {}};
 }
 
 std::vector<float> scale_bytes(const Scheme& scheme) {
@@ -345,7 +397,7 @@ std::vector<float> scale_bytes(const Scheme& scheme) {
         values.push_back(e8m0_value(static_cast<std::uint8_t>(code)));
         break;
       case SecondLevel::kTensor:
-        values.push_back(e4m3().value(code));
+        values.push_back(e4m3_table().value(code));
         break;
       case SecondLevel::kDynamic:
         values.push_back(dynamic_map().value(code));
@@ -355,10 +407,11 @@ std::vector<float> scale_bytes(const Scheme& scheme) {
   return values;
 }
 
-void scales_at(const QuantTensor& tensor, std::int64_t first, std::int64_t count, float* scales) {
+void scales_at(const QuantTensor& tensor, std::int64_t first, std::int64_t count, float* scales,
+               const SpanKernels& spans) {
   const Scheme& scheme = tensor.format->descriptor().scheme;
   const Tensor& stored = tensor.planes[1];
-  if (dtype_size(stored.dtype()) > 1) return to_float(stored, first, count, scales);
+  if (dtype_size(stored.dtype()) > 1) return read_floats(stored, first, count, scales, spans);
   const auto* codes = reinterpret_cast<const std::uint8_t*>(stored.bytes().data()) + first;
   if (scheme.second_level == SecondLevel::kNone) {
     std::transform(codes, codes + count, scales, e8m0_value);
@@ -367,8 +420,7 @@ void scales_at(const QuantTensor& tensor, std::int64_t first, std::int64_t count
   if (scheme.second_level == SecondLevel::kTensor) {
     float whole = 0;
     to_float(tensor.planes[2], 0, 1, &whole);
-    for (std::int64_t i = 0; i < count; ++i) scales[i] = e4m3_table().value(codes[i]) * whole;
-    return;
+    return spans.table_values(e4m3_table().view(), &whole, codes, 1, count, scales);
   }
   float mean = 0;
   to_float(tensor.planes[3], 0, 1, &mean);

@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -117,6 +119,104 @@ TEST(Codecs, EveryLevelStepsThroughATrellisAlike) {
                                           got_choice.data());
       EXPECT_EQ(wanted, got) << bits;
       EXPECT_EQ(wanted_choice, got_choice) << bits;
+    }
+  }
+}
+
+TEST(Codecs, EveryLevelRoundsToHalvesAlike) {
+  std::vector<float> x;
+  for (std::uint32_t i = 0; i < 100000; ++i) x.push_back(std::bit_cast<float>(i * 2654435761u));
+  std::vector<std::uint16_t> codes(1 << 16);
+  for (std::size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<std::uint16_t>(i);
+  const auto same = [](float a, float b) {
+    return (std::isnan(a) && std::isnan(b)) ||
+           std::bit_cast<std::uint32_t>(a) == std::bit_cast<std::uint32_t>(b);
+  };
+  const SpanKernels& defined = scalar_spans();
+  for (const cpu::Level* level : usable_levels()) {
+    const SpanKernels& spans = level->kernels().spans;
+    for (const bool is_f16 : {true, false}) {
+      const auto [to, to_defined] = is_f16 ? std::pair(spans.to_f16, defined.to_f16)
+                                           : std::pair(spans.to_bf16, defined.to_bf16);
+      const auto [from, from_defined] = is_f16 ? std::pair(spans.from_f16, defined.from_f16)
+                                               : std::pair(spans.from_bf16, defined.from_bf16);
+      for (const std::size_t count : {x.size(), std::size_t{1}, std::size_t{19}}) {
+        std::vector<std::uint16_t> wanted(count), got(count);
+        to_defined(x.data(), static_cast<std::int64_t>(count), wanted.data());
+        to(x.data(), static_cast<std::int64_t>(count), got.data());
+        for (std::size_t i = 0; i < count; ++i) {
+          if (std::isnan(x[i])) continue;
+          ASSERT_EQ(got[i], wanted[i]) << to_string(level->isa) << x[i];
+        }
+      }
+      std::vector<float> wanted(codes.size()), got(codes.size());
+      from_defined(codes.data(), 1 << 16, wanted.data());
+      from(codes.data(), 1 << 16, got.data());
+      for (std::size_t i = 0; i < got.size(); ++i) ASSERT_TRUE(same(got[i], wanted[i])) << i;
+    }
+  }
+}
+
+// The bit stream, and that nothing but the eight bytes behind it is touched.
+TEST(Codecs, EveryLevelPacksAlike) {
+  std::mt19937 random(5);
+  for (const cpu::Level* level : usable_levels()) {
+    const SpanKernels& spans = level->kernels().spans;
+    for (int bits = 1; bits <= 8; ++bits) {
+      for (const std::size_t blocks : {0u, 1u, 3u}) {
+        const std::size_t bytes = blocks * 8 * static_cast<std::size_t>(bits);
+        std::vector<std::uint8_t> codes(64 * blocks), back(codes.size() + 1, 77);
+        for (auto& code : codes) code = static_cast<std::uint8_t>(random() % (1u << bits));
+        std::vector<unsigned char> wanted(bytes + 8), got(bytes + 9, 77);
+        scalar_spans().pack(bits, codes.data(), static_cast<std::int64_t>(blocks), wanted.data());
+        spans.pack(bits, codes.data(), static_cast<std::int64_t>(blocks), got.data());
+        ASSERT_EQ(std::memcmp(wanted.data(), got.data(), bytes), 0) << bits;
+        ASSERT_EQ(got.back(), 77);
+        spans.unpack(bits, got.data(), static_cast<std::int64_t>(blocks), back.data());
+        ASSERT_EQ(back.back(), 77);
+        back.pop_back();
+        ASSERT_EQ(back, codes) << to_string(level->isa) << " " << bits;
+      }
+    }
+  }
+}
+
+// Where float32 cannot tell which of two scales is better, the definition decides: equal scales,
+// errors that are equal or nearly so, nothing but zeros, scales that are no numbers to divide by.
+TEST(Codecs, EveryLevelChoosesScalesAlike) {
+  constexpr std::int64_t kGroups = 200;
+  std::mt19937 random(11);
+  std::normal_distribution<float> normal(0, 1);
+  for (const char* name :
+       {"fp4_e2m1_g16", "fp8_e4m3_g32", "nf4_g16", "fp6_e3m2_g40", "fixed8_g32"}) {
+    const FormatPtr format = parse_weight_format(name);
+    const TableView table = table_of(*format).view();
+    const std::int64_t length = format->descriptor().scheme.group;
+    std::vector<float> w(static_cast<std::size_t>(kGroups * length)), first(kGroups),
+        second(kGroups);
+    for (float& v : w) v = normal(random);
+    for (std::size_t g = 0; g < kGroups; ++g) {
+      const auto kind = g % 10;
+      first[g] = 0.4f;
+      second[g] = kind < 3 ? 0.6f : kind < 5 ? std::nextafter(0.4f, 1.0f) : 0.4f;
+      if (kind == 6) first[g] = 0;
+      if (kind == 7) first[g] = 1e-30f;
+      float* const group = w.data() + g * static_cast<std::size_t>(length);
+      if (kind == 8) std::fill_n(group, length, 0.0f);
+      if (kind == 9) second[g] = 1;
+      for (std::int64_t i = 0; kind == 9 && i < length; ++i) {
+        group[i] = group[i] < 0 ? -0.4f : 0.4f;  // exact under the first
+      }
+    }
+    std::vector<std::uint8_t> codes(w.size()), choice(kGroups), got_codes(w.size()), got(kGroups);
+    scalar_spans().better_codes(table, first.data(), second.data(), w.data(), kGroups, length,
+                                codes.data(), choice.data());
+    EXPECT_GT(std::ranges::count(choice, 1), 10);
+    for (const cpu::Level* level : usable_levels()) {
+      level->kernels().spans.better_codes(table, first.data(), second.data(), w.data(), kGroups,
+                                          length, got_codes.data(), got.data());
+      EXPECT_EQ(got, choice) << to_string(level->isa) << " " << name;
+      EXPECT_EQ(got_codes, codes) << to_string(level->isa) << " " << name;
     }
   }
 }

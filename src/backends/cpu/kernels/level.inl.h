@@ -12,6 +12,8 @@
 #include "backends/cpu/kernels/math.inl.h"
 #include "backends/cpu/kernels/rows.inl.h"
 #include "backends/cpu/kernels/spans.inl.h"
+#include "backends/cpu/kernels/span_sums.inl.h"
+#include "backends/cpu/kernels/span_bits.inl.h"
 #include "backends/cpu/kernels/hadamard.inl.h"
 #include "backends/cpu/kernels/kv_rows.inl.h"
 #include "backends/cpu/kernels/kv_encode.inl.h"

@@ -50,6 +50,19 @@ inline void each_lane(const From* from, std::int64_t length, To* to, const Step&
   }
 }
 
+// GCC 12 widens bytes one by one unless it is told how.
+inline Whole widened(Bytes bytes) {
+#if defined(__AVX512F__)
+  return bits_as<Whole>(_mm512_cvtepu8_epi32(bits_as<__m128i>(bytes)));
+#elif defined(__AVX2__)
+  __m128i half{};
+  __builtin_memcpy(&half, &bytes, sizeof(bytes));
+  return bits_as<Whole>(_mm256_cvtepu8_epi32(half));
+#else
+  return __builtin_convertvector(bytes, Whole);
+#endif
+}
+
 template <class V>
 inline V lanes_of(decltype(V{}[0] + 0) value) {
   return V{} + value;
@@ -138,13 +151,20 @@ void span_affine_values(const float* scales, const int* zeros, const std::uint8_
   for (std::int64_t g = 0; g < groups; ++g, codes += length, out += length) {
     const Floats scale = lanes_of<Floats>(scales[g]);
     each_lane<Bytes, Floats>(codes, length, out, [&](Bytes c) {
-      const Whole steps = __builtin_convertvector(c, Whole) - zeros[g];
+      const Whole steps = widened(c) - zeros[g];
       return scale * __builtin_convertvector(steps, Floats);
     });
   }
 }
 
-// Codes in the place of ranks.
+// Codes in the place of ranks of a table that a vector holds, of values with the signs of x.
+inline Whole mapped_ranks(const TableView& table, Whole codes, Whole rank, Floats x) {
+  const Whole code = shuffled(codes, rank);
+  const Whole negative_zero = (rank == table.zero_rank) & (bits_as<Whole>(x) < 0);
+  return negative_zero != 0 ? Whole{} + table.negative_zero : code;
+}
+
+// The same one by one.
 void codes_of_ranks(const TableView& table, const float* w, std::int64_t length,
                     std::uint8_t* codes) {
   if (table.rising) return;
@@ -198,10 +218,20 @@ template <class RankOf>
 inline void ranks_to_codes(const TableView& table, const float* scales, const float* w,
                            std::int64_t groups, std::int64_t length, std::uint8_t* codes,
                            const RankOf& rank_of) {
+  const bool held = table.leaves <= kLanes;  // all codes in one vector
+  Whole mapping{};
+  for (int i = 0; held && i < table.ranks; ++i) mapping[i] = table.codes[i];
   for_scales(scales, w, groups, length, codes, table.codes[table.zero_rank],
              [&](const float* from, Floats by, std::uint8_t* to) {
-               each_lane<Floats, Bytes>(from, length, to,
-                                        [&](Floats x) { return rank_of(x / by); });
+               if (held && !table.rising) {
+                 return each_lane<Floats, Bytes>(from, length, to, [&](Floats x) {
+                   const Whole rank = rank_of(x / by);
+                   return __builtin_convertvector(mapped_ranks(table, mapping, rank, x), Bytes);
+                 });
+               }
+               each_lane<Floats, Bytes>(from, length, to, [&](Floats x) {
+                 return __builtin_convertvector(rank_of(x / by), Bytes);
+               });
                codes_of_ranks(table, from, length, to);
              });
 }
@@ -215,7 +245,7 @@ void search_to_codes(const TableView& table, const float* scales, const float* w
     rank += (x > shuffled(bounds, rank + 3)) & 4;
     rank += (x > shuffled(bounds, rank + 1)) & 2;
     rank += (x > shuffled(bounds, rank)) & 1;
-    return __builtin_convertvector(rank, Bytes);
+    return rank;
   };
   ranks_to_codes(table, scales, w, groups, length, codes, rank_of);
 }
@@ -230,7 +260,7 @@ void count_to_codes(const TableView& table, const float* scales, const float* w,
 #pragma GCC unroll 15
     for (int i = 0; i < Ranks - 1; ++i) rank -= x > table.bounds[i];
     for (int i = Ranks - 1; i < table.leaves - 1; ++i) rank -= x > table.bounds[i];
-    return __builtin_convertvector(rank, Bytes);
+    return rank;
   };
   ranks_to_codes(table, scales, w, groups, length, codes, rank_of);
 }
@@ -289,7 +319,7 @@ bool float_values(const FloatRounding& r, const float* scales, const std::uint8_
   for (std::int64_t g = 0; g < groups; ++g, codes += length, out += length) {
     const float scale = scales[g];
     each_lane<Bytes, Floats>(codes, length, out, [&](Bytes c) {
-      const Words code = __builtin_convertvector(c, Words);
+      const Words code = bits_as<Words>(widened(c));
       const Words size = code & (r.sign - 1);
       const Words bits = (size << shift) + r.rebias;
       const Floats subnormal = bits_as<Floats>(bits + (1u << 23)) - r.smallest_normal;
@@ -307,9 +337,8 @@ void span_table_values(const TableView& table, const float* scales, const std::u
     if (table.bits <= 4) {
       const Floats values = load_first<Floats>(table.values, 1 << table.bits);
       for (std::int64_t g = 0; g < groups; ++g, codes += length, out += length) {
-        each_lane<Bytes, Floats>(codes, length, out, [&](Bytes c) {
-          return shuffled(values, __builtin_convertvector(c, Whole)) * scales[g];
-        });
+        each_lane<Bytes, Floats>(codes, length, out,
+                                 [&](Bytes c) { return shuffled(values, widened(c)) * scales[g]; });
       }
       return;
     }
@@ -318,82 +347,3 @@ void span_table_values(const TableView& table, const float* scales, const std::u
                     float_values(*table.rounding, scales, codes, groups, length, out);
   if (!done) look_up_values(table, scales, codes, groups, length, out);
 }
-
-// Sixteen sums of squares.
-constexpr int kHalfLanes = kLanes / 2;
-typedef float HalfFloats __attribute__((vector_size(4 * kHalfLanes)));
-typedef double Doubles __attribute__((vector_size(8 * kHalfLanes)));
-struct SquareSums {
-  Doubles sums[16 / kHalfLanes];
-
-  void add(const float* values, const float* w) {
-#pragma GCC unroll 8
-    for (int k = 0; k < 16 / kHalfLanes; ++k) {
-      const auto value = load_as<HalfFloats>(values + k * kHalfLanes);
-      const auto wanted = load_as<HalfFloats>(w + k * kHalfLanes);
-      const Doubles d =
-          __builtin_convertvector(value, Doubles) - __builtin_convertvector(wanted, Doubles);
-      sums[k] += d * d;
-    }
-  }
-  double total() const {
-    Doubles s[16 / kHalfLanes];
-    __builtin_memcpy(s, sums, sizeof(s));
-    for (int half = 8; half >= kHalfLanes; half /= 2) {
-      const int vectors = half / kHalfLanes;
-      for (int i = 0; i < vectors; ++i) s[i] += s[i + vectors];
-    }
-    double left[kHalfLanes];
-    __builtin_memcpy(left, s, sizeof(left));
-    for (int half = kHalfLanes / 2; half > 0; half /= 2) {
-      for (int i = 0; i < half; ++i) left[i] += left[i + half];
-    }
-    return left[0];
-  }
-};
-
-void span_squared_errors(const float* values, const float* w, std::int64_t groups,
-                         std::int64_t length, double* errors) {
-  for (std::int64_t g = 0; g < groups; ++g, values += length, w += length) {
-    SquareSums sums{};
-    std::int64_t i = 0;
-    for (; i + 16 <= length; i += 16) sums.add(values + i, w + i);
-    if (i < length) {
-      float tail[2][16] = {};
-      for (std::int64_t k = 0; i + k < length; ++k) tail[0][k] = values[i + k];
-      for (std::int64_t k = 0; i + k < length; ++k) tail[1][k] = w[i + k];
-      sums.add(tail[0], tail[1]);
-    }
-    errors[g] = sums.total();
-  }
-}
-
-void span_trellis_step(int bits, const float* values, float w, float weight, const float* after,
-                       float* before, std::uint8_t* choice) {
-  const std::int64_t span = 65536 >> bits;
-  Whole lane;
-  for (int i = 0; i < kLanes; ++i) lane[i] = i;
-  for (std::int64_t r = 0; r < span; r += kLanes) {
-    Floats least = load_as<Floats>(after + r);
-    Whole at{};
-    for (int n = 1; n < 1 << bits; ++n) {
-      const Floats cost = load_as<Floats>(after + n * span + r);
-      const Whole less = cost < least;
-      least = less ? cost : least;
-      at = less ? Whole{} + n : at;
-    }
-    const Bytes chosen = __builtin_convertvector(at, Bytes);
-    __builtin_memcpy(choice + r, &chosen, sizeof(chosen));
-    // 2^bits states follow each r: lane l of vector v is state v * kLanes + l.
-    for (int v = 0; v < 1 << bits; ++v) {
-      const std::int64_t x = (r << bits) + v * kLanes;
-      const Floats d = load_as<Floats>(values + x) - w;
-      const Floats cost = shuffled(least, (lane + v * kLanes) >> bits) + weight * (d * d);
-      __builtin_memcpy(before + x, &cost, sizeof(cost));
-    }
-  }
-}
-
-constexpr SpanKernels kSpans = {span_ranges,         span_magnitudes,  span_affine_codes,
-                                span_affine_values,  span_table_codes, span_table_values,
-                                span_squared_errors, span_trellis_step};
