@@ -27,7 +27,7 @@ class DeviceTest : public testing::Test {
 };
 
 TEST_F(DeviceTest, GivesTheSameBytes) {
-  for (const std::string recipe : {"rtn", "clip", "smoothquant+clip"}) {
+  for (const std::string recipe : {"rtn", "clip", test::kSmallSearch}) {
     const QuantizeReport here = run("here", recipe, *host_);
     const QuantizeReport there = run("there", recipe, *device_);
     test::expect_same_directories(dir_ / "here", dir_ / "there");
