@@ -60,6 +60,38 @@ TEST_F(DeviceTest, GivesTheSameQualityWithHessians) {
   }
 }
 
+// Hidden states go to the disk and come back.
+TEST_F(DeviceTest, GoesOnWhereItWasInterrupted) {
+  for (const std::string recipe : {test::kSmallSearch, "gptq"}) {
+    std::filesystem::remove_all(dir_ / "whole");
+    std::filesystem::remove_all(dir_ / "resumed");
+    QuantizeOptions options = small_options(dir_ / "model", dir_ / "whole", recipe);
+    std::size_t steps = 0;
+    options.on_saved = [&](const std::string&) { ++steps; };
+    quantize(options, *host_, *device_);
+    options.output = dir_ / "resumed";
+    const std::filesystem::path partial = dir_ / "resumed.partial", kept = dir_ / "kept";
+    for (const std::size_t last : {std::size_t{2}, steps / 2, steps - 1}) {
+      std::size_t saved = 0;
+      options.on_saved = [&](const std::string&) {
+        if (++saved != last) return;
+        std::filesystem::copy(partial, kept, std::filesystem::copy_options::recursive);
+        fail(ErrorKind::kDisk, "full");  // removes all, which death does not
+      };
+      EXPECT_THROW(quantize(options, *host_, *device_), Error);
+      std::filesystem::rename(kept, partial);
+      options.resume = true;
+      std::size_t rest = 0;
+      options.on_saved = [&](const std::string&) { ++rest; };
+      quantize(options, *host_, *device_);
+      test::expect_same_directories(dir_ / "whole", dir_ / "resumed");
+      EXPECT_LE(rest, steps - last + 1);
+      std::filesystem::remove_all(dir_ / "resumed");
+      options.resume = false;
+    }
+  }
+}
+
 TEST_F(DeviceTest, MeasuresFormatsThere) {
   const auto chosen = [&](const std::string& output, Backend& runner) {
     QuantizeOptions options = small_options(dir_ / "model", dir_ / output, "rtn");
