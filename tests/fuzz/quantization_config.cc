@@ -11,6 +11,7 @@
 #include "checkpoint/compressed_tensors_config.h"
 #include "checkpoint/gptq_config.h"
 #include "checkpoint/input_transforms.h"
+#include "formats/weight_source.h"
 
 namespace {
 
