@@ -7,6 +7,7 @@
 #include "quantize/math/clip.h"
 #include "quantize/math/row_chunks.h"
 #include "quantize/math/smoothing.h"
+#include "quantize/smooth_site.h"
 
 namespace nibble {
 namespace {
@@ -90,13 +91,8 @@ double site_error(const TransformBlock& block, const Site& site, const SiteInput
 // round away.
 std::vector<float> fit_to_producer(const TransformBlock& block, const Site& site,
                                    std::vector<float> s) {
-  if (site.producer.kind == Producer::Kind::kLinear) {
-    tie_by_max(s, site.producer.rows);
-    return s;
-  }
-  const Tensor& gain = site.producer.norm->weight;
-  return snap_to_stored_norm(s, {gain.data<float>(), s.size()}, block.spec.norm.weight_offset,
-                             block.norm_type);
+  if (site.producer.kind == Producer::Kind::kLinear) tie_by_max(s, site.producer.rows);
+  return snap_to_producer(block, site, std::move(s));
 }
 
 void smooth(TransformBlock& block, Site& site, const SiteInputs& inputs,
@@ -117,10 +113,7 @@ void smooth(TransformBlock& block, Site& site, const SiteInputs& inputs,
     best = std::move(s);
   }
   if (std::ranges::all_of(best, [](float v) { return v == 1; })) return;
-  apply_smoothing(block.spec, site, best, block.pool);
-  for (auto& [name, statistics] : block.statistics) {
-    if (name == site.name || name.starts_with(site.name + ".")) divide_channels(statistics, best);
-  }
+  divide_site(block, site, best);
 }
 
 void transform(TransformBlock& block, const Parameters& parameters, const SearchSpace&,

@@ -7,6 +7,7 @@
 
 #include "quantize/algorithm.h"
 #include "quantize/math/smoothing.h"
+#include "quantize/smooth_site.h"
 
 namespace nibble {
 namespace {
@@ -31,17 +32,6 @@ std::vector<float> produced_ranges(const TransformBlock& block, const Site& site
   return ranges;
 }
 
-// max |w| of the columns that read each channel.
-std::vector<float> read_ranges(const Site& site, ThreadPool& pool) {
-  std::vector<float> ranges(static_cast<std::size_t>(site.channels));
-  for (const Linear* linear : site.consumers) {
-    const QuantTensor& weight = linear->weight.canonical;
-    column_max_abs(weight.planes[0].data<float>(), weight.rows, weight.cols, ranges, pool);
-  }
-  if (site.producer.kind == Producer::Kind::kLinear) tie_by_max(ranges, site.producer.rows);
-  return ranges;
-}
-
 void transform(TransformBlock& block, const Parameters& parameters, const SearchSpace&,
                const Choice&) {
   const std::string& wanted = text(parameters, "pairs");
@@ -50,16 +40,8 @@ void transform(TransformBlock& block, const Parameters& parameters, const Search
     if (site.producer.kind == Producer::Kind::kNone) continue;
     if ((wanted == "linears" && norm) || (wanted == "norms" && !norm)) continue;
     std::vector<float> s =
-        equalizing_scales(produced_ranges(block, site), read_ranges(site, block.pool));
-    if (norm) {
-      const Tensor& gain = site.producer.norm->weight;
-      s = snap_to_stored_norm(s, {gain.data<float>(), s.size()}, block.spec.norm.weight_offset,
-                              block.norm_type);
-    }
-    apply_smoothing(block.spec, site, s, block.pool);
-    for (auto& [name, statistics] : block.statistics) {
-      if (name == site.name || name.starts_with(site.name + ".")) divide_channels(statistics, s);
-    }
+        equalizing_scales(produced_ranges(block, site), column_magnitudes(site, block.pool));
+    divide_site(block, site, snap_to_producer(block, site, std::move(s)));
   }
 }
 

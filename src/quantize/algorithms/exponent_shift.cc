@@ -7,6 +7,7 @@
 
 #include "quantize/algorithm.h"
 #include "quantize/math/smoothing.h"
+#include "quantize/smooth_site.h"
 
 namespace nibble {
 namespace {
@@ -51,10 +52,7 @@ void transform(TransformBlock& block, const Parameters& parameters, const Search
     if (site.producer.kind == Producer::Kind::kLinear) tie_by_max(largest, site.producer.rows);
     const std::vector<float> s = power_of_two_shifts(largest, most);
     if (std::ranges::all_of(s, [](float v) { return v == 1; })) continue;
-    apply_smoothing(block.spec, site, s, block.pool);
-    for (auto& [name, statistics] : block.statistics) {
-      if (name == site.name || name.starts_with(site.name + ".")) divide_channels(statistics, s);
-    }
+    divide_site(block, site, s);
   }
 }
 
