@@ -228,7 +228,7 @@ struct ColumnSumsArgs {
   std::int64_t cols = 0;
   float* max_abs = nullptr;       // [cols]
   double* sum_squares = nullptr;  // [cols]
-  double* sum_abs = nullptr;      // [cols], or null: not wanted
+  double* sum_abs = nullptr;      // [cols]
 };
 
 // Scores of router logits [rows, experts] (softmax over a row, or the sigmoid of each), then the

@@ -14,10 +14,7 @@ void column_sums(const ColumnSumsArgs& args, ExecContext& context) {
         const float magnitude = std::abs(x[j]);
         args.max_abs[j] = std::max(args.max_abs[j], magnitude);
         args.sum_squares[j] += static_cast<double>(x[j]) * static_cast<double>(x[j]);
-      }
-      if (args.sum_abs == nullptr) continue;
-      for (std::int64_t j = begin; j < end; ++j) {
-        args.sum_abs[j] += static_cast<double>(std::abs(x[j]));
+        args.sum_abs[j] += static_cast<double>(magnitude);
       }
     }
   });

@@ -73,7 +73,7 @@ __global__ void __launch_bounds__(kTile* kSumRows) sums(ColumnSums args) {
   }
   args.max_abs[col] = fmaxf(args.max_abs[col], most);
   args.sum_squares[col] += square;
-  if (args.sum_abs != nullptr) args.sum_abs[col] += magnitude;
+  args.sum_abs[col] += magnitude;
 }
 
 }  // namespace

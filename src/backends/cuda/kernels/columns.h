@@ -22,7 +22,7 @@ struct ColumnSums {
   const float* x = nullptr;  // [rows, cols]
   float* max_abs = nullptr;
   double* sum_squares = nullptr;
-  double* sum_abs = nullptr;  // or null: not wanted
+  double* sum_abs = nullptr;
   std::int64_t rows = 0;
   std::int64_t cols = 0;
 };
