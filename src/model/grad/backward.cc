@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "ops/route_scores.h"
 
 namespace nibble {
 namespace {
@@ -199,20 +200,6 @@ class HeadGradient {
   std::vector<float> keys_, vs_;
   std::vector<float> p_, slopes_, ds_;  // of the row at hand
 };
-
-// Scores of one row of logits, as reference/moe_route.cc has them.
-std::vector<double> route_scores(const MoeRouteArgs& args, const float* logits) {
-  std::vector<double> scores(logits, logits + args.experts);
-  if (args.score == RouteScore::kSigmoid) {
-    for (double& s : scores) s = sigmoid(s);
-    return scores;
-  }
-  const double largest = *std::ranges::max_element(scores);
-  double sum = 0;
-  for (double& s : scores) sum += s = std::exp(s - largest);
-  for (double& s : scores) s /= sum;
-  return scores;
-}
 
 }  // namespace
 

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "model/layers/layer_context.h"
+#include "model/layers/mlp.h"
 #include "model/rope.h"
 
 namespace nibble {
@@ -259,17 +260,7 @@ GradRoute grad_route(GradContext& context, const MlpSpec& spec, std::span<const 
   route.chosen.resize(static_cast<std::size_t>(logits.rows * spec.top_k));
   GradNode& weights = context.tape.make(logits.rows, spec.top_k);
   route.weights = &weights;
-  MoeRouteArgs args;
-  args.logits = logits.value.data();
-  args.rows = logits.rows;
-  args.experts = spec.experts;
-  args.top_k = spec.top_k;
-  args.score = spec.score;
-  args.renormalize = spec.renormalize;
-  args.scale = spec.route_scale;
-  args.choice_bias = choice_bias;
-  args.groups = spec.groups;
-  args.top_groups = spec.top_groups;
+  MoeRouteArgs args = route_args(spec, choice_bias, logits.value.data(), logits.rows);
   args.chosen = route.chosen.data();
   args.weights = weights.value.data();
   context.backend.run(args);

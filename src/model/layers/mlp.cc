@@ -54,17 +54,7 @@ std::vector<Routed> route(const LayerContext& context, const float* x, std::int6
   run_linear(context.weights.router, x, rows, {logits.data()}, context.backend);
   std::vector<std::int32_t> chosen(static_cast<std::size_t>(rows * spec.top_k));
   std::vector<float> weights(chosen.size());
-  MoeRouteArgs args;
-  args.logits = logits.data();
-  args.rows = rows;
-  args.experts = spec.experts;
-  args.top_k = spec.top_k;
-  args.score = spec.score;
-  args.renormalize = spec.renormalize;
-  args.scale = spec.route_scale;
-  args.choice_bias = context.weights.choice_bias;
-  args.groups = spec.groups;
-  args.top_groups = spec.top_groups;
+  MoeRouteArgs args = route_args(spec, context.weights.choice_bias, logits.data(), rows);
   args.chosen = chosen.data();
   args.weights = weights.data();
   context.backend.run(args);
@@ -115,6 +105,22 @@ void run_experts(const LayerContext& context, const float* x, std::int64_t rows,
 }
 
 }  // namespace
+
+MoeRouteArgs route_args(const MlpSpec& spec, std::span<const float> choice_bias,
+                        const float* logits, std::int64_t rows) {
+  MoeRouteArgs args;
+  args.logits = logits;
+  args.rows = rows;
+  args.experts = spec.experts;
+  args.top_k = spec.top_k;
+  args.score = spec.score;
+  args.renormalize = spec.renormalize;
+  args.scale = spec.route_scale;
+  args.choice_bias = choice_bias;
+  args.groups = spec.groups;
+  args.top_groups = spec.top_groups;
+  return args;
+}
 
 void run_mlp(const LayerContext& context, const float* x, std::int64_t rows, Output out) {
   context.observe("mlp_in", x, rows, context.spec.hidden);

@@ -1,29 +1,16 @@
 // Reference router: scores in double, then repeated selection of the largest that is left.
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <span>
 #include <vector>
 
 #include "ops/reference/reference.h"
+#include "ops/route_scores.h"
 
 namespace nibble::reference {
 namespace {
 
 constexpr double kNever = -std::numeric_limits<double>::infinity();
-
-std::vector<double> scores_of(const MoeRouteArgs& args, const float* logits) {
-  std::vector<double> scores(logits, logits + args.experts);
-  if (args.score == RouteScore::kSigmoid) {
-    for (double& s : scores) s = 1 / (1 + std::exp(-s));
-    return scores;
-  }
-  const double largest = *std::ranges::max_element(scores);
-  double sum = 0;
-  for (double& s : scores) sum += s = std::exp(s - largest);
-  for (double& s : scores) s /= sum;
-  return scores;
-}
 
 // The index of the first largest value, which is taken out.
 std::size_t take_best(std::vector<double>& values) {
@@ -51,7 +38,7 @@ void keep_best_groups(const MoeRouteArgs& args, std::vector<double>& values) {
 }
 
 void route_row(const MoeRouteArgs& args, std::int64_t row) {
-  const std::vector<double> scores = scores_of(args, args.logits + row * args.experts);
+  const std::vector<double> scores = route_scores(args, args.logits + row * args.experts);
   std::vector<double> remaining = scores;
   for (std::size_t e = 0; e < args.choice_bias.size(); ++e) {
     remaining[e] += static_cast<double>(args.choice_bias[e]);
