@@ -2,7 +2,6 @@
 #include "quantize/algorithm.h"
 #include "quantize/algorithms/clip_parameters.h"
 #include "quantize/math/clip.h"
-#include "quantize/math/row_chunks.h"
 
 namespace nibble {
 namespace {
@@ -17,13 +16,8 @@ Solution solve(const SolverProblem& problem, const Parameters& parameters) {
                       number(parameters, "max_shrink"), flag(parameters, "independent")};
   const bool by_output = text(parameters, "error") == "output";
   const ErrorMeasure measure{problem.second_moment, by_output ? problem.hessian : nullptr};
-  return {encode_by_rows(problem.format, problem.rows, problem.cols, problem.pool,
-                         [&](std::int64_t begin, std::int64_t end) {
-                           const float* w = problem.w + begin * problem.cols;
-                           return clipped_grids(problem.format, w, end - begin, problem.cols,
-                                                measure, grid)
-                               .encode(w);
-                         }),
+  return {encode_clipped(problem.format, problem.w, problem.rows, problem.cols, measure, grid,
+                         problem.pool),
           {}};
 }
 

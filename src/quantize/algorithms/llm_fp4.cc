@@ -7,7 +7,6 @@
 #include "quantize/algorithm.h"
 #include "quantize/math/clip.h"
 #include "quantize/math/float_search.h"
-#include "quantize/math/row_chunks.h"
 
 namespace nibble {
 namespace {
@@ -83,14 +82,8 @@ class Search {
                         factors_.shortlist};
     double least = std::numeric_limits<double>::infinity();
     for (const FormatPtr& format : formats_) {
-      QuantTensor stored =
-          encode_by_rows(format, problem_.rows, problem_.cols, problem_.pool,
-                         [&](std::int64_t begin, std::int64_t end) {
-                           const float* w = problem_.w + begin * problem_.cols;
-                           return clipped_grids(format, w, end - begin, problem_.cols,
-                                                measure_rows(measure, begin, end), grid)
-                               .encode(w);
-                         });
+      QuantTensor stored = encode_clipped(format, problem_.w, problem_.rows, problem_.cols, measure,
+                                          grid, problem_.pool);
       std::vector<float> decoded(static_cast<std::size_t>(problem_.rows * problem_.cols));
       decode_all(stored, decoded.data(), problem_.codec);
       const double error = error_of(measure, decoded);

@@ -3,7 +3,6 @@
 // layers before it give (AIMET's SeqMSE).
 #include "quantize/algorithm.h"
 #include "quantize/math/clip.h"
-#include "quantize/math/row_chunks.h"
 
 namespace nibble {
 namespace {
@@ -27,16 +26,8 @@ Solution solve(const SolverProblem& problem, const Parameters& parameters) {
   if (problem.hessian != nullptr && follows_drift(parameters)) {
     pull = drift_pull(*problem.hessian, problem.w, problem.rows, problem.pool);
   }
-  return {encode_by_rows(problem.format, problem.rows, problem.cols, problem.pool,
-                         [&](std::int64_t begin, std::int64_t end) {
-                           const float* w = problem.w + begin * problem.cols;
-                           return clipped_grids(
-                                      problem.format, w, end - begin, problem.cols,
-                                      measure_rows({problem.second_moment, problem.hessian, pull},
-                                                   begin, end),
-                                      grid)
-                               .encode(w);
-                         }),
+  return {encode_clipped(problem.format, problem.w, problem.rows, problem.cols,
+                         {problem.second_moment, problem.hessian, pull}, grid, problem.pool),
           {}};
 }
 

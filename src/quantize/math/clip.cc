@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "quantize/math/axpy.h"
+#include "quantize/math/row_chunks.h"
 
 namespace nibble {
 namespace {
@@ -255,6 +256,16 @@ WeightGrids clipped_grids(const FormatPtr& format, const float* w, std::int64_t 
         [&](std::size_t g) { return std::pair(search.range(g).lo_factor, factor(k)); });
   }
   return search.best();
+}
+
+QuantTensor encode_clipped(const FormatPtr& format, const float* w, std::int64_t rows,
+                           std::int64_t cols, const ErrorMeasure& measure, const ClipGrid& grid,
+                           ThreadPool& pool) {
+  return encode_by_rows(format, rows, cols, pool, [&](std::int64_t begin, std::int64_t end) {
+    const float* const part = w + begin * cols;
+    return clipped_grids(format, part, end - begin, cols, measure_rows(measure, begin, end), grid)
+        .encode(part);
+  });
 }
 
 }  // namespace nibble

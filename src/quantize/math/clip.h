@@ -45,4 +45,9 @@ double group_error(const ErrorMeasure& measure, std::int64_t begin, const float*
 WeightGrids clipped_grids(const FormatPtr& format, const float* w, std::int64_t rows,
                           std::int64_t cols, const ErrorMeasure& measure, const ClipGrid& grid);
 
+// w [rows, cols] under those grids. The pull is that of all rows.
+QuantTensor encode_clipped(const FormatPtr& format, const float* w, std::int64_t rows,
+                           std::int64_t cols, const ErrorMeasure& measure, const ClipGrid& grid,
+                           ThreadPool& pool);
+
 }  // namespace nibble
