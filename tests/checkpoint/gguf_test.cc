@@ -16,11 +16,8 @@ namespace nibble {
 namespace {
 
 using test::GgufBytes;
+using test::span_of;
 using test::TempDir;
-
-std::span<const std::byte> span_of(const std::string& text) {
-  return std::as_bytes(std::span(text.data(), text.size()));
-}
 
 GgufHeader parse(const GgufBytes& bytes) { return parse_gguf(span_of(bytes.bytes()), "test"); }
 

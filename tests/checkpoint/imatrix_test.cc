@@ -11,11 +11,8 @@ namespace nibble {
 namespace {
 
 using test::GgufBytes;
+using test::span_of;
 using test::TempDir;
-
-std::span<const std::byte> span_of(const std::string& text) {
-  return std::as_bytes(std::span(text.data(), text.size()));
-}
 
 template <class T>
 std::string raw(std::initializer_list<T> values) {

@@ -14,6 +14,10 @@
 
 namespace nibble::test {
 
+inline std::span<const std::byte> span_of(const std::string& text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
+
 class GgufBytes {
  public:
   struct Llama {
