@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/half.h"
+#include "base/split_mix.h"
 #include "base/suggest.h"
 #include "checkpoint/staging.h"
 #include "checkpoint/synth_tokenizer.h"
@@ -23,21 +24,9 @@ constexpr float kOutlierGain = 8;
 constexpr std::int64_t kColumnsPerOutlier = 512;
 constexpr std::int64_t kChunkBytes = std::int64_t{4} << 20;
 
-// The finalizer of SplitMix64 (Steele, Lea and Flood 2014): a bijection that mixes well, so that
-// hash(key + i * odd constant) is a random stream with random access.
-std::uint64_t mix(std::uint64_t x) {
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
-}
-
-std::uint64_t stream_word(std::uint64_t key, std::uint64_t index) {
-  return mix(key + (index + 1) * 0x9e3779b97f4a7c15u);
-}
-
 std::uint64_t stream_key(std::uint64_t seed, std::string_view name) {
-  std::uint64_t key = mix(seed);
-  for (const char c : name) key = mix(key ^ static_cast<unsigned char>(c));
+  std::uint64_t key = mix_bits(seed);
+  for (const char c : name) key = mix_bits(key ^ static_cast<unsigned char>(c));
   return key;
 }
 
@@ -69,7 +58,7 @@ std::unique_ptr<const QuantileTable> make_quantiles(float mean, float deviation)
 void fill(std::uint64_t key, std::uint64_t first_word, const QuantileTable& table,
           std::span<std::uint16_t> out) {
   for (std::size_t i = 0; i < out.size(); ++i) {
-    const std::uint64_t word = stream_word(key, first_word + i / 4);
+    const std::uint64_t word = random_word(key, first_word + i / 4);
     out[i] = table[(word >> (16 * (i % 4))) & 0xffff];
   }
 }
@@ -77,7 +66,7 @@ void fill(std::uint64_t key, std::uint64_t first_word, const QuantileTable& tabl
 std::vector<std::int64_t> outlier_columns(std::uint64_t key, std::int64_t cols) {
   std::vector<std::int64_t> columns;
   for (std::int64_t i = 0; i < std::max<std::int64_t>(1, cols / kColumnsPerOutlier); ++i) {
-    columns.push_back(static_cast<std::int64_t>(stream_word(~key, static_cast<std::uint64_t>(i)) %
+    columns.push_back(static_cast<std::int64_t>(random_word(~key, static_cast<std::uint64_t>(i)) %
                                                 static_cast<std::uint64_t>(cols)));
   }
   std::ranges::sort(columns);

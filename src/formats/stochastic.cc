@@ -2,14 +2,12 @@
 
 #include <algorithm>
 
+#include "base/split_mix.h"
+
 namespace nibble {
 
 double uniform_draw(std::uint64_t seed, std::uint64_t index) {
-  // SplitMix64 (Steele, Lea and Flood 2014), the state of draw `index`.
-  std::uint64_t z = seed + (index + 1) * 0x9e3779b97f4a7c15u;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1p-53;
+  return static_cast<double>(random_word(seed, index) >> 11) * 0x1p-53;
 }
 
 std::uint8_t stochastic_code(const TableView& table, float x, double draw) {

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <utility>
 
+#include "base/split_mix.h"
 #include "model/tokenizer/chat_template.h"
 #include "server/api_error.h"
 
@@ -106,13 +107,8 @@ std::vector<EngineRequest> Service::requests(const GenerationRequest& common,
   return requests;
 }
 
-// splitmix64 (Steele, Lea, Flood 2014) of a counter that starts anywhere.
-std::uint64_t Service::next_random() {
-  std::uint64_t z = salt_ + ++counter_ * 0x9e3779b97f4a7c15ULL;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
-  return z ^ (z >> 31);
-}
+// A stream that starts anywhere.
+std::uint64_t Service::next_random() { return random_word(salt_, counter_++); }
 
 std::string Service::new_id(const std::string& prefix) {
   return fmt::format("{}-{:016x}{:016x}", prefix, next_random(), next_random());

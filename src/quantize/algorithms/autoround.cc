@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "base/error.h"
+#include "base/split_mix.h"
 #include "model/grad/block_gradient.h"
 #include "quantize/algorithm.h"
 #include "quantize/math/grids.h"
@@ -25,10 +26,10 @@ Needs needs_of(const Parameters& parameters) {
   return needs;
 }
 
-// Windows in a random order, each once before any comes again (SplitMix64, Fisher-Yates).
+// Windows in a random order, each once before any comes again (Fisher-Yates).
 class WindowOrder {
  public:
-  WindowOrder(std::int64_t count, std::uint64_t seed) : state_(seed) {
+  WindowOrder(std::int64_t count, std::uint64_t seed) : seed_(seed) {
     for (std::int64_t i = 0; i < count; ++i) order_.push_back(i);
     next_ = order_.size();
   }
@@ -36,7 +37,8 @@ class WindowOrder {
   std::int64_t next() {
     if (next_ == order_.size()) {
       for (std::size_t i = order_.size(); i > 1; --i) {
-        std::swap(order_[i - 1], order_[static_cast<std::size_t>(draw() % i)]);
+        std::swap(order_[i - 1],
+                  order_[static_cast<std::size_t>(random_word(seed_, draws_++) % i)]);
       }
       next_ = 0;
     }
@@ -44,14 +46,7 @@ class WindowOrder {
   }
 
  private:
-  std::uint64_t draw() {
-    std::uint64_t z = state_ += 0x9E3779B97F4A7C15u;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return z ^ (z >> 31);
-  }
-
-  std::uint64_t state_;
+  std::uint64_t seed_, draws_ = 0;
   std::vector<std::int64_t> order_;
   std::size_t next_ = 0;
 };
