@@ -399,7 +399,7 @@ void GgufConverter::write_rounded(const PlannedTensor& planned, const QuantTenso
     codec.for_rows(count, cols, [&](std::int64_t first, std::int64_t last) {
       for (std::int64_t i = first; i < last; ++i) {
         weight.format->decode(weight, order[static_cast<std::size_t>(begin + i)], 0, cols,
-                              values.data() + i * cols);
+                              values.data() + i * cols, *codec.spans);
       }
     });
     const QuantTensor stored = format->encode(values.data(), count, cols, codec);

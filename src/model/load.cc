@@ -175,8 +175,9 @@ class Loader {
            wanted->why_not(weight.rows, weight.cols));
     }
     std::vector<float> values(static_cast<std::size_t>(weight.rows * weight.cols));
-    decode_all(weight, values.data());
-    return format->encode(values.data(), weight.rows, weight.cols);
+    const Codec codec = backend_.codec();
+    decode_all(weight, values.data(), codec);
+    return format->encode(values.data(), weight.rows, weight.cols, codec);
   }
 
   std::string first_of(const std::string& name, const std::string& old_name) const {
