@@ -147,6 +147,19 @@ KvPool::KvPool(const ModelSpec& spec, std::int64_t blocks, std::int64_t block_ro
       memory_(&memory),
       bytes_(memory.allocate(DType::kU8, {blocks, block_bytes(spec, block_rows, format)})) {}
 
+void KvPool::copy_block(const KvPool& from, std::int64_t block, KvPool& to, std::int64_t into) {
+  const std::int64_t bytes = from.bytes_.shape()[1];
+  NIBBLE_CHECK(to.bytes_.shape()[1] == bytes);
+  const auto* source = from.bytes_.data<std::uint8_t>() + block * bytes;
+  auto* target = to.bytes_.mutable_data<std::uint8_t>() + into * bytes;
+  const auto count = static_cast<std::size_t>(bytes);
+  if (to.memory_->is_host()) {
+    from.memory_->copy_out(source, count, target);
+  } else {
+    to.memory_->copy_in(source, count, target);
+  }
+}
+
 std::int64_t KvPool::block_bytes(const ModelSpec& spec, std::int64_t block_rows,
                                  const KvFormat& format) {
   const AttentionSpec& attention = spec.attention;

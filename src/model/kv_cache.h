@@ -95,6 +95,10 @@ class KvPool {
 
   std::int64_t block_rows() const { return block_rows_; }
 
+  // A block of one pool into a block of another of equal blocks; one of the two lies in the host's
+  // memory.
+  static void copy_block(const KvPool& from, std::int64_t block, KvPool& to, std::int64_t into);
+
  private:
   friend class KvCache;
   const ModelSpec& spec_;

@@ -44,6 +44,12 @@ std::unique_ptr<Drafter> make_drafter(const Session& session, const EngineOption
   return make_model_drafter(*options.draft);
 }
 
+// The share of a pool that is held.
+double usage(const BlockPool& pool) {
+  const auto blocks = static_cast<double>(std::max<std::int64_t>(pool.blocks(), 1));
+  return static_cast<double>(pool.blocks() - pool.available()) / blocks;
+}
+
 class BatchingEngine : public Engine {
  public:
   BatchingEngine(const Session& session, const EngineOptions& options)
@@ -56,10 +62,12 @@ class BatchingEngine : public Engine {
                                   : nullptr),
         memory_(model_.spec(), limits_.blocks, limits_.block_rows, session.kv_type,
                 model_.backend().memory()),
+        kept_memory_(model_.spec(), limits_.kept_blocks, limits_.block_rows, session.kv_type),
         blocks_(limits_.blocks, limits_.block_rows),
+        kept_blocks_(limits_.kept_blocks, limits_.block_rows),
         scheduler_(
             {options.max_num_seqs, options.max_num_batched_tokens, options.enable_prefix_caching},
-            blocks_),
+            blocks_, &kept_blocks_),
         drafter_(make_drafter(session, options)),
         governor_(options.speculative.tokens),
         thread_([this] { loop(); }) {}
@@ -138,6 +146,7 @@ class BatchingEngine : public Engine {
       try {
         suggest_guesses();
         plan = scheduler_.plan();
+        move_blocks(plan);
         step(plan, start);
       } catch (const Error& error) {
         end_all(plan, error);
@@ -219,6 +228,23 @@ class BatchingEngine : public Engine {
     }
     for (std::size_t i = 0; i < requests.size(); ++i) {
       scheduler_.suggest(requests[i].id, std::move(guesses[i]));
+    }
+  }
+
+  // When it fails nobody's keys can be trusted: then everybody is in the plan, to be ended.
+  void move_blocks(std::vector<ScheduledRows>& plan) {
+    try {
+      for (const BlockMove& move : scheduler_.moves()) {
+        if (move.out) {
+          KvPool::copy_block(memory_, move.block, kept_memory_, move.kept);
+        } else {
+          KvPool::copy_block(kept_memory_, move.kept, memory_, move.block);
+        }
+      }
+    } catch (...) {
+      plan.clear();
+      for (const auto& [id, answer] : answers_) plan.push_back({.id = id});
+      throw;
     }
   }
 
@@ -430,9 +456,10 @@ class BatchingEngine : public Engine {
     EngineStats stats;
     stats.running = scheduler_.running();
     stats.waiting = scheduler_.waiting();
-    stats.kv_cache_usage =
-        1 - static_cast<double>(blocks_.available()) / static_cast<double>(blocks_.blocks());
+    stats.kv_cache_usage = usage(blocks_);
+    stats.swap_usage = usage(kept_blocks_);
     stats.preemptions = scheduler_.stats().preemptions;
+    stats.swapped_tokens = scheduler_.stats().kept_tokens;
     stats.prompt_tokens = prompt_tokens_ + scheduler_.stats().found_tokens;
     stats.generation_tokens = generation_tokens_;
     stats.prefix_cache_queries = scheduler_.stats().queried_tokens;
@@ -453,7 +480,9 @@ class BatchingEngine : public Engine {
 
   // Of the engine's thread.
   KvPool memory_;
+  KvPool kept_memory_;  // the host's
   BlockPool blocks_;
+  BlockPool kept_blocks_;
   Scheduler scheduler_;
   Answers answers_;
   std::map<RequestId, KvCache> caches_;

@@ -23,7 +23,10 @@ struct EngineOptions {
   // Of keys and values; 0: on the host half of the memory that is free, on a card by the next two.
   std::size_t kv_cache_bytes = 0;
   double memory_utilization = 0.9;  // share of a card's memory for weights, cache and steps; (0, 1]
-  std::size_t device_bytes = 0;    // what was free there before the model came; 0: what is free now
+  std::size_t device_bytes = 0;  // what was free there before the model came; 0: what is free now
+  // Of the host's memory, for keys and values of requests that are put back; 0: those are computed
+  // again.
+  std::size_t swap_bytes = 0;
   std::int64_t max_num_seqs = 64;  // requests that run at once; others wait
   // Rows of one step: tokens of prompts and one token of each running answer together.
   std::int64_t max_num_batched_tokens = 1024;
@@ -72,8 +75,10 @@ struct EngineStats {
   std::int64_t running = 0;
   std::int64_t waiting = 0;
   double kv_cache_usage = 0;  // [0, 1]: blocks that requests hold
+  double swap_usage = 0;      // [0, 1]: blocks of swap_bytes that hold something
   std::int64_t preemptions = 0;
-  std::int64_t prompt_tokens = 0;  // computed or taken from the prefix cache, in all
+  std::int64_t swapped_tokens = 0;  // of preempted requests, copied out in all
+  std::int64_t prompt_tokens = 0;   // computed or taken from the prefix cache, in all
   std::int64_t generation_tokens = 0;
   std::int64_t prefix_cache_queries = 0;  // tokens looked up, and found
   std::int64_t prefix_cache_hits = 0;

@@ -57,6 +57,9 @@ EngineLimits engine_limits(const Session& session, const EngineOptions& options)
   const std::int64_t cache_bytes = std::max<std::int64_t>(cache_bytes_of(session, options), 0);
   const std::int64_t wanted = ceil_div(limits.model_len, limits.block_rows) * options.max_num_seqs;
   limits.blocks = std::min(wanted, cache_bytes / block_bytes);
+  const auto kept =
+      static_cast<std::int64_t>(options.swap_bytes / static_cast<std::size_t>(block_bytes));
+  limits.kept_blocks = std::min(wanted, kept);
   const std::int64_t room = limits.blocks * limits.block_rows;
   if (room == 0 || (options.max_model_len > 0 && room < limits.model_len)) {
     fail(ErrorKind::kMemory,

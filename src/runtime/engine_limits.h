@@ -11,6 +11,7 @@ struct EngineLimits {
   std::int64_t model_len = 0;   // tokens of prompt and answer
   std::int64_t block_rows = 0;  // of a block of the cache
   std::int64_t blocks = 0;
+  std::int64_t kept_blocks = 0;  // of swap_bytes
 };
 
 // kMemory when the cache cannot hold one request of the length that was asked for.

@@ -26,6 +26,7 @@ void Scheduler::add(SequenceId id, std::int32_t priority, std::vector<std::int32
 void Scheduler::remove(SequenceId id) {
   Sequence& sequence = sequences_.at(id);
   drop_blocks(sequence);
+  drop_kept(sequence);
   running_.erase({sequence.priority, id});
   waiting_.erase({sequence.priority, id});
   sequences_.erase(id);
@@ -53,8 +54,41 @@ void Scheduler::drop_blocks(Sequence& sequence) {
   sequence.computed = 0;
 }
 
+void Scheduler::drop_kept(Sequence& sequence) {
+  if (sequence.kept.empty()) return;
+  keep_->release(sequence.kept);
+  sequence.kept.clear();
+  sequence.kept_tokens = 0;
+}
+
+// Copies the beginning of what is computed, as far as there is room for it.
+void Scheduler::keep(Sequence& sequence) {
+  if (keep_ == nullptr) return;
+  const std::int64_t count = std::min(blocks_for(sequence.computed), keep_->available());
+  for (std::int64_t i = 0; i < count; ++i) {
+    sequence.kept.push_back(keep_->take());
+    moves_.push_back({sequence.blocks[static_cast<std::size_t>(i)], sequence.kept.back(), true});
+  }
+  sequence.kept_tokens = std::min(sequence.computed, count * pool_.block_rows());
+  stats_.kept_tokens += sequence.kept_tokens;
+}
+
+// Copies back what was kept into the blocks behind those that were found.
+void Scheduler::bring_back(Sequence& sequence) {
+  const std::int64_t found = sequence.computed;
+  for (auto i = static_cast<std::size_t>(found / pool_.block_rows()); i < sequence.kept.size();
+       ++i) {
+    moves_.push_back({sequence.blocks[i], sequence.kept[i], false});
+  }
+  sequence.computed = std::max(found, sequence.kept_tokens);
+  if (sequence.reusable) publish_full_blocks(sequence, found);
+  drop_kept(sequence);
+}
+
 void Scheduler::preempt(Order order) {
-  drop_blocks(sequences_.at(order.id));
+  Sequence& sequence = sequences_.at(order.id);
+  keep(sequence);
+  drop_blocks(sequence);
   running_.erase(order);
   waiting_.insert(order);
   ++stats_.preemptions;
@@ -96,13 +130,16 @@ bool Scheduler::admit(Order order) {
     pool_.release(found);
     return false;
   }
-  if (sequence.reusable) {
-    stats_.queried_tokens += std::ssize(sequence.tokens);
-    stats_.found_tokens += std::ssize(found) * pool_.block_rows();
-  }
   sequence.blocks = std::move(found);
-  sequence.found = sequence.computed = std::ssize(sequence.blocks) * pool_.block_rows();
+  sequence.computed = std::ssize(sequence.blocks) * pool_.block_rows();
   for (std::int64_t i = 0; i < more; ++i) sequence.blocks.push_back(pool_.take());
+  if (sequence.kept.empty()) {
+    sequence.found = sequence.computed;
+    if (sequence.reusable) stats_.queried_tokens += std::ssize(sequence.tokens);
+    stats_.found_tokens += sequence.found;
+  } else {
+    bring_back(sequence);
+  }
   waiting_.erase(order);
   running_.insert(order);
   return true;
@@ -127,6 +164,7 @@ std::int64_t Scheduler::room_for_guess(Sequence& sequence, std::int64_t spare) {
 
 std::vector<ScheduledRows> Scheduler::plan() {
   std::vector<ScheduledRows> plan;
+  moves_.clear();
   budget_ = options_.max_rows;
   const std::int64_t preempted_before = stats_.preemptions;
   // Every running sequence gets its row before guesses get theirs.

@@ -5,7 +5,8 @@
 // first, so that long prompts do not hold them up; then prompts share what is left of the budget;
 // then waiting sequences are admitted, in the order of priority and arrival, when the pool has room
 // for all of their tokens. When a running sequence finds no block, the last one in that order loses
-// its blocks and waits again; its tokens are computed anew (or found again in the pool).
+// its blocks and waits again. As much of it as a second pool has room for is kept there, and
+// brought back when it is admitted; the rest is computed anew (or found again in the pool).
 #pragma once
 
 #include <cstdint>
@@ -35,8 +36,17 @@ struct ScheduledRows {
   std::int64_t guessed = 0;  // of the rows, the last ones are of guess(): the end lies before them
 };
 
+// What a block holds goes from the pool to the second one, or back. Moves are made in their order,
+// before anything of the step is computed.
+struct BlockMove {
+  BlockId block = 0;  // of the pool
+  BlockId kept = 0;   // of the second pool
+  bool out = false;   // from the pool
+};
+
 struct SchedulerStats {
   std::int64_t preemptions = 0;
+  std::int64_t kept_tokens = 0;     // of preempted sequences, moved to the second pool
   std::int64_t queried_tokens = 0;  // looked up in the pool on admission, and found
   std::int64_t found_tokens = 0;
 };
@@ -44,8 +54,9 @@ struct SchedulerStats {
 // Not thread-safe. Ids must be those of sequences that were added and not removed.
 class Scheduler {
  public:
-  // The pool must outlive it.
-  Scheduler(const SchedulerOptions& options, BlockPool& pool) : options_(options), pool_(pool) {}
+  // The pools must outlive it. `keep`: the second pool, with blocks of the same size; null: none.
+  Scheduler(const SchedulerOptions& options, BlockPool& pool, BlockPool* keep = nullptr)
+      : options_(options), pool_(pool), keep_(keep) {}
 
   // A new sequence waits. Ids rise with arrival. `reusable`: its prefix may come from the pool. It
   // must fit into the pool alone: has_room().
@@ -63,6 +74,8 @@ class Scheduler {
   // The next step; empty when there is nothing to do. Between plan() and computed() the sequences
   // must not change.
   std::vector<ScheduledRows> plan();
+  // What must be moved for it, also when nothing runs.
+  std::span<const BlockMove> moves() const { return moves_; }
   // The planned rows are in the cache. Guesses count when they are confirmed.
   void computed(std::span<const ScheduledRows> rows);
   // The token that follows. `guessed`: it is the next one of the guess, and in the cache.
@@ -77,7 +90,8 @@ class Scheduler {
   // What was suggested for the step that is planned now.
   std::span<const std::int32_t> guess(SequenceId id) const { return sequence(id).guess; }
   std::span<const BlockId> blocks(SequenceId id) const { return sequence(id).blocks; }
-  // Tokens that were found in the pool at the last admission.
+  std::span<const BlockId> kept(SequenceId id) const { return sequence(id).kept; }
+  // Tokens that were found in the pool when it was last admitted with nothing kept.
   std::int64_t found(SequenceId id) const { return sequence(id).found; }
 
   std::int64_t running() const { return std::ssize(running_); }
@@ -93,6 +107,8 @@ class Scheduler {
     std::int64_t computed = 0;
     std::int64_t found = 0;
     std::vector<BlockId> blocks;
+    std::vector<BlockId> kept;     // of the second pool, while it waits
+    std::int64_t kept_tokens = 0;  // that they hold
     std::int64_t left() const { return std::ssize(tokens) - computed; }
   };
   struct Order {  // of priority, then arrival
@@ -105,7 +121,10 @@ class Scheduler {
   std::int64_t blocks_for(std::int64_t tokens) const;
   bool reserve(Order order, std::int64_t tokens);
   void preempt(Order order);
+  void keep(Sequence& sequence);
+  void bring_back(Sequence& sequence);
   void drop_blocks(Sequence& sequence);
+  void drop_kept(Sequence& sequence);
   bool admit(Order order);
   void publish_full_blocks(Sequence& sequence, std::int64_t before);
   void schedule(Order order, std::int64_t rows, std::vector<ScheduledRows>& plan);
@@ -113,6 +132,8 @@ class Scheduler {
 
   SchedulerOptions options_;
   BlockPool& pool_;
+  BlockPool* keep_;
+  std::vector<BlockMove> moves_;  // of the step that was planned last
   std::map<SequenceId, Sequence> sequences_;
   std::set<Order> running_;
   std::set<Order> waiting_;

@@ -73,8 +73,12 @@ void render_engine(const EngineStats& stats, Page& page) {
   page.one("num_requests_waiting", "gauge", "Requests that wait.", number(stats.waiting));
   page.one("kv_cache_usage_perc", "gauge", "Share of the KV cache in use, 0 to 1.",
            stats.kv_cache_usage);
+  page.one("cpu_cache_usage_perc", "gauge", "Share of the swap space in use, 0 to 1.",
+           stats.swap_usage);
   page.one("num_preemptions_total", "counter", "Requests that were put back.",
            number(stats.preemptions));
+  page.one("swapped_tokens_total", "counter", "Tokens whose keys and values were swapped out.",
+           number(stats.swapped_tokens));
   page.one("prompt_tokens_total", "counter", "Tokens of prompts, cached ones included.",
            number(stats.prompt_tokens));
   page.one("generation_tokens_total", "counter", "Tokens generated.",

@@ -96,9 +96,12 @@ class EngineTest : public testing::Test {
     EngineOptions options;
     options.block_size = 16;
     options.max_num_batched_tokens = 40;
-    options.kv_cache_bytes = static_cast<std::size_t>(
-        blocks * KvPool::block_bytes(session_.model->spec(), 16, session_.kv_type));
+    options.kv_cache_bytes = static_cast<std::size_t>(blocks) * block_bytes();
     return options;
+  }
+  static std::size_t block_bytes() {
+    return static_cast<std::size_t>(
+        KvPool::block_bytes(session_.model->spec(), 16, session_.kv_type));
   }
 
   static inline std::unique_ptr<Backend> backend_;
@@ -118,8 +121,14 @@ const char* const kTexts[] = {
 TEST_F(EngineTest, EveryAnswerIsThatOfTheRequestAlone) {
   std::vector<GenerateResult> expected;  // before: an engine has the model to itself
   for (const char* const text : kTexts) expected.push_back(alone(text, 40));
-  for (const std::int64_t blocks : {200, 14}) {  // plenty, and so few that requests push others out
-    const auto engine = make_engine(session_, small(blocks));
+  struct Case {
+    std::int64_t blocks;  // plenty, and so few that requests push others out
+    std::int64_t kept;    // blocks for those: none, some, enough
+  };
+  for (const auto& [blocks, kept] : {Case{200, 0}, {14, 0}, {14, 3}, {14, 100}}) {
+    EngineOptions options = small(blocks);
+    options.swap_bytes = static_cast<std::size_t>(kept) * block_bytes();
+    const auto engine = make_engine(session_, options);
     std::vector<Inbox> inboxes(std::size(kTexts));
     for (std::size_t i = 0; i < inboxes.size(); ++i) {
       engine->submit(request(kTexts[i], 40), inboxes[i].sink());
@@ -136,6 +145,8 @@ TEST_F(EngineTest, EveryAnswerIsThatOfTheRequestAlone) {
     } else {
       EXPECT_EQ(stats.preemptions, 0);
     }
+    EXPECT_EQ(stats.swapped_tokens > 0, kept > 0);
+    EXPECT_EQ(stats.swap_usage, 0);
   }
 }
 

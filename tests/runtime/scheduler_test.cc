@@ -16,6 +16,15 @@ class PlayedCache {
  public:
   explicit PlayedCache(std::int64_t block_rows) : block_rows_(block_rows) {}
 
+  // Copies a block whole, with what it holds of former owners.
+  void move(const BlockMove& move) {
+    for (std::int64_t row = 0; row < block_rows_; ++row) {
+      std::int32_t& cell = cells_[{move.block, row}];
+      std::int32_t& kept = kept_[{move.kept, row}];
+      (move.out ? kept : cell) = move.out ? cell : kept;
+    }
+  }
+
   // Empty, or what is wrong.
   std::string run(const Scheduler& scheduler, const ScheduledRows& rows) {
     const auto tokens = scheduler.tokens(rows.id);
@@ -41,6 +50,7 @@ class PlayedCache {
  private:
   std::int64_t block_rows_;
   std::map<std::pair<BlockId, std::int64_t>, std::int32_t> cells_;
+  std::map<std::pair<BlockId, std::int64_t>, std::int32_t> kept_;  // of the second pool
 };
 
 struct Client {
@@ -51,11 +61,13 @@ struct Client {
 
 class Play {
  public:
-  Play(unsigned seed, bool caching)
+  // `keeping`: preempted sequences find a second pool, often too small.
+  Play(unsigned seed, bool caching, bool keeping)
       : random_(seed),
         pool_(number(4, 40), number(1, 9)),
+        keep_(keeping ? number(1, pool_.blocks()) : 0, pool_.block_rows()),
         options_{number(1, 12), number(1, 60), caching},
-        scheduler_(options_, pool_),
+        scheduler_(options_, pool_, keeping ? &keep_ : nullptr),
         cache_(pool_.block_rows()) {}
 
   void run(int steps) {
@@ -70,6 +82,8 @@ class Play {
     EXPECT_TRUE(clients_.empty()) << "starved";
     EXPECT_EQ(pool_.available(), pool_.blocks()) << "leaked";
     EXPECT_TRUE(pool_.is_sound({}));
+    EXPECT_EQ(keep_.available(), keep_.blocks()) << "leaked";
+    EXPECT_TRUE(keep_.is_sound({}));
   }
 
   const SchedulerStats& stats() const { return scheduler_.stats(); }
@@ -118,6 +132,7 @@ class Play {
   void step() {
     suggest();
     const std::vector<ScheduledRows> plan = scheduler_.plan();
+    for (const BlockMove& move : scheduler_.moves()) cache_.move(move);
     std::int64_t sum = 0;
     std::map<SequenceId, int> seen;
     for (const ScheduledRows& rows : plan) {
@@ -163,15 +178,21 @@ class Play {
 
   void check_blocks() {
     std::vector<std::vector<BlockId>> held;
+    std::vector<std::vector<BlockId>> kept;
     for (const auto& [id, client] : clients_) {
       const auto blocks = scheduler_.blocks(id);
       held.emplace_back(blocks.begin(), blocks.end());
+      const auto aside = scheduler_.kept(id);
+      kept.emplace_back(aside.begin(), aside.end());
+      EXPECT_TRUE(blocks.empty() || aside.empty()) << "in both memories at once";
     }
     EXPECT_TRUE(pool_.is_sound(held));
+    EXPECT_TRUE(keep_.is_sound(kept));
   }
 
   std::mt19937 random_;
   BlockPool pool_;
+  BlockPool keep_;
   SchedulerOptions options_;
   Scheduler scheduler_;
   PlayedCache cache_;
@@ -186,21 +207,24 @@ TEST(SchedulerTest, RandomStreamsKeepEveryPromise) {
   std::int64_t found = 0;
   std::int64_t finished = 0;
   std::int64_t guessed = 0;
-  for (unsigned seed = 0; seed < 150; ++seed) {
+  std::int64_t kept = 0;
+  for (unsigned seed = 0; seed < 200; ++seed) {
     SCOPED_TRACE(seed);
-    Play play(seed, seed % 5 != 0);
+    Play play(seed, seed % 5 != 0, seed % 3 != 0);
     play.run(80);
     ASSERT_FALSE(::testing::Test::HasFailure());
     preemptions += play.stats().preemptions;
     found += play.stats().found_tokens;
     finished += play.finished();
     guessed += play.guessed();
+    kept += play.stats().kept_tokens;
   }
   // The streams are worth their name.
   EXPECT_GT(preemptions, 100);
   EXPECT_GT(found, 1000);
   EXPECT_GT(finished, 1000);
   EXPECT_GT(guessed, 1000);
+  EXPECT_GT(kept, 1000);
 }
 
 std::vector<std::int32_t> prompt(std::size_t count, std::int32_t token = 1) {
@@ -252,6 +276,31 @@ TEST(SchedulerTest, TheLastInOrderMakesRoom) {
   EXPECT_EQ(scheduler.running(), 1);
   EXPECT_EQ(scheduler.waiting(), 1);
   EXPECT_EQ(scheduler.stats().preemptions, 1);
+  EXPECT_TRUE(scheduler.moves().empty());  // there is nowhere to keep it
+}
+
+TEST(SchedulerTest, WhatIsKeptIsNotComputedAgain) {
+  BlockPool pool(4, 4);
+  BlockPool keep(1, 4);
+  Scheduler scheduler({.max_sequences = 4, .max_rows = 64, .prefix_caching = false}, pool, &keep);
+  scheduler.add(1, 0, prompt(8));
+  scheduler.add(2, 0, prompt(8, 2));
+  finish_step(scheduler, scheduler.plan());
+  const BlockId first = scheduler.blocks(2).front();
+  finish_step(scheduler, scheduler.plan());  // the second makes room for the first
+  ASSERT_EQ(scheduler.moves().size(), 1u);   // of its two blocks, one has a place
+  EXPECT_TRUE(scheduler.moves()[0].out);
+  EXPECT_EQ(scheduler.moves()[0].block, first);
+  EXPECT_EQ(scheduler.stats().kept_tokens, 4);
+  scheduler.remove(1);
+  const std::vector<ScheduledRows> plan = scheduler.plan();
+  ASSERT_EQ(scheduler.moves().size(), 1u);
+  EXPECT_FALSE(scheduler.moves()[0].out);
+  EXPECT_EQ(scheduler.moves()[0].block, scheduler.blocks(2).front());
+  ASSERT_EQ(plan.size(), 1u);
+  EXPECT_EQ(plan[0].begin, 4);
+  EXPECT_EQ(plan[0].rows, 5);
+  EXPECT_EQ(keep.available(), 1);
 }
 
 }  // namespace

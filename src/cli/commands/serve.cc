@@ -28,6 +28,7 @@ struct ServeOptions {
   std::string kv_type;
   std::string draft;
   bool deterministic = false;
+  double swap_gib = -1;  // negative: by the device
   EngineOptions engine;
   server::HttpOptions http;
   double drain_seconds = 120;
@@ -126,6 +127,14 @@ std::unique_ptr<Backend> make_serving_backend(const ServeOptions& options, Conte
   fail(ErrorKind::kUnsupported, "serve: no kernel of this machine gives the same for any batch");
 }
 
+// Without a card the swap space would take from the same memory as the cache itself.
+std::size_t swap_bytes(const ServeOptions& options, bool on_host) {
+  constexpr double kUsualGib = 4;  // vLLM's
+  constexpr double kBytes = 1 << 30;
+  const double usual = on_host ? 0 : kUsualGib;
+  return static_cast<std::size_t>(kBytes * (options.swap_gib < 0 ? usual : options.swap_gib));
+}
+
 void serve(const ServeOptions& options, Context& context) {
   if (!options.draft.empty() && options.engine.speculative.tokens == 0) {
     fail(ErrorKind::kUsage, "serve: --speculative-model needs --num-speculative-tokens");
@@ -136,6 +145,7 @@ void serve(const ServeOptions& options, Context& context) {
   const auto backend = make_serving_backend(options, context);
   EngineOptions engine_options = options.engine;
   engine_options.device_bytes = backend->memory().available();
+  engine_options.swap_bytes = swap_bytes(options, backend->memory().is_host());
   const Session session = context.open(options.model, *backend, parse_kv_format(options.kv_type));
   std::optional<Session> draft;
   if (!options.draft.empty()) {
@@ -173,6 +183,11 @@ void add_engine_options(CLI::App* command, ServeOptions& options) {
       ->capture_default_str();
   command->add_option("--kv-cache-memory-bytes", engine.kv_cache_bytes,
                       "Memory of keys and values (default on a CPU: half of what is free)");
+  command
+      ->add_option("--swap-space", options.swap_gib,
+                   "GiB of the host's memory for keys and values of requests that are put back "
+                   "(default: 4 with a card, else 0: they are computed again)")
+      ->check(CLI::Range(0.0, 1e6));
   command
       ->add_option("--gpu-memory-utilization", engine.memory_utilization,
                    "Share of a card's memory for weights, keys and values, and steps together")
