@@ -21,6 +21,7 @@ struct Route {
 constexpr Route kRoutes[] = {
     {"POST", "/v1/completions", serve_completion, true},
     {"POST", "/v1/chat/completions", serve_chat, true},
+    {"POST", "/v1/embeddings", serve_embeddings, true},
     {"GET", "/v1/models", serve_models, true},
     {"GET", "/v1/models/", serve_models, true},
     {"POST", "/tokenize", serve_tokenize, true},

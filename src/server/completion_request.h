@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -20,6 +21,10 @@ struct CompletionRequest {
   std::int64_t logprobs = -1;  // likeliest tokens for each; negative: none wanted
   bool add_special_tokens = true;
 };
+
+// The member `name`: a text, a list of token ids, or a list of either; at least one, at most
+// kMostSequences. ApiError 400, naming it, for all else.
+std::vector<Prompt> read_prompts(Fields& fields, std::string_view name, std::int64_t vocab);
 
 struct ParsedCompletion {
   CompletionRequest request;

@@ -11,6 +11,7 @@ namespace nibble::server {
 
 void serve_completion(Service& service, std::shared_ptr<Exchange> exchange);
 void serve_chat(Service& service, std::shared_ptr<Exchange> exchange);
+void serve_embeddings(Service& service, std::shared_ptr<Exchange> exchange);
 void serve_tokenize(Service& service, std::shared_ptr<Exchange> exchange);
 void serve_detokenize(Service& service, std::shared_ptr<Exchange> exchange);
 void serve_models(Service& service, std::shared_ptr<Exchange> exchange);

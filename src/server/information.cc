@@ -21,7 +21,7 @@ Json model_json(const Service& service, const std::string& name) {
           {"owned_by", "nibble"},
           {"root", service.name()},
           {"parent", nullptr},
-          {"max_model_len", service.engine().max_model_len()}};
+          {"max_model_len", service.max_model_len()}};
 }
 
 }  // namespace
@@ -49,7 +49,7 @@ void serve_health(Service&, std::shared_ptr<Exchange> exchange) { exchange->resp
 void serve_metrics(Service& service, std::shared_ptr<Exchange> exchange) {
   HttpResponse response;
   response.content_type = "text/plain; version=0.0.4; charset=utf-8";
-  response.body = service.metrics().render(service.engine().stats(), service.name());
+  response.body = service.metrics().render(service.stats(), service.name());
   exchange->respond(std::move(response));
 }
 

@@ -32,8 +32,16 @@ std::string piece_or_empty(const Tokenizer& tokenizer, std::optional<std::int32_
 }  // namespace
 
 Service::Service(const Tokenizer& tokenizer, Engine& engine, ServiceOptions options)
+    : Service(tokenizer, &engine, nullptr, std::move(options)) {}
+
+Service::Service(const Tokenizer& tokenizer, Embedder& embedder, ServiceOptions options)
+    : Service(tokenizer, nullptr, &embedder, std::move(options)) {}
+
+Service::Service(const Tokenizer& tokenizer, Engine* engine, Embedder* embedder,
+                 ServiceOptions options)
     : tokenizer_(tokenizer),
       engine_(engine),
+      embedder_(embedder),
       options_(std::move(options)),
       token_text_(tokenizer),
       started_(std::time(nullptr)),
@@ -42,6 +50,24 @@ Service::Service(const Tokenizer& tokenizer, Engine& engine, ServiceOptions opti
   for (const std::string& key : options_.api_keys) {
     if (key.empty()) fail(ErrorKind::kUsage, "serve: an API key is empty");
   }
+}
+
+Engine& Service::engine() const {
+  if (engine_ != nullptr) return *engine_;
+  throw ApiError(400, "this model is an encoder and makes no text; it has /v1/embeddings", "model");
+}
+
+Embedder& Service::embedder() const {
+  if (embedder_ != nullptr) return *embedder_;
+  throw ApiError(400, "this model is a decoder and makes no embeddings; serve an encoder", "model");
+}
+
+EngineStats Service::stats() const {
+  return engine_ != nullptr ? engine_->stats() : embedder_->stats();
+}
+
+std::int64_t Service::max_model_len() const {
+  return engine_ != nullptr ? engine_->max_model_len() : embedder_->max_model_len();
 }
 
 void Service::require_model(const std::string& model) const {
@@ -82,14 +108,15 @@ std::string Service::render(nlohmann::ordered_json conversation) const {
 std::vector<EngineRequest> Service::requests(const GenerationRequest& common,
                                              std::vector<std::int32_t> prompt, std::int64_t count,
                                              std::optional<std::int64_t> fallback) {
-  const std::int64_t left = engine_.max_model_len() - static_cast<std::int64_t>(prompt.size());
+  const std::int64_t context = engine().max_model_len();
+  const std::int64_t left = context - static_cast<std::int64_t>(prompt.size());
   if (prompt.empty()) throw ApiError(400, "the prompt has no tokens", "prompt");
   if (left < 1) {
     throw ApiError(
         400,
         fmt::format("the prompt has {} tokens; this model's context of {} leaves no room "
                     "for an answer",
-                    prompt.size(), engine_.max_model_len()),
+                    prompt.size(), context),
         "prompt", "context_length_exceeded");
   }
   EngineRequest request = common.engine;

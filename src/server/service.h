@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "model/tokenizer/tokenizer.h"
+#include "runtime/embedder.h"
 #include "runtime/engine.h"
 #include "server/completion_request.h"
 #include "server/generation_request.h"
@@ -22,15 +23,22 @@ struct ServiceOptions {
   RequestDefaults defaults;
   std::vector<std::string> api_keys;          // none: everybody may
   std::optional<std::uint64_t> default_seed;  // of requests without one; none: another each time
+  bool normalize_embeddings = true;           // unless a request says otherwise
 };
 
-// Thread-safe. Keeps references to the tokenizer and the engine.
+// Thread-safe. Keeps references to the tokenizer and to what runs the model: an engine for a
+// decoder, an embedder for an encoder.
 class Service {
  public:
   Service(const Tokenizer& tokenizer, Engine& engine, ServiceOptions options);
+  Service(const Tokenizer& tokenizer, Embedder& embedder, ServiceOptions options);
 
   const Tokenizer& tokenizer() const { return tokenizer_; }
-  Engine& engine() const { return engine_; }
+  // ApiError 400 when the model is of the other kind.
+  Engine& engine() const;
+  Embedder& embedder() const;
+  EngineStats stats() const;
+  std::int64_t max_model_len() const;
   const ServiceOptions& options() const { return options_; }
   const std::string& name() const { return options_.names.front(); }
   const TokenText& token_text() const { return token_text_; }
@@ -57,10 +65,12 @@ class Service {
   std::string new_id(const std::string& prefix);
 
  private:
+  Service(const Tokenizer& tokenizer, Engine* engine, Embedder* embedder, ServiceOptions options);
   std::uint64_t next_random();
 
   const Tokenizer& tokenizer_;
-  Engine& engine_;
+  Engine* const engine_;  // this or the next is null
+  Embedder* const embedder_;
   ServiceOptions options_;
   TokenText token_text_;
   Metrics metrics_;

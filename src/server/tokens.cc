@@ -28,7 +28,7 @@ void serve_tokenize(Service& service, std::shared_ptr<Exchange> exchange) {
   service.require_model(fields.text("model").value_or(""));
   const std::vector<std::int32_t> ids = tokens_of(service, fields, body);
   Json answer = {
-      {"count", ids.size()}, {"max_model_len", service.engine().max_model_len()}, {"tokens", ids}};
+      {"count", ids.size()}, {"max_model_len", service.max_model_len()}, {"tokens", ids}};
   if (fields.boolean("return_token_strs").value_or(false)) {
     Json pieces = Json::array();
     for (const std::int32_t id : ids) pieces.push_back(service.tokenizer().piece(id));

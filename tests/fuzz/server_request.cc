@@ -13,6 +13,7 @@
 #include "server/api_error.h"
 #include "server/chat_request.h"
 #include "server/completion_request.h"
+#include "server/embedding_request.h"
 #include "server/tool_calls.h"
 
 namespace {
@@ -62,6 +63,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   });
   try_parse(
       [&] { follow(nibble::server::parse_chat(body, defaults).request.common.engine, body); });
+  try_parse([&] { nibble::server::parse_embedding(body, {.vocab = 1000, .dimensions = 8}); });
   nibble::server::ToolCallParser parser;
   parser.push(body.substr(0, size / 2));
   parser.push(body.substr(size / 2));

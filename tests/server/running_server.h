@@ -1,4 +1,4 @@
-// A server of the bundled tokenizer and a scripted engine, running while the object lives.
+// Servers that run while their objects live.
 #pragma once
 
 #include <atomic>
@@ -18,29 +18,24 @@ inline const Tokenizer& bundled_tokenizer() {
   return *tokenizer;
 }
 
-class RunningServer {
+// A service at a free port. Who owns the service must stop() before it ends.
+class RunningHttp {
  public:
-  explicit RunningServer(server::ServiceOptions service_options = {},
-                         server::HttpOptions http_options = {})
-      : engine(bundled_tokenizer()) {
-    if (service_options.names.empty()) service_options.names = {"tiny", "alias"};
-    service_options.defaults.vocab = bundled_tokenizer().vocab_size();
-    service_options.defaults.sampling.temperature = 1;
-    service.emplace(bundled_tokenizer(), engine, std::move(service_options));
+  ~RunningHttp() { stop(); }
+
+  void start(server::Service& served, server::HttpOptions http_options) {
     http_options.access_log = [this](const std::string& line) {
       const std::lock_guard lock(mutex_);
       log_.push_back(line);
     };
     server::Listener listener = server::listen_tcp("127.0.0.1", 0);
     port = listener.port();
-    http.emplace(std::move(listener), std::move(http_options), server::make_api(*service));
+    http.emplace(std::move(listener), std::move(http_options), server::make_api(served));
     thread_ = std::thread([this] {
       http->run();
       ended = true;
     });
   }
-  ~RunningServer() { stop(); }
-
   void stop() {
     if (!thread_.joinable()) return;
     http->drain();
@@ -60,9 +55,7 @@ class RunningServer {
     return log_;
   }
 
-  std::optional<server::HttpServer> http;  // the first: it must outlive the engine's thread
-  ScriptedEngine engine;
-  std::optional<server::Service> service;
+  std::optional<server::HttpServer> http;
   std::uint16_t port = 0;
   std::atomic<bool> ended = false;  // run() has returned
 
@@ -70,6 +63,24 @@ class RunningServer {
   mutable std::mutex mutex_;
   std::vector<std::string> log_;
   std::thread thread_;
+};
+
+// Of the bundled tokenizer and a scripted engine, whose thread ends before the server.
+class RunningServer : public RunningHttp {
+ public:
+  explicit RunningServer(server::ServiceOptions service_options = {},
+                         server::HttpOptions http_options = {})
+      : engine(bundled_tokenizer()) {
+    if (service_options.names.empty()) service_options.names = {"tiny", "alias"};
+    service_options.defaults.vocab = bundled_tokenizer().vocab_size();
+    service_options.defaults.sampling.temperature = 1;
+    service.emplace(bundled_tokenizer(), engine, std::move(service_options));
+    start(*service, std::move(http_options));
+  }
+  ~RunningServer() { stop(); }
+
+  ScriptedEngine engine;
+  std::optional<server::Service> service;
 };
 
 }  // namespace nibble::test

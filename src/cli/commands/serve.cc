@@ -8,7 +8,9 @@
 #include "base/file.h"
 #include "cli/command.h"
 #include "model/tokenizer/chat_template.h"
+#include "runtime/embedder.h"
 #include "runtime/engine.h"
+#include "runtime/pooling.h"
 #include "server/api.h"
 #include "server/http_server.h"
 
@@ -27,6 +29,7 @@ struct ServeOptions {
   std::string generation_config = "auto";
   std::string kv_type;
   std::string draft;
+  std::string pooling = "auto";
   bool deterministic = false;
   double swap_gib = -1;  // negative: by the device
   EngineOptions engine;
@@ -64,11 +67,19 @@ std::vector<std::string> api_keys(const ServeOptions& options) {
   return keys;
 }
 
-server::ServiceOptions service_options(const ServeOptions& options, const Session& session,
-                                       const Context& context) {
+// What models of every kind are served with.
+server::ServiceOptions base_options(const ServeOptions& options, const Session& session) {
   server::ServiceOptions service;
   service.names = options.names;
   if (service.names.empty()) service.names = {options.model};
+  service.defaults.vocab = session.model->spec().vocab;
+  service.api_keys = api_keys(options);
+  return service;
+}
+
+server::ServiceOptions service_options(const ServeOptions& options, const Session& session,
+                                       const Context& context) {
+  server::ServiceOptions service = base_options(options, session);
   service.chat_template = options.chat_template_file.empty()
                               ? chat_template_of(*session.checkpoint)
                               : read_text_file(options.chat_template_file);
@@ -79,10 +90,8 @@ server::ServiceOptions service_options(const ServeOptions& options, const Sessio
   const bool own = options.generation_config == "auto";
   service.defaults.sampling =
       server::default_sampling(own ? session.generation_config : Json::object());
-  service.defaults.vocab = session.model->spec().vocab;
   service.defaults.tagged_calls =
       service.chat_template && service.chat_template->find("<tool_call>") != std::string::npos;
-  service.api_keys = api_keys(options);
   if (options.deterministic) service.default_seed = 0;
   return service;
 }
@@ -111,6 +120,24 @@ server::HttpOptions http_options(const ServeOptions& options, const Context& con
   return http;
 }
 
+// Answers clients until SIGTERM, and then those that are being answered. `worker` is what runs the
+// model: its thread must not outlive the server.
+template <class Worker>
+void serve_until_told(server::Listener listener, server::Service& service,
+                      std::unique_ptr<Worker> worker, const ServeOptions& options,
+                      const Context& context) {
+  const std::string address = listener.address();
+  server::HttpServer server(std::move(listener), http_options(options, context),
+                            server::make_api(service));
+  context.emit(
+      {{"address", address}, {"model", service.name()}, {"max_model_len", service.max_model_len()}},
+      fmt::format("serving {} at {}", service.name(), address));
+  context.out().flush();
+  server.run();
+  worker.reset();
+  log(context.log(), LogLevel::kInfo, "drained");
+}
+
 // The same request gives the same bytes whatever runs beside it: one linear kernel for any number
 // of rows, and none that rounds activations. (Seeds are taken care of by the service.)
 std::unique_ptr<Backend> make_serving_backend(const ServeOptions& options, Context& context) {
@@ -135,18 +162,40 @@ std::size_t swap_bytes(const ServeOptions& options, bool on_host) {
   return static_cast<std::size_t>(kBytes * (options.swap_gib < 0 ? usual : options.swap_gib));
 }
 
+// An encoder's vectors, at /v1/embeddings.
+void serve_encoder(const ServeOptions& options, const Session& session, server::Listener listener,
+                   Context& context) {
+  const EngineOptions& limits = options.engine;
+  const PoolingRule rule = pooling_of(session.checkpoint->path());
+  EmbedderOptions embedding = {.max_model_len = limits.max_model_len,
+                               .max_num_seqs = limits.max_num_seqs,
+                               .max_num_batched_tokens = limits.max_num_batched_tokens,
+                               .max_waiting = limits.max_waiting};
+  if (limits.max_model_len == 0) embedding.max_model_len = rule.max_tokens;
+  embedding.pooling = options.pooling == "auto"  ? rule.pooling
+                      : options.pooling == "cls" ? Pooling::kCls
+                                                 : Pooling::kMean;
+  auto embedder = std::make_unique<Embedder>(session, embedding);
+  server::ServiceOptions service_options = base_options(options, session);
+  service_options.normalize_embeddings = rule.normalize;
+  server::Service service(session.require_tokenizer(), *embedder, std::move(service_options));
+  serve_until_told(std::move(listener), service, std::move(embedder), options, context);
+}
+
 void serve(const ServeOptions& options, Context& context) {
   if (!options.draft.empty() && options.engine.speculative.tokens == 0) {
     fail(ErrorKind::kUsage, "serve: --speculative-model needs --num-speculative-tokens");
   }
   // A taken port is found before a large model is loaded.
   server::Listener listener = open_listener(options);
-  const std::string address = listener.address();
   const auto backend = make_serving_backend(options, context);
   EngineOptions engine_options = options.engine;
   engine_options.device_bytes = backend->memory().available();
   engine_options.swap_bytes = swap_bytes(options, backend->memory().is_host());
   const Session session = context.open(options.model, *backend, parse_kv_format(options.kv_type));
+  if (!session.model->spec().decoder) {
+    return serve_encoder(options, session, std::move(listener), context);
+  }
   std::optional<Session> draft;
   if (!options.draft.empty()) {
     draft = context.open(options.draft, *backend);
@@ -155,15 +204,7 @@ void serve(const ServeOptions& options, Context& context) {
   auto engine = make_engine(session, engine_options);
   server::Service service(session.require_tokenizer(), *engine,
                           service_options(options, session, context));
-  server::HttpServer server(std::move(listener), http_options(options, context),
-                            server::make_api(service));
-  context.emit(
-      {{"address", address}, {"model", service.name()}, {"max_model_len", engine->max_model_len()}},
-      fmt::format("serving {} at {}", service.name(), address));
-  context.out().flush();
-  server.run();
-  engine.reset();  // its thread must not outlive the server
-  log(context.log(), LogLevel::kInfo, "drained");
+  serve_until_told(std::move(listener), service, std::move(engine), options, context);
 }
 
 void add_engine_options(CLI::App* command, ServeOptions& options) {
@@ -267,6 +308,12 @@ void add_serve(CLI::App& app, Context& context) {
       ->add_option("--generation-config", options->generation_config,
                    "auto: sampling defaults of generation_config.json; none: temperature 1")
       ->check(CLI::IsMember({"auto", "none"}))
+      ->capture_default_str();
+  command
+      ->add_option("--pooling", options->pooling,
+                   "Of an encoder: how a text's vector is made (auto: as the checkpoint says, or "
+                   "else mean)")
+      ->check(CLI::IsMember({"auto", "mean", "cls"}))
       ->capture_default_str();
   add_engine_options(command, *options);
   add_speculation_options(command, *options);
