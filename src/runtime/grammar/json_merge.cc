@@ -2,12 +2,11 @@
 #include <string>
 
 #include "base/error.h"
+#include "runtime/grammar/json_keywords.h"
 #include "runtime/grammar/json_schema.h"
 
 namespace nibble::grammar {
 namespace {
-
-using Schema = nlohmann::ordered_json;
 
 bool is_any(const Schema& schema) {
   return schema == true || (schema.is_object() && schema.empty());
