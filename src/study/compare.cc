@@ -51,7 +51,7 @@ class Comparison {
   Comparison(const CompareOptions& options, const ResultCache& cache,
              const CompareBackends& backends)
       : options_(options), cache_(cache), backends_(backends) {
-    const Session source = open_session(options.source, backends.exact);
+    const Session source = open_session(options.source, backends.runner);
     if (source.model->spec().max_positions > 0) {
       windows_.context = std::min(options.context, source.model->spec().max_positions);
     } else {
@@ -61,6 +61,7 @@ class Comparison {
     ids_.resize(std::min(ids_.size(), static_cast<std::size_t>(options.tokens)));
     base_key_ = fmt::format("compare {} nibble {}\nmodel {}\n", kMathsVersion, NIBBLE_VERSION,
                             hash_model(source.checkpoint->config(), *source.checkpoint));
+    if (!backends.runner.memory().is_host()) base_key_ += "texts run on a device\n";
     check_texts();
   }
 
@@ -69,9 +70,9 @@ class Comparison {
     row.stored = "as it is";
     const std::string key = base_key_ + "as it is\n" + text_key();
     {
-      const Session session = open_session(options_.source, backends_.exact);
+      const Session session = open_session(options_.source, backends_.runner);
       const Inventory inventory =
-          take_inventory(session.model->spec(), *session.checkpoint, backends_.exact);
+          take_inventory(session.model->spec(), *session.checkpoint, backends_.runner);
       row.bits_per_weight = inventory.bits_per_weight;
       row.bits_per_weight_total = inventory.bits_per_weight_total;
       row.bytes = static_cast<double>(inventory.bytes);
@@ -171,7 +172,7 @@ class Comparison {
     options.resume = true;
     options.log = options_.log;
     options.progress = options_.progress;
-    const QuantizeReport report = quantize(options, backends_.exact);
+    const QuantizeReport report = quantize(options, backends_.backend, backends_.runner);
     row.stored = report.format;
     row.bits_per_weight = report.bits_per_weight;
     row.bits_per_weight_total = report.bits_per_weight_total;
@@ -184,8 +185,8 @@ class Comparison {
   void evaluate(const fs::path& checkpoint, const std::string& key, CompareRow& row) {
     if (read(key, kEvaluated, row)) return;
     {
-      const Session reference = open_session(options_.source, backends_.exact);
-      const Session candidate = open_session(checkpoint, backends_.exact);
+      const Session reference = open_session(options_.source, backends_.runner);
+      const Session candidate = open_session(checkpoint, backends_.runner);
       const DivergenceResult result =
           divergence(*candidate.model, *reference.model, ids_, windows_, options_.progress);
       row.perplexity = result.model.perplexity;

@@ -46,10 +46,11 @@ struct CompareOptions {
   ProgressSink progress;
 };
 
-// The backends of a comparison: quantization and quality without kernels that round activations,
-// speed with all of them.
+// The backends of a comparison. The first two are those of quantize(), the runner that of quality
+// as well; speed is that of `fast`, with the kernels that round activations.
 struct CompareBackends {
-  Backend& exact;
+  Backend& backend;
+  Backend& runner;
   Backend& fast;
 };
 

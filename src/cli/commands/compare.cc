@@ -1,6 +1,7 @@
 #include "study/compare.h"
 
 #include "cli/command.h"
+#include "cli/machines.h"
 #include "cli/study_output.h"
 #include "study/compare_report.h"
 
@@ -62,9 +63,9 @@ std::vector<std::string> join_parts(const std::vector<std::string>& pieces) {
 }
 
 void compare(const CompareArguments& arguments, Context& context) {
-  const auto fast = context.make_cpu_backend("compare");
-  context.exact = true;  // what the weights lost is to be seen, not what a kernel rounds on top
-  const auto exact = context.make_cpu_backend("compare");
+  const auto fast =
+      make_backend(context.device == "auto" ? "cpu" : context.device, context.backend_options());
+  const Machines machines(context);
   CompareOptions options;
   options.source = arguments.model;
   for (const std::string& name : arguments.recipes) options.recipes.push_back(load_recipe(name));
@@ -81,7 +82,8 @@ void compare(const CompareArguments& arguments, Context& context) {
   options.log = context.log();
   options.progress = context.progress();
   const ResultCache cache(directory, context.log());
-  const std::vector<CompareRow> rows = compare_recipes(options, cache, {*exact, *fast});
+  const std::vector<CompareRow> rows =
+      compare_recipes(options, cache, {machines.backend(), machines.runner(), *fast});
   const std::string note =
       fmt::format("At most {} tokens of {} in windows of {}.", arguments.tokens,
                   std::filesystem::path(arguments.text).filename().string(), arguments.context);

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/machines.h"
 #include "cli/quantize_options.h"
 #include "cli/terminal.h"
 #include "quantize/plan.h"
@@ -142,23 +143,6 @@ std::string report_text(const QuantizeReport& report, const std::string& output)
   }
   return text;
 }
-
-// Who works on the weights, and who runs texts: a GPU only when it is named, as there texts run in
-// 16 bits (without --exact), and choices differ a little from the CPU's.
-class Machines {
- public:
-  explicit Machines(const Context& context) {
-    BackendOptions options = context.backend_options();
-    options.exact = true;  // what the weights lose is to be seen, not what a kernel rounds on top
-    backend_ = nibble::make_cpu_backend(options);
-    if (context.device != "auto" && context.device != "cpu") device_ = context.make_backend();
-  }
-  Backend& backend() const { return *backend_; }
-  Backend& runner() const { return device_ != nullptr ? *device_ : *backend_; }
-
- private:
-  std::unique_ptr<Backend> backend_, device_;
-};
 
 void run_quantize(const QuantizeArguments& arguments, Context& context) {
   if (arguments.output.empty() != arguments.measure_only) {
