@@ -104,8 +104,14 @@ class Backend {
   // Of the implementation that would run these arguments; kUnsupported when there is none.
   virtual Arithmetic arithmetic_of(const LinearArgs& args) const = 0;
 
-  // An embedding table for use in EmbedArgs.
+  // An embedding table for use in EmbedArgs; a weight for use in DecodeArgs.
   virtual QuantTensor prepare_table(QuantTensor table) { return table; }
+
+  // Whether the device itself rounds a [rows, cols] matrix in its memory to the format
+  // (EncodeArgs). Otherwise that op goes by way of the host, where codec() serves better.
+  virtual bool encodes(const Format&, std::int64_t /*rows*/, std::int64_t /*cols*/) const {
+    return false;
+  }
 
  private:
   BufferPool buffers_;

@@ -25,7 +25,8 @@ struct CodecRow {
   bool equal = false;                  // planes and decoded values are those of the definition
 };
 
-// Normal numbers, with the kernels and threads of backend.codec().
+// Normal numbers, with the kernels and threads of backend.codec(), or with the ops of a device that
+// has a memory of its own: then in that memory, each run by itself.
 std::vector<CodecRow> bench_codecs(Backend& backend, const CodecBench& options);
 
 }  // namespace nibble

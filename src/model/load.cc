@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <set>
 
+#include "backends/encoded.h"
 #include "base/error.h"
 #include "formats/low_rank.h"
 #include "formats/split_format.h"
@@ -174,10 +175,7 @@ class Loader {
       fail(ErrorKind::kUnsupported, "module '{}': {}", module,
            wanted->why_not(weight.rows, weight.cols));
     }
-    std::vector<float> values(static_cast<std::size_t>(weight.rows * weight.cols));
-    const Codec codec = backend_.codec();
-    decode_all(weight, values.data(), codec);
-    return format->encode(values.data(), weight.rows, weight.cols, codec);
+    return encoded(backend_, weight, format);
   }
 
   std::string first_of(const std::string& name, const std::string& old_name) const {

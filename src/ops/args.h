@@ -231,6 +231,21 @@ struct ColumnSumsArgs {
   double* sum_abs = nullptr;      // [cols]
 };
 
+// The planes of out = out->format->encode(w): w [out->rows, out->cols] rounded to nearest. Every
+// implementation gives the same bits, and throws what Format::encode() throws.
+struct EncodeArgs {
+  const float* w = nullptr;
+  QuantTensor* out = nullptr;  // planes as out->format->planes() says; they are written
+};
+
+// out [rows, weight->cols] = rows [first_row, first_row + rows) of a weight, as float32.
+struct DecodeArgs {
+  const QuantTensor* weight = nullptr;  // as Backend::prepare_table() made it
+  std::int64_t first_row = 0;
+  std::int64_t rows = 0;
+  float* out = nullptr;
+};
+
 // Scores of router logits [rows, experts] (softmax over a row, or the sigmoid of each), then the
 // top_k of each row (ties: the lower index); their scores, divided by their sum when `renormalize`,
 // times `scale`, are the weights. `choice_bias` is added to scores where experts are compared, not

@@ -272,6 +272,22 @@ ScatterAddRowsArgs mapped(Mirror& mirror, ScatterAddRowsArgs args) {
   return args;
 }
 
+void add_ranges(Mirror& mirror, const EncodeArgs& args) {
+  mirror.add(args.w, args.out->rows * args.out->cols * kFloat);
+}
+EncodeArgs mapped(Mirror& mirror, EncodeArgs args) {
+  args.w = mirror.map(args.w);
+  return args;
+}
+
+void add_ranges(Mirror& mirror, const DecodeArgs& args) {
+  mirror.add(args.out, args.rows * args.weight->cols * kFloat);
+}
+DecodeArgs mapped(Mirror& mirror, DecodeArgs args) {
+  args.out = mirror.map(args.out);
+  return args;
+}
+
 class MirrorBackend final : public Backend {
  public:
   explicit MirrorBackend(std::unique_ptr<Backend> device)
@@ -335,6 +351,23 @@ class MirrorBackend final : public Backend {
     EmbedArgs on_device = mapped(mirror, args);
     const QuantTensor table = device_->prepare_table(*args.table);
     on_device.table = &table;
+    device_->run(on_device);
+  }
+  void run_mapped(Mirror& mirror, const EncodeArgs& args) {
+    EncodeArgs on_device = mapped(mirror, args);
+    DeviceMemory& memory = device_->memory();
+    QuantTensor out = *args.out;
+    for (Tensor& plane : out.planes) plane = memory.upload(plane);
+    on_device.out = &out;
+    device_->run(on_device);
+    for (std::size_t i = 0; i < out.planes.size(); ++i) {
+      args.out->planes[i] = memory.download(out.planes[i]);
+    }
+  }
+  void run_mapped(Mirror& mirror, const DecodeArgs& args) {
+    DecodeArgs on_device = mapped(mirror, args);
+    const QuantTensor weight = device_->prepare_table(*args.weight);
+    on_device.weight = &weight;
     device_->run(on_device);
   }
   void run_mapped(Mirror& mirror, KvWriteArgs args) {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "backends/cpu/levels.h"
+#include "ops/weight_codec.h"
 
 namespace nibble::cpu {
 namespace {
@@ -32,6 +33,18 @@ ImplList<Args> levels() {
 template <class Args, void (*kReference)(const Args&, ExecContext&)>
 ImplList<Args> reference_only() {
   static constexpr Impl<Args> kImpls[] = {{"reference", always<Args>, kReference}};
+  return kImpls;
+}
+
+// By the span kernels of the highest level, and all threads.
+template <class Args, void (*kBy)(const Args&, const Codec&),
+          void (*kReference)(const Args&, ExecContext&)>
+ImplList<Args> codec_impls() {
+  static constexpr Impl<Args> kImpls[] = {{"spans", always<Args>,
+                                           [](const Args& args, ExecContext& context) {
+                                             kBy(args, {&spans_of(context.caps), &context.pool});
+                                           }},
+                                          {"reference", always<Args>, kReference}};
   return kImpls;
 }
 
@@ -79,6 +92,12 @@ ImplList<TransposeArgs> transpose_impls() {
 }
 ImplList<ColumnSumsArgs> column_sums_impls() {
   return reference_only<ColumnSumsArgs, reference::column_sums>();
+}
+ImplList<EncodeArgs> encode_impls() {
+  return codec_impls<EncodeArgs, encode_by, reference::encode>();
+}
+ImplList<DecodeArgs> decode_impls() {
+  return codec_impls<DecodeArgs, decode_by, reference::decode>();
 }
 
 }  // namespace nibble::cpu

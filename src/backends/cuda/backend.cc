@@ -8,6 +8,7 @@
 #include "backends/cuda/queue.h"
 #include "backends/cuda/status.h"
 #include "backends/cuda/weight.h"
+#include "backends/cuda/weight_codec.h"
 #include "backends/dispatch.h"
 
 namespace nibble {
@@ -118,6 +119,10 @@ class CudaBackend final : public Backend {
                               table.format->name()));
     }
     return cuda::upload_planes(std::move(table), memory_);
+  }
+
+  bool encodes(const Format& format, std::int64_t rows, std::int64_t cols) const override {
+    return cuda::encode_fits(format, rows, cols).ok;
   }
 
   // The card is fed as fast as weights are repacked; nothing is kept on disk for it.

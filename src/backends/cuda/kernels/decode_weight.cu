@@ -28,46 +28,64 @@ __global__ void decode(DecodeWeight args) {
 
 constexpr int kRows = 4;  // of a thread, so that enough loads are under way
 constexpr int kThreads = 128;
+constexpr int kResident = 8;  // blocks of a multiprocessor, which registers must allow
 
 template <class T>
 struct alignas(16) Columns {
   T values[kCodeColumns];
 };
 
+// Codes of kRows rows from `first` on, and what scales them.
+struct CodedRows {
+  CodeWords<0> codes[kRows];
+  std::int64_t at[kRows];
+  unsigned scales[kRows];  // converted when all loads are under way
+  unsigned zeros[kRows];
+
+  template <class Values>
+  static __device__ __forceinline__ CodedRows load(const DecodeWeight& args, std::int64_t first,
+                                                   unsigned col, unsigned group) {
+    const WeightPlanes& w = args.weight;
+    CodedRows rows;
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      const std::int64_t row = args.first_row + min(first + i, args.rows - 1);
+      rows.at[i] = scale_place(w, row, group);
+      rows.codes[i] =
+          CodeWords<0>::load(static_cast<const unsigned*>(w.data) + row * w.row_words, col, w.bits);
+      rows.scales[i] = load_scale(w, rows.at[i]);
+      rows.zeros[i] = Values::kTable ? 0 : load_zero(w, rows.at[i]);
+    }
+    return rows;
+  }
+};
+
 template <class T, class Values>
-__global__ void __launch_bounds__(kThreads) decode_codes(DecodeWeight args) {
+__global__ void __launch_bounds__(kThreads, kResident) decode_codes(DecodeWeight args) {
   using Table = SharedTable<Values, 0>;
   __shared__ float shared[Table::kFloats];
   const WeightPlanes& w = args.weight;
-  const Table table = Table::load(w, shared);
-  const auto col = static_cast<unsigned>((blockIdx.x * kThreads + threadIdx.x) * kCodeColumns);
-  if (col >= w.cols) return;
+  const auto own = static_cast<unsigned>((blockIdx.x * kThreads + threadIdx.x) * kCodeColumns);
+  const bool inside = own < w.cols;
+  const unsigned col = inside ? own : 0;
   const unsigned group = col / static_cast<unsigned>(w.group);
-  const std::int64_t last = args.rows - 1;
-  for (std::int64_t first = std::int64_t{blockIdx.y} * kRows; first < args.rows;
-       first += std::int64_t{gridDim.y} * kRows) {
-    CodeWords<0> codes[kRows];
-    std::int64_t at[kRows];
-    unsigned scales[kRows];  // converted when all loads are under way
-    unsigned zeros[kRows];
+  const std::int64_t step = std::int64_t{gridDim.y} * kRows;
+  std::int64_t first = std::int64_t{blockIdx.y} * kRows;
+  CodedRows next = CodedRows::load<Values>(args, first, col, group);
+  const Table table = Table::load(w, shared);  // while those loads are under way
+  if (!inside) return;
+  for (; first < args.rows; first += step) {
+    const CodedRows rows = next;
+    if (first + step < args.rows) next = CodedRows::load<Values>(args, first + step, col, group);
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
-      const std::int64_t row = args.first_row + min(first + i, last);
-      at[i] = scale_place(w, row, group);
-      codes[i] =
-          CodeWords<0>::load(static_cast<const unsigned*>(w.data) + row * w.row_words, col, w.bits);
-      scales[i] = load_scale(w, at[i]);
-      zeros[i] = Values::kTable ? 0 : load_zero(w, at[i]);
-    }
-#pragma unroll
-    for (int i = 0; i < kRows; ++i) {
-      if (first + i > last) break;
-      const float scale = scale_value(w, at[i], scales[i]);
-      const auto value = table.values(zeros[i]);
+      if (first + i >= args.rows) break;
+      const float scale = scale_value(w, rows.at[i], rows.scales[i]);
+      const auto value = table.values(rows.zeros[i]);
       Columns<T> columns;
 #pragma unroll
       for (int c = 0; c < kCodeColumns; ++c) {
-        store(columns.values + c, scale * value(codes[i].code(c)));
+        store(columns.values + c, scale * value(rows.codes[i].code(c)));
       }
       T* const out = static_cast<T*>(args.out) + (first + i) * w.cols + col;
       *reinterpret_cast<Columns<T>*>(out) = columns;
@@ -85,7 +103,10 @@ template <class T>
 cudaError_t start(const DecodeWeight& args, cudaStream_t stream) {
   if (takes_columns(args)) {
     const std::int64_t wide = (args.weight.cols / kCodeColumns + kThreads - 1) / kThreads;
-    const std::int64_t high = std::min<std::int64_t>((args.rows + kRows - 1) / kRows, 65535);
+    // As many as the largest cards run at once: those go on to the next rows while they work.
+    constexpr std::int64_t kBlocks = 132 * kResident;
+    const std::int64_t high =
+        std::min((args.rows + kRows - 1) / kRows, (kBlocks + wide - 1) / wide);
     const dim3 grid(static_cast<unsigned>(wide), static_cast<unsigned>(high));
     if (args.weight.values != nullptr) {
       decode_codes<T, TableValues><<<grid, kThreads, 0, stream>>>(args);

@@ -1,0 +1,60 @@
+// Rounding of float32 weights to codes and scales on the card: the bits of Format::encode()
+// (formats/affine.h, formats/table_format.h) for scales by group or row.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "formats/span_kernels.h"
+
+namespace nibble::cuda {
+
+inline constexpr int kEncodedColumns = 8;  // of a thread at a time: whole bytes of codes
+
+// How the range of a group becomes a scale, and what type that is stored in.
+enum class GroupScale : std::int32_t { kF16, kBF16, kF32, kE8M0, kE4M3 };
+
+// Codes by comparing with bounds between values, as nearest() of formats/code_table.h does.
+struct BoundTable {
+  float bounds[256];        // `leaves` of them, at least 2
+  std::uint8_t codes[256];  // by rank
+  std::int32_t leaves;
+  std::int32_t zero_rank;
+  std::uint32_t negative_zero;
+};
+
+enum class ElementCodes : std::int32_t { kInteger, kRounded, kBounds };
+
+// Pointers on 16 bytes; cols a multiple of 8 and of group, cols * bits of 32; the group which is a
+// power of two from 8 to 256 or all columns.
+struct EncodeWeight {
+  const float* w = nullptr;  // [rows, cols]
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  std::int64_t group = 0;
+  std::uint32_t* codes = nullptr;   // [rows, cols * bits / 32]
+  void* scales = nullptr;           // [rows, cols / group]
+  std::uint8_t* zeros = nullptr;    // integers: null when symmetric
+  float* whole = nullptr;           // kE4M3: the scale of the matrix, [1]
+  std::int32_t* refused = nullptr;  // [1]: not 0 when the host has to say what is wrong with w
+  ElementCodes elements = ElementCodes::kInteger;
+  GroupScale scale = GroupScale::kF32;
+  std::int32_t bits = 0;
+  double top_inverse = 0;     // integers: 1 / (2^bits - 1)
+  std::int32_t top_code = 0;  // integers of rules by magnitude: the code of the largest; or 0
+  // Tables: the magnitude that the largest weight of a group becomes; with `choice` that of the
+  // second scale to try (kE4M3), of which the better one is taken.
+  float top = 0;
+  float other_top = 0;
+  float largest_scale = 0;        // kE4M3: of the stored ones
+  std::int32_t top_exponent = 0;  // kE8M0: floor(log2 top)
+  bool floor = false;      // kE8M0: by floor(log2), or by ceil(log2(w / top)); with `choice` both
+  bool choice = false;     // group at most 32
+  FloatRounding rounding;  // kRounded
+  float values[16];        // by code, where there is a choice: bits is 4 then
+  BoundTable table;        // kBounds
+};
+cudaError_t encode_weight(const EncodeWeight& args, cudaStream_t stream);
+
+}  // namespace nibble::cuda

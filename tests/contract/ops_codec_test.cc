@@ -1,0 +1,167 @@
+// Every implementation that encodes and decodes weights gives the bits of the definition, for every
+// format that has a name.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "contract/op_support.h"
+#include "formats/registry.h"
+
+namespace nibble::test {
+namespace {
+
+using Impls = ::testing::TestWithParam<std::string>;
+
+std::string name_of(const ::testing::TestParamInfo<std::string>& test) { return test.param; }
+
+// Formats of the list, and variants that it has no name for.
+std::vector<FormatPtr> formats() {
+  std::vector<FormatPtr> all;
+  for (const FormatAlias& alias : format_aliases()) {
+    all.push_back(parse_model_format(alias.name).weights);
+  }
+  for (const char* name :
+       {"int4_g32_sym_strict", "int8_channel_sym_full_sbf16", "int5_g64_asym_sf32",
+        "int4_tensor_sym", "int7_g8_asym", "int4_channel_sym_strict_sbf16", "fp8_e4m3_g256_sf16",
+        "fp8_e4m3fnuz_channel", "fp4_e2m1_g32_se8m0_best", "nf4_channel_sf16",
+        "fp4_e2m1_g16_se8m0_best"}) {
+    all.push_back(parse_weight_format(name));
+  }
+  return all;
+}
+
+// Weights that careless rounding gets wrong: groups of zeros, of one value, of steps with ties, of
+// very small and of negative ones.
+std::vector<float> weights(std::int64_t count) {
+  std::vector<float> w = random_floats(count, 5, 0.02f);
+  for (std::int64_t i = 0; i < count; ++i) {
+    float& x = w[static_cast<std::size_t>(i)];
+    switch (i / 256 % 7) {
+      case 1:
+        x = i % 2 == 0 ? 0.0f : -0.0f;
+        break;
+      case 2:
+        x = -0.375f;
+        break;
+      case 3:
+        x = static_cast<float>(i % 31 - 15) * 0.25f;
+        break;
+      case 4:
+        x *= 1e-9f;
+        break;
+      case 5:
+        x = -std::abs(x);
+        break;
+      default:
+        break;
+    }
+  }
+  return w;
+}
+
+QuantTensor poisoned(const FormatPtr& format, std::int64_t rows, std::int64_t cols) {
+  QuantTensor out{format, rows, cols, {}};
+  for (const PlaneSpec& plane : format->planes(rows, cols)) {
+    out.planes.push_back(Tensor::allocate(plane.dtype, plane.shape));
+    std::memset(out.planes.back().address(), 0xa5, out.planes.back().byte_size());
+  }
+  return out;
+}
+
+void expect_same_planes(const QuantTensor& a, const QuantTensor& b, const std::string& what) {
+  const std::vector<PlaneSpec> specs = a.format->planes(a.rows, a.cols);
+  for (std::size_t p = 0; p < specs.size(); ++p) {
+    const auto x = a.planes[p].bytes();
+    const auto y = b.planes[p].bytes();
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      ASSERT_EQ(std::to_integer<int>(x[i]), std::to_integer<int>(y[i]))
+          << what << ", " << specs[p].name << ", byte " << i;
+    }
+  }
+}
+
+struct Size {
+  std::int64_t rows, cols;
+};
+// Rows of a block and more, tails of groups, and columns that no vector divides.
+constexpr Size kSizes[] = {{3, 512}, {5, 1536}, {2, 20480}, {7, 264}, {3, 100}};
+
+class EncodeContract : public Impls {};
+TEST_P(EncodeContract, GivesTheBitsOfTheFormat) {
+  const auto backend = forced_backend("encode", GetParam());
+  int ran = 0;
+  for (const FormatPtr& format : formats()) {
+    for (const Size& size : kSizes) {
+      if (!format->why_not(size.rows, size.cols).empty()) continue;
+      const std::vector<float> w = weights(size.rows * size.cols);
+      QuantTensor out = poisoned(format, size.rows, size.cols);
+      EncodeArgs args;
+      args.w = w.data();
+      args.out = &out;
+      if (!try_run(*backend, args)) continue;
+      ++ran;
+      expect_same_planes(format->encode(w.data(), size.rows, size.cols), out,
+                         fmt::format("{} {}x{}", format->name(), size.rows, size.cols));
+    }
+  }
+  EXPECT_GT(ran, 80);
+}
+
+TEST_P(EncodeContract, RefusesWhatTheFormatRefuses) {
+  const auto backend = forced_backend("encode", GetParam());
+  for (const char* name : {"int4_g128_asym", "nf4_g64_sf32", "fp4_e2m1_g16_se4m3"}) {
+    const FormatPtr format = parse_weight_format(name);
+    for (const float bad : {std::numeric_limits<float>::quiet_NaN(), -INFINITY}) {
+      std::vector<float> w = weights(4 * 512);
+      w[777] = bad;
+      QuantTensor out = poisoned(format, 4, 512);
+      EncodeArgs args;
+      args.w = w.data();
+      args.out = &out;
+      EXPECT_ERROR(backend->run(args), ErrorKind::kCorrupt, "row 1");
+    }
+  }
+  const FormatPtr narrow = parse_weight_format("int4_g128_sym");
+  const std::vector<float> large(512, 1e30f);
+  QuantTensor out = poisoned(narrow, 1, 512);
+  EncodeArgs args;
+  args.w = large.data();
+  args.out = &out;
+  EXPECT_ERROR(backend->run(args), ErrorKind::kUnsupported, "scales in F32");
+}
+INSTANTIATE_TEST_SUITE_P(Impls, EncodeContract, ::testing::ValuesIn(usable_impls("encode")),
+                         name_of);
+
+class DecodeContract : public Impls {};
+TEST_P(DecodeContract, GivesTheBitsOfTheFormat) {
+  const auto backend = forced_backend("decode", GetParam());
+  for (const FormatPtr& format : formats()) {
+    for (const Size& size : kSizes) {
+      if (!format->why_not(size.rows, size.cols).empty()) continue;
+      const std::vector<float> w = weights(size.rows * size.cols);
+      const QuantTensor stored = format->encode(w.data(), size.rows, size.cols);
+      std::vector<float> expected(w.size());
+      decode_all(stored, expected.data());
+      const std::int64_t first = 1, rows = size.rows - 1;
+      GuardedOutput out(rows, size.cols, size.cols);
+      DecodeArgs args;
+      args.weight = &stored;
+      args.first_row = first;
+      args.rows = rows;
+      args.out = out.data();
+      backend->run(args);
+      ASSERT_EQ(out.damage(), "") << format->name();
+      ASSERT_EQ(std::memcmp(out.data(), expected.data() + size.cols,
+                            static_cast<std::size_t>(rows * size.cols) * sizeof(float)),
+                0)
+          << format->name() << " " << size.rows << "x" << size.cols;
+    }
+  }
+}
+INSTANTIATE_TEST_SUITE_P(Impls, DecodeContract, ::testing::ValuesIn(usable_impls("decode")),
+                         name_of);
+
+}  // namespace
+}  // namespace nibble::test
