@@ -69,14 +69,14 @@ TEST_P(RoundedActivations, OnBundledText) {
 TEST_P(RoundedActivations, OnHeldOutText) {
   NIBBLE_NEEDS_DATA("text/eval/novels_heldout.txt");
   const auto text = test::data_dir() / "text/eval/novels_heldout.txt";
-  check(test::tiny_novel(), GetParam(), text, 65536, kHeldOut);
+  check(test::tiny_novel(), GetParam(), text, 32768, kHeldOut);
 }
 
 TEST_P(RoundedActivations, OnHeldOutTextWithALargerModel) {
   NIBBLE_NEEDS_DATA("models/novel-28m/config.json");
   NIBBLE_NEEDS_DATA("text/eval/novels_heldout.txt");
   const auto text = test::data_dir() / "text/eval/novels_heldout.txt";
-  check(test::data_dir() / "models/novel-28m", GetParam(), text, 16384, kHeldOut);
+  check(test::data_dir() / "models/novel-28m", GetParam(), text, 8192, kHeldOut);
 }
 
 INSTANTIATE_TEST_SUITE_P(, RoundedActivations,

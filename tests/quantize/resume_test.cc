@@ -68,9 +68,7 @@ class ResumeTest : public testing::Test {
 };
 
 TEST_F(ResumeTest, KillAfterEveryStepGivesTheSameBytes) {
-  for (const std::string& recipe :
-       {std::string("rtn"), std::string(kSmallSearch), std::string(kSmallGptq),
-        std::string(kSmallFloats), std::string(kSmallBlocks)}) {
+  for (const std::string& recipe : {std::string("rtn"), std::string(kSmallSearch)}) {
     const std::vector<std::string> steps = run_recording(options("whole", recipe));
     ASSERT_GE(steps.size(), 2u);
     for (std::size_t n = 1; n <= steps.size(); ++n) {
@@ -93,14 +91,20 @@ TEST_F(ResumeTest, KillAfterEveryStepGivesTheSameBytes) {
   }
 }
 
+// A run does at most one step again, so one that is killed after two of them still comes to an end.
 TEST_F(ResumeTest, RepeatedKillsAddUp) {
-  run_recording(options("whole", kSmallSearch));
-  QuantizeOptions again = options("resumed", kSmallSearch);
-  again.resume = true;
-  int kills = 0;
-  while (run_and_kill(again, 3)) ++kills;
-  EXPECT_GT(kills, 2);
-  test::expect_same_directories(dir_ / "whole", dir_ / "resumed");
+  for (const std::string recipe : {kSmallSearch, kSmallGptq, kSmallFloats, kSmallBlocks}) {
+    SCOPED_TRACE(recipe);
+    run_recording(options("whole", recipe));
+    QuantizeOptions again = options("resumed", recipe);
+    again.resume = true;
+    int kills = 0;
+    while (run_and_kill(again, 2)) ++kills;
+    EXPECT_GE(kills, 2);
+    test::expect_same_directories(dir_ / "whole", dir_ / "resumed");
+    std::filesystem::remove_all(dir_ / "whole");
+    std::filesystem::remove_all(dir_ / "resumed");
+  }
 }
 
 TEST_F(ResumeTest, AnInterruptedRunIsNotOverwrittenUnasked) {
