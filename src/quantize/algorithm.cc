@@ -20,6 +20,8 @@ std::string to_string(StepKind kind) {
       return "search";
     case StepKind::kSolver:
       return "solver";
+    case StepKind::kCorrection:
+      return "correction";
   }
   return "";
 }

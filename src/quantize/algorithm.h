@@ -25,7 +25,8 @@ enum class StepKind {
                // same
   kTransform,  // changes a block so that it computes the same and quantizes better
   kSearch,     // a family of transforms; the one with the least loss of the whole model is taken
-  kSolver,     // chooses scales and zero points; the last step of every recipe
+  kSolver,     // chooses scales and zero points; every recipe has one
+  kCorrection  // changes the biases of linears that are rounded already; after the solver
 };
 // kStatistics: of the source's activations. kHessian: correlations of each linear's inputs, in the
 // model whose blocks before are quantized already. kActivations: inputs of each block in that
@@ -108,6 +109,17 @@ struct BlockProblem {
   }
 };
 
+// One linear for a correction.
+struct CorrectionProblem {
+  const float* w = nullptr;       // [rows, cols], as the solver was given it
+  const float* stored = nullptr;  // the same as it will be decoded
+  std::int64_t rows = 0;
+  // E[x] of the input, [cols], in the unquantized model and in the one that is being quantized,
+  // there as it is rounded.
+  std::span<const double> wanted_mean, mean;
+  ThreadPool& pool;
+};
+
 // The points of a search: for each coordinate the index of one option.
 using Choice = std::vector<int>;
 
@@ -169,6 +181,9 @@ struct Algorithm {
   // kRewrite: a checkpoint that computes the same, made of the source while it is read.
   std::unique_ptr<Checkpoint> (*rewrite)(RewriteSource source,
                                          const Parameters& parameters) = nullptr;
+  // kCorrection: what is to be added to the bias, [rows].
+  std::vector<float> (*correct)(const CorrectionProblem& problem,
+                                const Parameters& parameters) = nullptr;
   // kSearch: the points, for a model where these kinds of site can be smoothed.
   SearchSpace (*space)(const Parameters& parameters, std::span<const SiteKind> kinds) = nullptr;
   // kTransform and kSearch: brings one block to a point of the space (kTransform: an empty choice).

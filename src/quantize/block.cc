@@ -81,6 +81,17 @@ std::vector<SiteKind> smoothable_kinds(const ModelSpec& spec, const WeightSource
   return kinds;
 }
 
+std::vector<Stage> stages_by_site(const ModelSpec& spec, LayerWeights& weights) {
+  std::map<SiteKind, Stage> by_kind;  // in the order of the forward pass
+  for (const Site& site : sites(spec, weights)) {
+    Stage& stage = by_kind[site.kind];
+    stage.insert(stage.end(), site.consumers.begin(), site.consumers.end());
+  }
+  std::vector<Stage> result;
+  for (auto& [kind, stage] : by_kind) result.push_back(std::move(stage));
+  return result;
+}
+
 void transform_layer(const TransformContext& context, const RecipePoint& point,
                      const LayerHessians& hessians, LayerWeights& weights,
                      LayerStatistics& statistics) {

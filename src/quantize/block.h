@@ -30,6 +30,11 @@ struct RecipePoint {
   Choice choice;
 };
 
+// Linears whose inputs do not depend on each other.
+using Stage = std::vector<Linear*>;
+// The linears of a layer by the kind of their site, in the order of the forward pass.
+std::vector<Stage> stages_by_site(const ModelSpec& spec, LayerWeights& weights);
+
 // Sums of each site's inputs, by the names that SiteObserver sees.
 using LayerHessians = std::map<std::string, Hessian>;
 

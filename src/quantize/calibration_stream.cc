@@ -168,11 +168,14 @@ std::vector<float> CalibrationStream::targets(std::int64_t layer, const LayerWei
 }
 
 void CalibrationStream::watch(std::int64_t layer, const LayerWeights& weights,
-                              SiteObserver& observer) {
+                              SiteObserver& observer, bool unquantized) {
+  if (unquantized) NIBBLE_CHECK(states_.rows() == 2 * rows_);
+  const std::int64_t first = unquantized ? rows_ : 0;
   const LayerWeights placed = place_layer(weights, job_.runner);
   for_each_chunk(
       job_.windows.statistics, job_.windows.context, [&](std::int64_t begin, const Batch& batch) {
-        Rows states = copy_of(states_.row(begin), batch.rows(), job_.spec.hidden, job_.runner);
+        Rows states =
+            copy_of(states_.row(first + begin), batch.rows(), job_.spec.hidden, job_.runner);
         run_layer(job_.spec, layer, placed, batch, job_.runner, states.data(), &observer);
       });
 }

@@ -36,8 +36,10 @@ class CalibrationStream {
   std::vector<float> inputs() const;
   // Those after it in the unquantized model, `full` being the layer there. Needs with_full.
   std::vector<float> targets(std::int64_t layer, const LayerWeights& full) const;
-  // Runs the text through the present layer and stays where it is.
-  void watch(std::int64_t layer, const LayerWeights& weights, SiteObserver& observer);
+  // Runs the text through the present layer and stays where it is; `unquantized`: as it is in the
+  // unquantized model, `weights` being the layer there. Needs with_full.
+  void watch(std::int64_t layer, const LayerWeights& weights, SiteObserver& observer,
+             bool unquantized = false);
   // Runs the text through the layer as it will be stored.
   void advance(std::int64_t layer, const LayerWeights& weights, const LayerWeights* full);
   // Saves where the text is after this layer, and forgets what was saved before.

@@ -1,6 +1,7 @@
 #include "quantize/hessian_observer.h"
 
 #include "base/error.h"
+#include "quantize/statistics.h"
 
 namespace nibble {
 
@@ -43,9 +44,8 @@ void HessianObserver::on_input(const std::string& site, const float* x, std::int
   if (rows == 0 || !sites_.contains(site)) return;
   // Behind a router the two models may send different rows to an expert; such rows have no partner.
   const Rows* full = full_ == nullptr ? nullptr : full_->find(site);
-  const bool routed = site.find('.') != std::string::npos && !site.ends_with(".shared");
   std::int64_t& seen = seen_[site];
-  const float* partner = full == nullptr || routed ? nullptr : full->data() + seen * cols;
+  const float* partner = full == nullptr || is_routed(site) ? nullptr : full->data() + seen * cols;
   seen += rows;
   if (partner != nullptr) NIBBLE_CHECK(seen <= full->rows());
   if (sample_stride_ > 0) add_samples(site, x, rows, cols);

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "quantize/correct_biases.h"
 
 namespace nibble {
 namespace {
@@ -54,19 +55,14 @@ LayerSolver::LayerSolver(const Job& job, std::int64_t done)
   if (!needs_stream || done == job.spec.layers) return;
   first_layer_ = std::min(done, CalibrationStream::saved(job));
   stream_ = std::make_unique<CalibrationStream>(
-      job, first_layer_, needs_.drift || needs_.calibration == CalibrationNeed::kActivations);
+      job, first_layer_,
+      needs_.drift || needs_.calibration == CalibrationNeed::kActivations ||
+          job.options.recipe.corrects());
 }
 
-std::vector<LayerSolver::Stage> LayerSolver::stages(LayerWeights& weights) const {
-  if (!needs_.by_site) return {weights.linears()};
-  std::map<SiteKind, Stage> by_kind;  // in the order of the forward pass
-  for (const Site& site : sites(job_.spec, weights)) {
-    Stage& stage = by_kind[site.kind];
-    stage.insert(stage.end(), site.consumers.begin(), site.consumers.end());
-  }
-  std::vector<Stage> result;
-  for (auto& [kind, stage] : by_kind) result.push_back(std::move(stage));
-  return result;
+std::vector<Stage> LayerSolver::stages(LayerWeights& weights) const {
+  return needs_.by_site ? stages_by_site(job_.spec, weights)
+                        : std::vector<Stage>{weights.linears()};
 }
 
 void LayerSolver::transform(std::int64_t layer, const RecipePoint& point,
@@ -188,8 +184,9 @@ std::vector<SolvedLinear> LayerSolver::solve(std::int64_t layer, const RecipePoi
     histograms_ = observer.take();
   }
   const bool by_block = needs_.calibration == CalibrationNeed::kActivations;
+  const bool corrects = job_.options.recipe.corrects();
   std::optional<LayerWeights> full;
-  if (needs_.drift || by_block) {
+  if (needs_.drift || by_block || corrects) {
     full = clone_layer(weights, job_.backend.pool());
     prepare_layer(*full, job_.backend);
   }
@@ -197,6 +194,7 @@ std::vector<SolvedLinear> LayerSolver::solve(std::int64_t layer, const RecipePoi
   auto solved = by_block ? solve_block(layer, statistics, weights)
                          : solve_stages(layer, statistics, weights, unquantized);
   if (by_block) store(weights.linears(), solved, weights);
+  if (corrects) correct_biases(job_, layer, *full, *stream_, weights);
   if (stream_ != nullptr) stream_->advance(layer, weights, unquantized);
   std::vector<SolvedLinear> result;
   for (const Linear* linear : weights.linears()) result.push_back(std::move(solved.at(linear)));

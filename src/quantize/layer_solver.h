@@ -39,8 +39,7 @@ class LayerSolver {
   void save(std::int64_t layer);
 
  private:
-  // Linears whose inputs are gathered in one pass over the text, before any of them is rounded.
-  using Stage = std::vector<Linear*>;
+  // The inputs of a stage are gathered in one pass over the text, before any of it is rounded.
   std::vector<Stage> stages(LayerWeights& weights) const;
   void transform(std::int64_t layer, const RecipePoint& point, LayerStatistics& statistics,
                  LayerWeights& weights);

@@ -267,6 +267,12 @@ const PlannedModule& OutputPlan::find(const std::string& module) const {
   return *found;
 }
 
+DType OutputPlan::stored_type(const std::string& tensor) const {
+  const auto found = std::ranges::find(tensors, tensor, &StoredTensor::name);
+  NIBBLE_CHECK(found != tensors.end());
+  return found->dtype;
+}
+
 void OutputPlan::adopt(const std::string& module, const LinearFormats& chosen) {
   const auto found = std::ranges::find(modules, module, &PlannedModule::module);
   NIBBLE_CHECK(found != modules.end());

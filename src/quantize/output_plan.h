@@ -42,6 +42,8 @@ struct OutputPlan {
   std::vector<std::string> notes;  // fallbacks, to be said aloud
 
   const PlannedModule& find(const std::string& module) const;
+  // The type of one of the tensors.
+  DType stored_type(const std::string& tensor) const;
   std::vector<QuantizedModule> quantized() const;
   // Takes what solvers chose instead of what was planned. The tensors stay the same ones:
   // kUnsupported, naming the module, where they do not, or where the encoding cannot say the

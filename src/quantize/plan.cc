@@ -93,8 +93,9 @@ SearchCost search_cost(const Setup& setup, const QuantizeOptions& options, Backe
   return cost;
 }
 
-// What Hessians take: passes over the text beside those for statistics, and sums of products.
-struct HessianCost {
+// What steps take that see the model while it is quantized: passes over the text beside those for
+// statistics, and sums of products.
+struct StreamCost {
   double passes = 0;          // of the text through all blocks
   double flops = 0;           // of the sums, a token
   double bytes_of_layer = 0;  // of the sums of one block, and of factoring the largest
@@ -102,30 +103,33 @@ struct HessianCost {
   double trained_tokens = 0;  // run forward and backward through each block
 };
 
-HessianCost hessian_cost(const Setup& setup, const Recipe& recipe, Backend& backend) {
-  HessianCost cost;
+StreamCost stream_cost(const Setup& setup, const Recipe& recipe, Backend& backend) {
+  StreamCost cost;
   const Needs solver = recipe.solver().needs();
+  const bool both = solver.drift || recipe.corrects();
+  if (recipe.corrects()) cost.passes = 5;  // the inputs in the source, and those of each site
   if (solver.calibration == CalibrationNeed::kActivations) {
     // The text through both models twice; of what is trained forward, and twice as much backward.
     cost.states = 3;
-    cost.passes = 3;
+    cost.passes += 3;
     cost.trained_tokens = static_cast<double>(solver.trained_windows * setup.windows().context);
     return cost;
   }
-  if (!recipe.needs_hessians()) return cost;
+  if (!recipe.needs_stream()) return cost;
   double observing = 0;
   for (const RecipeStep& step : recipe.steps) {
     if (step.needs().calibration != CalibrationNeed::kHessian) continue;
     observing += step.needs().by_site ? 4 : 1;
   }
-  cost.states = solver.drift ? 2 : 1;
-  cost.passes = (observing + 1) * cost.states;
+  cost.states = both ? 2 : 1;
+  cost.passes += observing * (solver.drift ? 2 : 1) + cost.states;
+  if (!recipe.needs_hessians()) return cost;
   LayerWeights weights = load_layer(setup.spec(), 0, setup.source(), backend);
   double largest = 0;
   for (const Site& site : sites(setup.spec(), weights)) {
     const double square = static_cast<double>(site.channels) * static_cast<double>(site.channels);
     largest = std::max(largest, square);
-    cost.bytes_of_layer += 8 * square * cost.states;
+    cost.bytes_of_layer += 8 * square * (solver.drift ? 2 : 1);
     cost.flops += observing * square * (solver.drift ? 3 : 1);
   }
   cost.flops *= static_cast<double>(setup.spec().layers);
@@ -162,21 +166,21 @@ QuantizationPlan plan_quantization(const QuantizeOptions& options, Backend& back
   const double states = 4 * hidden * all_tokens;
   const double searched =
       std::min(4 * hidden * static_cast<double>(search.tokens_at_once), 512.0 * (1 << 20));
-  const HessianCost hessians = hessian_cost(setup, options.recipe, backend);
+  const StreamCost stream = stream_cost(setup, options.recipe, backend);
   const auto statistics_tokens = all_tokens - search_tokens;
   const double calibrating = states + 4 * hidden * search_tokens;
   const double searching = searched + 2 * 4 * sizes.largest_layer;
-  const double writing = 2 * 4 * sizes.largest_layer * std::max(1.0, hessians.states) +
-                         hessians.bytes_of_layer + 4 * hidden * statistics_tokens * hessians.states;
+  const double writing = 2 * 4 * sizes.largest_layer * std::max(1.0, stream.states) +
+                         stream.bytes_of_layer + 4 * hidden * statistics_tokens * stream.states;
   plan.peak_anon_bytes = static_cast<std::int64_t>(kBaseBytes + kLogitBytes +
                                                    std::max({calibrating, searching, writing}));
   plan.state_bytes =
-      static_cast<std::int64_t>(2 * std::max(states * std::max(1.0, hessians.states), searched));
+      static_cast<std::int64_t>(2 * std::max(states * std::max(1.0, stream.states), searched));
   const double observed = options.recipe.needs_statistics() ? all_tokens : 0.0;
   plan.flops = 2 * sizes.block_weights *
-                   (observed + searched_tokens + hessians.passes * statistics_tokens +
-                    3 * hessians.trained_tokens) +
-               hessians.flops * statistics_tokens +
+                   (observed + searched_tokens + stream.passes * statistics_tokens +
+                    3 * stream.trained_tokens) +
+               stream.flops * statistics_tokens +
                2 * sizes.head_weights * (searched_tokens + search_tokens) +
                2 * 2 * (sizes.block_weights + sizes.head_weights) * verified;
   plan.seconds = plan.flops / measure_flops(backend);

@@ -118,18 +118,25 @@ RecipeStep parse_step(const Json& json, const std::string& where) {
   return step;
 }
 
-// Rewrites come first; transforms and searches before the one solver; two searches would each be
-// judged with the other undone.
+// Rewrites come first; transforms and searches before the one solver, corrections behind it; two
+// searches would each be judged with the other undone.
 void check_steps(const Recipe& recipe, const std::string& what) {
   if (recipe.steps.empty()) fail(ErrorKind::kUsage, "{}: has no steps", what);
   int searches = 0;
   bool measured = false;
-  for (std::size_t i = 0; i < recipe.steps.size(); ++i) {
+  // Corrections come behind the solver.
+  std::size_t end = recipe.steps.size();
+  while (end > 1 && recipe.steps[end - 1].algorithm->kind == StepKind::kCorrection) --end;
+  for (std::size_t i = 0; i < end; ++i) {
     const Algorithm& algorithm = *recipe.steps[i].algorithm;
-    const bool last = i + 1 == recipe.steps.size();
+    const bool last = i + 1 == end;
     if (algorithm.kind == StepKind::kSolver && !last) {
-      fail(ErrorKind::kUsage, "{}: '{}' is a solver and must be the last step", what,
-           algorithm.name);
+      fail(ErrorKind::kUsage, "{}: '{}' is a solver and must be the last step but for corrections",
+           what, algorithm.name);
+    }
+    if (algorithm.kind == StepKind::kCorrection && !last) {
+      fail(ErrorKind::kUsage, "{}: '{}' corrects what a solver rounded and must come after it",
+           what, algorithm.name);
     }
     if (algorithm.kind != StepKind::kSolver && last) {
       fail(ErrorKind::kUsage, "{}: the last step must be a solver (rtn, say), not '{}'", what,
@@ -186,7 +193,17 @@ Needs RecipeStep::needs() const {
 bool Recipe::needs_text() const { return needs_statistics() || needs_stream(); }
 
 bool Recipe::needs_stream() const {
-  return needs_hessians() || solver().needs().calibration == CalibrationNeed::kActivations;
+  return std::ranges::any_of(steps, [](const RecipeStep& step) {
+    const CalibrationNeed need = step.needs().calibration;
+    return need == CalibrationNeed::kHessian || need == CalibrationNeed::kActivations;
+  });
+}
+
+const RecipeStep& Recipe::solver() const {
+  const auto found = std::ranges::find(steps, StepKind::kSolver,
+                                       [](const RecipeStep& step) { return step.algorithm->kind; });
+  NIBBLE_CHECK(found != steps.end());
+  return *found;
 }
 
 bool Recipe::needs_statistics() const {

@@ -9,9 +9,9 @@
 //     "steps": [{"algorithm": "smoothquant_plus", "per_site": true}, {"algorithm": "rtn"}]
 //   }
 //
-// Steps run in order, rewrites first; the last one is the only solver. Everything beside
-// "algorithm" in a step is a parameter of that algorithm. Bundled recipes are the files of
-// recipes/, named after the file.
+// Steps run in order, rewrites first; the last one but for corrections is the only solver.
+// Everything beside "algorithm" in a step is a parameter of that algorithm. Bundled recipes are the
+// files of recipes/, named after the file.
 #pragma once
 
 #include <cstdint>
@@ -57,7 +57,8 @@ struct Recipe {
   bool needs_hessians() const;
   bool transforms_need_hessians() const;
   bool needs_search() const;
-  const RecipeStep& solver() const { return steps.back(); }
+  const RecipeStep& solver() const;
+  bool corrects() const { return steps.back().algorithm->kind == StepKind::kCorrection; }
 };
 
 // kUsage, naming `what` and the place, for unknown keys and algorithms (with the nearest known

@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "model/arch.h"
 #include "quantize/block.h"
+#include "quantize/correct_biases.h"
 #include "quantize/range_observer.h"
 #include "quantize/texts.h"
 #include "runtime/session.h"
@@ -131,6 +132,8 @@ Setup::Setup(const QuantizeOptions& options, Backend& backend, Backend& runner)
   plan_ = plan_output(spec_, *source_, resolve_format(options), options.overrides, backend);
   calibration_ = resolve_calibration(options);
   check_ranges();
+  const std::string uncorrected = uncorrected_linears(options.recipe, spec_, *source_, backend);
+  if (!uncorrected.empty()) notes_.push_back(uncorrected);
   const std::vector<std::string> opened = source_->notes();
   notes_.insert(notes_.begin(), opened.begin(), opened.end());
   // Of formats that are chosen the notes come with them.

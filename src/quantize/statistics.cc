@@ -13,6 +13,10 @@ const ChannelStatistics* find_statistics(const LayerStatistics& statistics,
   return found == statistics.end() ? nullptr : &found->second;
 }
 
+bool is_routed(const std::string& site) {
+  return site.find('.') != std::string::npos && !site.ends_with(".shared");
+}
+
 std::map<const Linear*, std::string> statistics_names(const std::vector<Site>& sites) {
   std::map<const Linear*, std::string> names;
   for (const Site& site : sites) {

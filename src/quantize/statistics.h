@@ -20,6 +20,9 @@ using LayerStatistics = std::map<std::string, ChannelStatistics>;
 const ChannelStatistics* find_statistics(const LayerStatistics& statistics,
                                          const std::string& site);
 
+// Whether a router chose the rows that are seen by this name: then two models may see others.
+bool is_routed(const std::string& site);
+
 // The statistics behind each quantized linear (Site::inputs).
 std::map<const Linear*, std::string> statistics_names(const std::vector<Site>& sites);
 

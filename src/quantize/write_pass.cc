@@ -76,7 +76,7 @@ class LayerWriter {
     const QuantTensor& weight = linear.weight.canonical;
     const float* w = weight.planes[0].data<float>();
     const std::string name = linear.module + ".weight";
-    const DType type = planned_type(name);
+    const DType type = job_.plan.stored_type(name);
     if (job_.spec.transposed_linears) {
       const std::vector<float> turned = transposed(w, weight.rows, weight.cols);
       writer_.write(name, from_float(turned.data(), type, {weight.cols, weight.rows}));
@@ -93,13 +93,8 @@ class LayerWriter {
   }
 
   void write_vector(const std::string& name, const Tensor& values) {
-    writer_.write(name, from_float(values.data<float>(), planned_type(name), values.shape()));
-  }
-
-  DType planned_type(const std::string& name) const {
-    const auto found = std::ranges::find(job_.plan.tensors, name, &StoredTensor::name);
-    NIBBLE_CHECK(found != job_.plan.tensors.end());
-    return found->dtype;
+    writer_.write(name,
+                  from_float(values.data<float>(), job_.plan.stored_type(name), values.shape()));
   }
 
   const Job& job_;

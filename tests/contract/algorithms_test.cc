@@ -36,9 +36,9 @@ std::vector<float> random_values(std::size_t count, unsigned seed) {
 }
 
 TEST(AlgorithmContract, ReleasedNamesStay) {
-  for (const char* name :
-       {"rtn", "clip_search", "gptq", "sequential_mse", "llm_fp4", "autoround", "smoothquant_plus",
-        "awq", "exponent_shift", "cross_layer_equalization", "rotate", "smoothquant"}) {
+  for (const char* name : {"rtn", "clip_search", "gptq", "sequential_mse", "llm_fp4", "autoround",
+                           "smoothquant_plus", "awq", "exponent_shift", "cross_layer_equalization",
+                           "rotate", "smoothquant", "bias_correction"}) {
     EXPECT_NE(find_algorithm(name), nullptr) << name;
   }
   std::set<std::string> names;
@@ -55,7 +55,9 @@ TEST(AlgorithmContract, FunctionsFollowTheKind) {
     EXPECT_EQ(algorithm.space != nullptr, algorithm.kind == StepKind::kSearch);
     const bool rewrites = algorithm.kind == StepKind::kRewrite;
     EXPECT_EQ(algorithm.rewrite != nullptr, rewrites);
-    EXPECT_EQ(algorithm.transform != nullptr, !rewrites && algorithm.kind != StepKind::kSolver);
+    EXPECT_EQ(algorithm.transform != nullptr,
+              algorithm.kind == StepKind::kTransform || algorithm.kind == StepKind::kSearch);
+    EXPECT_EQ(algorithm.correct != nullptr, algorithm.kind == StepKind::kCorrection);
     EXPECT_EQ(algorithm.needs.scope == Scope::kModel,
               rewrites || algorithm.kind == StepKind::kSearch);
   }
