@@ -38,7 +38,7 @@ std::vector<float> random_values(std::size_t count, unsigned seed) {
 TEST(AlgorithmContract, ReleasedNamesStay) {
   for (const char* name : {"rtn", "clip_search", "gptq", "sequential_mse", "llm_fp4", "autoround",
                            "smoothquant_plus", "awq", "exponent_shift", "cross_layer_equalization",
-                           "rotate", "smoothquant", "bias_correction"}) {
+                           "rotate", "smoothquant", "bias_correction", "add_biases"}) {
     EXPECT_NE(find_algorithm(name), nullptr) << name;
   }
   std::set<std::string> names;

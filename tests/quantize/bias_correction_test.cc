@@ -204,8 +204,41 @@ TEST_F(BiasCorrection, SaysWhatItCannotCorrect) {
       run(R"({"algorithm": "rtn"}, {"algorithm": "bias_correction"})", "w4a16_g64");
   EXPECT_THAT(report.notes,
               testing::Contains(testing::HasSubstr("6 of the 14 linear layers have no bias")));
-  EXPECT_ERROR(quantize(small_options(dir_ / "plain", dir_ / "none", "bias_correction"), *backend_),
+  const char* steps = R"({"steps": [{"algorithm": "rtn"}, {"algorithm": "bias_correction"}]})";
+  EXPECT_ERROR(quantize(small_options(dir_ / "plain", dir_ / "none", steps), *backend_),
                ErrorKind::kUnsupported, "no linear layer of this model has one");
+}
+
+TEST_F(BiasCorrection, AddedBiasesAreThoseOfTheConfig) {
+  write_small_model(dir_ / "model", 2);
+  const CalibrationWindows text = windows();
+  const MeanOutputs wanted = mean_outputs(dir_ / "model", text, *backend_);
+  const QuantizeReport report =
+      run(R"({"algorithm": "add_biases"}, {"algorithm": "rtn"})", "w=bf16");
+  EXPECT_THAT(report.notes, testing::Contains(testing::HasSubstr(
+                                "14 linear layers are given a bias, which takes 10240 bytes")));
+  const auto result = open_checkpoint(dir_ / "out");
+  EXPECT_EQ(result->config().at("attention_bias"), true);
+  EXPECT_EQ(result->config().at("mlp_bias"), true);
+  EXPECT_EQ(mean_outputs(dir_ / "out", text, *backend_), wanted);
+  for (const auto& [module, mean] : wanted) {
+    EXPECT_EQ(result->tensor(module + ".bias").elements(), static_cast<std::int64_t>(mean.size()));
+  }
+
+  std::filesystem::remove_all(dir_ / "out");
+  quantize(small_options(dir_ / "model", dir_ / "out", "bias_correction"), *backend_);
+  const MeanOutputs corrected = mean_outputs(dir_ / "out", text, *backend_);
+  for (const auto& [module, mean] : wanted) {
+    EXPECT_LT(largest_difference(corrected.at(module), mean), 0.02) << module;  // bf16 of up to 4
+  }
+}
+
+TEST_F(BiasCorrection, ModelsWithoutAKeyForBiasesStayAsTheyAre) {
+  const std::filesystem::path source = source_dir() / "tests/golden/archs/mixtral_window_old";
+  const std::string steps = R"({"steps": [{"algorithm": "add_biases"}, {"algorithm": "rtn"}]})";
+  const QuantizeReport report = quantize(small_options(source, dir_ / "out", steps), *backend_);
+  EXPECT_THAT(report.notes, testing::Contains(testing::HasSubstr("no linear layer is given")));
+  EXPECT_FALSE(open_checkpoint(dir_ / "out")->config().contains("mlp_bias"));
 }
 
 TEST(MeanOutputError, IsWhatTheMeansOfBothProductsDifferBy) {
