@@ -1,18 +1,25 @@
 #!/usr/bin/env python3
-"""Real clients against a real server: curl, and the official `openai` package.
+"""Real clients against a real server: curl, the official `openai` package, and lm-evaluation-harness.
 
-Usage: clients.py NIBBLE MODEL      (the program, and a checkpoint directory with a tokenizer)
-Exits with 77, saying why, where the package is missing (pip install openai). Made with openai 2.x.
+Usage: clients.py NIBBLE MODEL ENCODER
+(the program, a checkpoint directory with a tokenizer, and one of an encoder with expected.npy)
+Exits with 77, saying why, where `openai` is missing; says so of the others. `./dev clients` installs
+them. Made with openai 2.x and 3.x, jsonschema 4, lm_eval 0.4.
 """
 import asyncio
+import importlib.util
 import json
+import math
 import os
+import pathlib
 import random
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import urllib.request
 
 KEY = "sk-test"
 
@@ -20,9 +27,9 @@ KEY = "sk-test"
 class Server:
     """`nibble serve` on a free port, for the length of a `with` block."""
 
-    def __init__(self, program, model):
+    def __init__(self, program, model, *more):
         self.command = [program, "serve", model, "--port", "0", "--served-model-name", "tiny",
-                        "--json", "--max-model-len", "512"]
+                        "--json", *more]
 
     def __enter__(self):
         self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True,
@@ -227,6 +234,75 @@ def check_structure(client):
     assert re.fullmatch(pattern, "".join(event.choices[0].delta.content or "" for event in stream))
 
 
+def check_embeddings(openai, program, encoder):
+    """The client asks for base64 by itself; each text's vector is the mean of what transformers saw."""
+    import numpy
+    ids = numpy.load(encoder + "/input_ids.npy")
+    states = numpy.load(encoder + "/expected.npy").astype(numpy.float64)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("config.json", "model.safetensors"):
+            shutil.copy(f"{encoder}/{name}", folder)
+        size = json.loads(pathlib.Path(folder, "config.json").read_text())["vocab_size"]
+        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + [f"w{i}" for i in range(5, size)]
+        pathlib.Path(folder, "vocab.txt").write_text("\n".join(words) + "\n")
+        with Server(program, folder, "--exact") as server:
+            client = openai.OpenAI(base_url=server.address + "/v1", api_key=KEY, max_retries=0)
+            ask = {"model": "tiny", "input": ids.tolist()}
+            for form in ({}, {"encoding_format": "float"}):
+                answer = client.embeddings.create(**ask, **form)
+                assert answer.usage.prompt_tokens == ids.size
+                for one, rows in zip(answer.data, states):
+                    mean = rows.mean(axis=0)
+                    error = numpy.abs(numpy.array(one.embedding) - mean / numpy.linalg.norm(mean))
+                    assert error.max() < 1e-4, error.max()
+            half = client.embeddings.create(**ask, dimensions=8).data[1].embedding
+            assert len(half) == 8 and abs(numpy.linalg.norm(half) - 1) < 1e-6
+            text = client.embeddings.create(model="tiny", input="w7 w8 w9")
+            again = client.embeddings.create(model="tiny", input=[[2, 7, 8, 9, 3]])
+            assert text.data[0].embedding == again.data[0].embedding, "[CLS] and [SEP] around it"
+            try:
+                client.completions.create(model="tiny", prompt="x")
+                raise AssertionError("an encoder has written text")
+            except openai.BadRequestError as error:
+                assert "encoder" in error.message
+
+
+def check_harness(client, address, model):
+    """lm-evaluation-harness on a task in a file: what it sums must be what the server says."""
+    texts = ["It was a bright morning, and the old man", "She looked at him and said nothing."]
+    with tempfile.TemporaryDirectory() as folder:
+        here = pathlib.Path(folder)
+        (here / "texts.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+        (here / "task.yaml").write_text(
+            "task: nibble_texts\ndataset_path: json\ntest_split: test\n"
+            f"dataset_kwargs: {{data_files: {{test: {here}/texts.jsonl}}}}\n"
+            "output_type: loglikelihood_rolling\ndoc_to_text: ''\ndoc_to_target: '{{text}}'\n"
+            "metric_list: [{metric: byte_perplexity}]\n")
+        command = [sys.executable, "-m", "lm_eval", "--model", "local-completions", "--model_args",
+                   f"model=tiny,base_url={address}/v1/completions,tokenizer={model},"
+                   "num_concurrent=2,max_length=512", "--tasks", "nibble_texts", "--include_path", folder,
+                   "--output_path", folder + "/out"]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=500,
+                             env={**os.environ, "OPENAI_API_KEY": KEY, "HF_DATASETS_OFFLINE": "1",
+                                  "HF_HOME": folder})
+        assert run.returncode == 0, run.stderr[-2000:]
+        report = json.loads(next(here.glob("out/**/results*.json")).read_text())
+        told = report["results"]["nibble_texts"]["byte_perplexity,none"]
+    total = 0
+    begin = json.loads(pathlib.Path(model, "config.json").read_text())["bos_token_id"]
+    for text in texts:
+        request = urllib.request.Request(
+            address + "/tokenize", json.dumps({"prompt": text, "add_special_tokens": False}).encode(),
+            {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"})
+        ids = json.load(urllib.request.urlopen(request))["tokens"]
+        echoed = client.completions.create(model="tiny", prompt=[begin, *ids], max_tokens=1,
+                                           echo=True, logprobs=1)
+        total += sum(echoed.choices[0].logprobs.token_logprobs[1:-1])
+    wanted = math.exp(-total / sum(len(text.encode()) for text in texts))
+    assert abs(told - wanted) < 1e-3 * wanted, (told, wanted)
+    return told
+
+
 async def check_async(openai, address):
     async with openai.AsyncOpenAI(base_url=address + "/v1", api_key=KEY) as client:
         async def one(number):
@@ -246,13 +322,13 @@ async def check_async(openai, address):
         assert await one(3) == together[3]
 
 
-def main(program, model):
+def main(program, model, encoder):
     try:
         import openai
     except ImportError:
         print("SKIPPED: the Python package `openai` is not installed")
         return 77
-    with Server(program, model) as server:
+    with Server(program, model, "--max-model-len", "512") as server:
         client = openai.OpenAI(base_url=server.address + "/v1", api_key=KEY, max_retries=0)
         check_completions(client)
         check_chats(client)
@@ -263,6 +339,14 @@ def main(program, model):
             check_curl(server)
         else:
             print("curl is not installed: not tried")
+        if importlib.util.find_spec("numpy"):
+            check_embeddings(openai, program, encoder)
+        else:
+            print("numpy is not installed: embeddings not tried")
+        if importlib.util.find_spec("lm_eval"):
+            print("lm_eval: byte perplexity", check_harness(client, server.address, model))
+        else:
+            print("lm_eval is not installed: not tried")
     print(f"openai {openai.__version__}: all well")
     return 0
 

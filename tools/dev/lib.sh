@@ -38,12 +38,13 @@ ensure_packages() {
 
 build_dir() { [[ "$1" == release ]] && echo build || echo "build-$1"; }
 
+# build_preset PRESET [TARGET...]
 build_preset() {
   local dir
   dir=$(build_dir "$1")
   [[ -f "$dir/build.ninja" ]] ||
     cmake --preset "$1" ${NIBBLE_JOIN_SOURCES:+-DNIBBLE_JOIN_SOURCES=$NIBBLE_JOIN_SOURCES} >/dev/null
-  ninja -C "$dir" --quiet
+  ninja -C "$dir" --quiet "${@:2}"
 }
 
 # Runs all tests of a build folder; prints one summary over all programs at the end.

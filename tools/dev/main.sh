@@ -3,6 +3,7 @@
 set -euo pipefail
 source tools/dev/lib.sh
 source tools/dev/cross.sh
+source tools/dev/servers.sh
 
 usage() {
   cat <<'TEXT'
@@ -11,6 +12,8 @@ usage() {
   test [PRESET]   build and run all tests (PRESET: release, dev, asan, ubsan, tsan; default release)
   build [PRESET]  build; the release program is build/nibble
   gpu [--san]     tests that need an NVIDIA GPU; with --san under compute-sanitizer (memcheck, racecheck)
+  load [ARGS]     a server under good and bad clients; ARGS go to tests/server/load.py
+  clients         install the official Python clients in build-clients, and try them on a server
   cross           build for 64-bit ARM and test its kernels under emulation
   check           formatting, layers, file sizes, type names, instruction sets, hygiene of the tree
   fmt             format all sources in place
@@ -75,6 +78,10 @@ cmd_check() {
   return $failed
 }
 
+cmd_load() { ensure_packages "${PACKAGES[@]}" && run_load "$@"; }
+
+cmd_clients() { ensure_packages "${PACKAGES[@]}" python3-venv curl && run_clients; }
+
 cmd_cross() {
   ensure_packages "${PACKAGES[@]}" "${CROSS_PACKAGES[@]}"
   ensure_sysroot
@@ -99,7 +106,7 @@ cmd_fuzz() {
 command="${1:-help}"
 shift || true
 case "$command" in
-  demo | test | build | gpu | cross | check | fmt | bench | fuzz) "cmd_$command" "$@" ;;
+  demo | test | build | gpu | load | clients | cross | check | fmt | bench | fuzz) "cmd_$command" "$@" ;;
   new) exec python3 tools/new.py "$@" ;;
   setup) install_packages "${PACKAGES[@]}" ;;
   help | -h | --help) usage ;;
