@@ -10,6 +10,7 @@ import sys
 
 RANK = {
     "base": 0,
+    "hub": 1,
     "tensor": 1,
     "formats": 2,
     "ops": 3,

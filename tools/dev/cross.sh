@@ -7,6 +7,7 @@ CROSS_LIBRARIES=(
   libfmt-dev libfmt9 nlohmann-json3-dev libcli11-dev libpcre2-dev libpcre2-8-0
   libutf8proc-dev libutf8proc2 libsentencepiece-dev libsentencepiece0
   libboost1.81-dev libgtest-dev libgmock-dev
+  libcurl4-openssl-dev libcurl4 libssl-dev libssl3
 )
 CROSS_TESTS=(ops_contract_tests backends_tests formats_tests base_tests)
 

@@ -3,7 +3,7 @@
 PACKAGES=(
   build-essential cmake ninja-build pkg-config ccache clang clang-format python3
   libfmt-dev nlohmann-json3-dev libcli11-dev libpcre2-dev libutf8proc-dev libsentencepiece-dev
-  libboost1.81-dev libgtest-dev libgmock-dev libbenchmark-dev
+  libboost1.81-dev libcurl4-openssl-dev libssl-dev libgtest-dev libgmock-dev libbenchmark-dev
 )
 
 say() { printf '\n== %s\n' "$*"; }
