@@ -33,12 +33,6 @@ GptqConfig::GptqConfig(const Json& config, const std::string& what) : what_(what
   args_ = parse_args(config, args_, what);
   const std::string layout =
       text_member(config, "checkpoint_format", text_member(config, "format", "gptq", what), what);
-  if (bool_member(config, "is_marlin_format", false, what) || layout == "marlin") {
-    fail(ErrorKind::kUnsupported,
-         "{}: GPTQ weights in Marlin's order, made for one kernel; take the checkpoint it was made "
-         "from",
-         what);
-  }
   if (layout != "gptq" && layout != "gptq_v2") {
     fail(ErrorKind::kUnsupported, "{}: GPTQ layout '{}'; gptq and gptq_v2 are supported", what,
          layout);

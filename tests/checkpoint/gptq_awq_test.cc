@@ -98,8 +98,6 @@ TEST(Gptq, ZeroPointsOfSymmetricFilesThatSayTheWrongVersionAreFound) {
 TEST(Gptq, RefusesWhatItDoesNotRead) {
   EXPECT_ERROR(GptqConfig({{"bits", 5}}, "x"), ErrorKind::kUnsupported, "5 bits");
   EXPECT_ERROR(GptqConfig({{"bits", "4"}}, "x"), ErrorKind::kCorrupt, "bits");
-  EXPECT_ERROR(GptqConfig({{"checkpoint_format", "marlin"}}, "x"), ErrorKind::kUnsupported,
-               "Marlin");
   EXPECT_ERROR(GptqConfig({{"checkpoint_format", "gptq_p"}}, "x"), ErrorKind::kUnsupported,
                "gptq_p");
   EXPECT_ERROR(GptqConfig({{"dynamic", {{"+:(", Json::object()}}}}, "x"), ErrorKind::kCorrupt, "(");

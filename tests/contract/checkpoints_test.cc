@@ -26,18 +26,25 @@ std::vector<float> sample(std::int64_t count) {
   return values;
 }
 
-constexpr std::int64_t kRows = 24, kCols = 128;
+// Before the name of a module's format.
+const std::string kLayer = "model.layers.0.";
 
-// A checkpoint of one module for each format that the encoding can say, or for `only` one of them,
-// and a plain tensor.
+constexpr std::int64_t kRows = 32, kCols = 128;
+
+// A checkpoint of one module for each registered format that the encoding can say, or for `only`
+// one format, and a plain tensor.
 void write_sample(const std::filesystem::path& dir, const WeightEncoding* encoding,
                   const std::string& only = "") {
   std::vector<QuantizedModule> modules;
-  for (const FormatAlias& alias : format_aliases()) {
-    const FormatPtr format = parse_model_format(alias.name).weights;
+  std::vector<std::string> names = {only};
+  if (only.empty()) {
+    names.clear();
+    for (const FormatAlias& alias : format_aliases()) names.push_back(alias.name);
+  }
+  for (const std::string& name : names) {
+    const FormatPtr format = parse_model_format(name).weights;
     if (encoding == nullptr || format == nullptr || !encoding->why_not(*format).empty()) continue;
-    if (!only.empty() && alias.name != only) continue;
-    modules.push_back({"model.layers.0." + alias.name, format, kRows, kCols});
+    modules.push_back({kLayer + name, format, kRows, kCols});
   }
   std::vector<StoredTensor> plan = {{"lm_head.weight", DType::kBF16, {kRows, kCols}}};
   for (const QuantizedModule& m : modules) {
@@ -108,6 +115,7 @@ const std::map<std::string, MakeSample>& samples() {
       {"compressed-tensors", encoded(&compressed_tensors_encoding())},
       {"nibble", encoded(&nibble_encoding())},
       {"gptq", encoded(&gptq_encoding())},
+      {"marlin", golden("marlin")},
       {"awq", encoded(&awq_encoding(), "w4a16_g32")},  // one format a model
       {"bnb", encoded(&bnb_encoding(), "nf4_dq")},
       {"fp8", golden("fp8")},
@@ -226,10 +234,9 @@ TEST_P(CheckpointContract, EncodedPlanesReadBack) {
   if (encoding_of(*checkpoint) == nullptr) GTEST_SKIP() << "stores plain weights only";
   const std::vector<float> values = sample(kRows * kCols);
   int formats = 0;
-  for (const FormatAlias& alias : format_aliases()) {
-    const FormatPtr format = parse_model_format(alias.name).weights;
-    const std::string module = "model.layers.0." + alias.name;
-    if (!checkpoint->has_linear(module)) continue;
+  for (const std::string& module : modules_of(*checkpoint)) {
+    if (!module.starts_with(kLayer)) continue;
+    const FormatPtr format = parse_model_format(module.substr(kLayer.size())).weights;
     SCOPED_TRACE(module);
     expect_equal(checkpoint->linear(module), format->encode(values.data(), kRows, kCols),
                  checkpoint->convention() == "nibble");
