@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "checkpoint/fp8_encoding.h"
 #include "checkpoint/hf_directory.h"
 #include "checkpoint/json_members.h"
 #include "checkpoint/scaled_floats.h"
@@ -30,9 +31,12 @@ BlockSize block_size_of(const Json& config, const std::string& what) {
 
 class ScaledFloatModules final : public QuantizedModules {
  public:
-  explicit ScaledFloatModules(std::shared_ptr<const HfDirectory> directory)
-      : directory_(std::move(directory)),
-        block_(block_size_of(quantization_config_of(directory_->path), directory_->path.string())) {
+  ScaledFloatModules(std::shared_ptr<const HfDirectory> directory, bool modelopt)
+      : directory_(std::move(directory)), modelopt_(modelopt) {
+    const Json config = quantization_config_of(directory_->path);
+    block_ = block_size_of(config, directory_->path.string());
+    by_row_ = text_of(config, "quant_algo") == kModelOptRows ||
+              text_of(config.value("quantization", Json()), "quant_algo") == kModelOptRows;
   }
 
   bool has(const std::string& module) const override {
@@ -64,17 +68,43 @@ class ScaledFloatModules final : public QuantizedModules {
     return assemble(parts, what);
   }
 
+  ActivationFormatPtr activations(const std::string& module) const override {
+    if (!modelopt_ || files().tensor(module + ".weight").dtype() != DType::kF8E4M3) return nullptr;
+    const std::string scale = module + ".input_scale";
+    if (files().has(scale)) {
+      const ActivationFormatPtr format = parse_activation_format(kModelOptStaticInputs);
+      return format->with_scale({read_single_float(files(), scale), 0});
+    }
+    return by_row_ ? parse_activation_format(kModelOptTokenInputs) : nullptr;
+  }
+
   std::vector<std::string> notes() const override {
+    const std::vector<std::string> names = files().names();
+    const auto is_left_out = [&](const std::string& name) {
+      if (!name.ends_with(kInputScale)) return false;
+      const std::string module = name.substr(0, name.size() - kInputScale.size());
+      return !has(module) || activations(module) == nullptr;
+    };
+    if (modelopt_ && std::ranges::none_of(names, is_left_out)) return {};
     return {directory_->path.string() +
             ": made for activations in small floats; they are computed in floating point here, so "
             "results are at least as accurate but not the same"};
   }
 
  private:
+  static constexpr std::string_view kInputScale = ".input_scale";
+
   const TensorFiles& files() const { return directory_->files; }
 
+  static std::string text_of(const Json& config, const char* key) {
+    const Json value = config.is_object() ? config.value(key, Json()) : Json();
+    return value.is_string() ? value.get<std::string>() : "";
+  }
+
   std::shared_ptr<const HfDirectory> directory_;
+  bool modelopt_;
   BlockSize block_;
+  bool by_row_ = false;
 };
 
 }  // namespace
@@ -82,7 +112,8 @@ class ScaledFloatModules final : public QuantizedModules {
 std::unique_ptr<Checkpoint> open_scaled_floats(const char* convention,
                                                const std::filesystem::path& path) {
   auto directory = open_hf_directory(path);
-  auto modules = std::make_unique<ScaledFloatModules>(directory);
+  const bool modelopt = std::string_view(convention) == "modelopt";
+  auto modules = std::make_unique<ScaledFloatModules>(directory, modelopt);
   return make_hf_checkpoint(convention, std::move(directory), std::move(modules));
 }
 

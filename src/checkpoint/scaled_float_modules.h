@@ -6,7 +6,8 @@
 //   M.weight U8 (two E2M1) with M.weight_scale F8_E4M3 [rows, cols / 16] and M.weight_scale_2, a
 //   multiplier
 //
-// Scales of activations are not used.
+// ModelOpt's FP8 weights round their inputs, under M.input_scale or, by its quant_algo, by row.
+// Other scales of activations are not used.
 #pragma once
 
 #include <filesystem>

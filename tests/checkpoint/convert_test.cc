@@ -114,6 +114,7 @@ constexpr Case kCases[] = {
     {"fp8_e4m3_g32_se8m0", "compressed-tensors", true},
     {"nvfp4", "modelopt", true},
     {"mxfp4", "modelopt", false},
+    {"fp8_e4m3_b16x32_sf32", "modelopt", false},
     {"fp8_e4m3_b16x32_sf32", "nibble", true},
     {"int8_channel_sym_sbf16", "bnb", true},
     {"int8_g32_sym_sf32", "bnb", false},
@@ -187,6 +188,34 @@ TEST(Convert, KeepsWhatInputsAreRoundedToOrRefuses) {
   }
 }
 
+// FP8 of Model Optimizer is of weights and inputs.
+TEST(Convert, WritesFp8OfModelOptWithWhatInputsAreRoundedTo) {
+  TempDir dir;
+  const std::pair<const char*, const char*> pairs[] = {
+      {"fp8_e4m3_tensor_sf32", "fp8_e4m3_tensor_static"},
+      {"fp8_e4m3_channel_sf32", "fp8_e4m3_token"}};
+  for (const auto& [weights, activations] : pairs) {
+    const QuantTensor weight = encoded(weights);
+    const auto source = write_model(dir / activations, weight, nibble_encoding(), activations);
+    const auto out = dir / (std::string(activations) + "_out");
+    EXPECT_TRUE(convert(source, out, "modelopt").exact());
+    const auto converted = open_checkpoint(out);
+    EXPECT_EQ(converted->convention(), "modelopt");
+    EXPECT_EQ(converted->activations(kModule)->name(), activations);
+    EXPECT_EQ(values_of(out), values_of(source));
+    EXPECT_TRUE(converted->notes().empty());
+    EXPECT_TRUE(
+        convert(out, dir / (std::string(activations) + "_ct"), "compressed-tensors").exact());
+  }
+  const auto plain = write_model(dir / "plain", encoded("fp8_e4m3_tensor_sf32"));
+  EXPECT_ERROR(convert(plain, dir / "no", "modelopt"), ErrorKind::kUnsupported,
+               "rounds inputs too");
+  const auto other = write_model(dir / "other", encoded("fp8_e4m3_tensor_sf32"), nibble_encoding(),
+                                 "fp8_e4m3_token");
+  EXPECT_ERROR(convert(other, dir / "no", "modelopt"), ErrorKind::kUnsupported,
+               "not to fp8_e4m3_token");
+}
+
 // No float32 divided by 127 gives this scale.
 TEST(Convert, RefusesWhatTheFileRoundsEvenWhenItsFormatCanSayIt) {
   TempDir dir;
@@ -240,7 +269,7 @@ TEST(Convert, GoesRoundThroughEveryConventionOfIntegers) {
 TEST(Convert, SaysWhatItCannotDo) {
   TempDir dir;
   const auto source = write_model(dir / "source", encoded("int4_g32_asym_sf16"), gptq_encoding());
-  EXPECT_ERROR(convert(source, dir / "out", "exl2"), ErrorKind::kUsage, "gptq_v2");
+  EXPECT_ERROR(convert(source, dir / "out", "aqlm"), ErrorKind::kUsage, "gptq_v2");
   EXPECT_ERROR(convert(source, source, "awq"), ErrorKind::kUsage, "exists");
   EXPECT_ERROR(convert(test::tiny_novel(), dir / "out", "awq"), ErrorKind::kUsage,
                "nibble quantize");
