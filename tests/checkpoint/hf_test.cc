@@ -185,8 +185,8 @@ TEST(HfCheckpoint, NamesConventionsThatItDoesNotRead) {
   EXPECT_ERROR(open_checkpoint(with_method("bitblas")), ErrorKind::kUnsupported, "take the 16-bit");
   // By the names of tensors where the config says nothing.
   write(dir / "config.json", "{}");
-  for (const auto& [tensor, name] : std::vector<std::pair<std::string, std::string>>{
-           {"m.W_q", "HQQ"}, {"m.Qidxs", "QuIP#"}, {"m.trellis", "EXL3"}, {"m.q_groups", "EXL2"}}) {
+  for (const auto& [tensor, name] :
+       std::vector<std::pair<std::string, std::string>>{{"m.W_q", "HQQ"}, {"m.Qidxs", "QuIP#"}, {"m.q_groups", "EXL2"}}) {
     write(dir / "model.safetensors", tensors_named({tensor}));
     EXPECT_ERROR(open_checkpoint(dir.path()), ErrorKind::kUnsupported, name);
   }

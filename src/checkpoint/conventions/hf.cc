@@ -24,7 +24,6 @@ constexpr ForeignMethod kForeign[] = {
     {"bitblas", "BitBLAS", "GPTQ weights in BitBLAS's own order"},
     {"paroquant", "ParoQuant", "pairwise rotations before integers", ".theta"},
     {"exl2", "EXL2", "mixed bit rates of ExLlamaV2", ".q_groups"},
-    {"exl3", "EXL3", "trellis codes of ExLlamaV3", ".trellis"},
     {"eetq", "EETQ", "8-bit weights in the order of one kernel"},
     {"spqr", "SpQR", "sparse outliers beside integers", ".row_offsets"},
     {"squeezellm", "SqueezeLLM", "codebooks of rows", ".lookup_table"},

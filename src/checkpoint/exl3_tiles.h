@@ -1,0 +1,34 @@
+// The trellis codes of EXL3 (conventions/exl3.cc describes the tensors).
+// Source: ExLlamaV3, exllamav3_ext/quant/codebook.cuh and exl3_dq.cuh; QTIP, arXiv 2406.11235.
+#pragma once
+
+#include <cstdint>
+
+#include "tensor/tensor.h"
+
+namespace nibble {
+
+// How a state of 16 bits becomes a value, in the arithmetic of F16.
+enum class Exl3Codebook {
+  kThreeInstructions,  // x * 89226354 + 64248484, its halves as two F16 that are added
+  kMcg,                // x * 0xCBAC1FED, likewise
+  kMul1,               // x * 0x83DCD12D, the sum of its four bytes
+};
+float exl3_value(Exl3Codebook codebook, std::uint32_t state);
+
+struct Exl3Weight {
+  Tensor trellis;  // I16 [in / 16, out / 16, 16 bits]
+  Tensor in;       // F16 [in]
+  Tensor out;      // F16 [out]
+  Exl3Codebook codebook = Exl3Codebook::kThreeInstructions;
+};
+
+// F16 [out, in]: of the tiles T, in blocks of 128 x 128,
+//
+//   w = diag(out) H T^t H diag(in) / 128,   H_ij = (-1)^popcount(i & j)
+//
+// in float32, rounded at the end. Sides must be multiples of 128 and bits 1 to 8. kCorrupt, naming
+// `what`, when a value leaves F16.
+Tensor decode_exl3(const Exl3Weight& weight, const std::string& what);
+
+}  // namespace nibble
