@@ -186,7 +186,7 @@ TEST(HfCheckpoint, NamesConventionsThatItDoesNotRead) {
   // By the names of tensors where the config says nothing.
   write(dir / "config.json", "{}");
   for (const auto& [tensor, name] :
-       std::vector<std::pair<std::string, std::string>>{{"m.W_q", "HQQ"}, {"m.Qidxs", "QuIP#"}, {"m.q_groups", "EXL2"}}) {
+       std::vector<std::pair<std::string, std::string>>{{"m.W_q", "HQQ"}, {"m.Qidxs", "QuIP#"}}) {
     write(dir / "model.safetensors", tensors_named({tensor}));
     EXPECT_ERROR(open_checkpoint(dir.path()), ErrorKind::kUnsupported, name);
   }

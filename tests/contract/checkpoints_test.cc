@@ -118,6 +118,7 @@ const std::map<std::string, MakeSample>& samples() {
       {"marlin", golden("marlin")},
       {"awq", encoded(&awq_encoding(), "w4a16_g32")},  // one format a model
       {"bnb", encoded(&bnb_encoding(), "nf4_dq")},
+      {"exl2", golden("exl2")},
       {"exl3", golden("exl3")},
       {"fp8", golden("fp8")},
       {"modelopt", golden("modelopt")},

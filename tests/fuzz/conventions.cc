@@ -22,6 +22,7 @@ constexpr const char* kConfigs[] = {
     R"("quant_method": "awq", "version": "gemv", "group_size": 64)",
     R"("quant_method": "awq", "version": "gemv_fast", "group_size": 64)",
     R"("quant_method": "exl3")",
+    R"("quant_method": "exl2")",
     R"("quant_method": "fp8", "weight_block_size": [16, 32])",
     R"("quant_method": "modelopt", "quant_algo": "FP8_PER_CHANNEL_PER_TOKEN")",
     R"("quant_method": "bitsandbytes")",

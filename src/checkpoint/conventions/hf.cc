@@ -23,7 +23,6 @@ constexpr ForeignMethod kForeign[] = {
     {"hqq", "HQQ", "real-valued zero points", ".W_q"},
     {"bitblas", "BitBLAS", "GPTQ weights in BitBLAS's own order"},
     {"paroquant", "ParoQuant", "pairwise rotations before integers", ".theta"},
-    {"exl2", "EXL2", "mixed bit rates of ExLlamaV2", ".q_groups"},
     {"eetq", "EETQ", "8-bit weights in the order of one kernel"},
     {"spqr", "SpQR", "sparse outliers beside integers", ".row_offsets"},
     {"squeezellm", "SqueezeLLM", "codebooks of rows", ".lookup_table"},
