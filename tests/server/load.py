@@ -29,7 +29,7 @@ class Server:
         self.timeout = max(3, arguments.streams // 40)
         command = [arguments.nibble, "serve", arguments.model, "--port", "0", "--json", "--quiet",
                    "--served-model-name", "tiny", "--max-model-len", "256", "--max-num-seqs", "48",
-                   "--kv-cache-memory-bytes", str(4 << 20), "--block-size", "16",
+                   "--kv-cache-memory-bytes", str(2 << 20), "--block-size", "16",
                    "--swap-space", str(arguments.swap), "--timeout", str(self.timeout),
                    "--num-speculative-tokens", str(arguments.speculative), "--deterministic"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
