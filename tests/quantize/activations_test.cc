@@ -182,6 +182,34 @@ TEST_F(QuantizedActivations, SolversChooseSplitsAndRangesOfBothSides) {
   EXPECT_LT(distance(*result), 0.8 * distance(*fixed));
 }
 
+// The scale that is stored is that of the range which the solver chose.
+TEST_F(QuantizedActivations, ChosenRangesAreStored) {
+  const auto ranges = [&](const std::string& step) {
+    std::filesystem::remove_all(dir_ / "out");
+    QuantizeOptions options =
+        small_options(dir_ / "model", dir_ / "out", R"({"steps": [)" + step + "]}");
+    options.format = parse_model_format("w=fp4_e2m1_channel,a=fp4_e2m1_tensor_static");
+    quantize(options, *backend_);
+    const auto result = open_checkpoint(dir_ / "out");
+    std::vector<double> found;
+    for (const char* name : {"q_proj", "k_proj", "v_proj"}) {
+      const auto format = result->activations(std::string("model.layers.0.self_attn.") + name);
+      found.push_back(static_cast<double>(format->fixed().value().scale) *
+                      static_cast<double>(format->largest()));
+    }
+    return found;
+  };
+  const std::vector<double> covering = ranges(R"({"algorithm": "rtn"})");
+  const std::vector<double> chosen = ranges(
+      R"({"algorithm": "llm_fp4", "rounds": 1, "steps": 10, "max_stretch": 0, "shortlist": 0})");
+  for (std::size_t i = 0; i < chosen.size(); ++i) {
+    const double tenths = 10 * chosen[i] / covering[i];
+    EXPECT_NEAR(tenths, std::round(tenths), 1e-4);
+    EXPECT_LT(tenths, 10.5);
+    EXPECT_GT(tenths, 0.5);
+  }
+}
+
 // Columns of large inputs stay in 16 bits in the weight, and the same ones at run time.
 TEST_F(QuantizedActivations, StaticOutlierColumnsComeFromCalibration) {
   const auto result = written("llm.int8_static");

@@ -10,6 +10,7 @@
 #include <random>
 
 #include "formats/registry.h"
+#include "quantize/algorithm.h"
 #include "quantize/math/clip.h"
 #include "quantize/math/smoothing.h"
 
@@ -149,6 +150,41 @@ TEST(BestRounding, IsTheLeastErrorOfAllCandidates) {
   const auto nothing =
       best_rounding(splits, std::vector<float>(4 * kCols, 0.0f), weights, {20, 0.5, 4}, pool);
   EXPECT_TRUE(nothing->is_complete());
+}
+
+TEST(LlmFp4, WeightsAreChosenForInputsAsTheyAreRounded) {
+  ThreadPool pool(2);
+  constexpr std::int64_t kRows = 200, kOutputs = 8;
+  std::vector<float> x = random_values(kRows * kCols, 41);
+  for (std::size_t i = 0; i < x.size(); i += kCols) x[i] *= 8;  // all others are rounded coarsely
+  const std::vector<float> w = random_values(kOutputs * kCols, 42);
+  Hessian hessian = rounding_moments(x, x, kCols, pool);
+  hessian.drift.clear();
+  hessian.samples = x;
+  const std::vector<float> second_moment = hessian.second_moment();
+  const Algorithm* solver = find_algorithm("llm_fp4");
+  ASSERT_NE(solver, nullptr);
+  Parameters parameters;
+  for (const ParameterSpec& spec : solver->parameters) parameters[spec.name] = spec.value;
+  const auto solve = [&](ActivationFormatPtr inputs) {
+    return solver->solve({parse_weight_format("fp4_e2m1_channel"),
+                          w.data(),
+                          kOutputs,
+                          kCols,
+                          second_moment,
+                          &hessian,
+                          pool,
+                          {},
+                          std::move(inputs)},
+                         parameters);
+  };
+  const Solution both = solve(parse_activation_format("fp4_e2m1_tensor_static"));
+  const Solution alone = solve(nullptr);
+  ASSERT_NE(both.activations, nullptr);
+  std::vector<float> y(x.size());
+  both.activations->round(x.data(), kCols, kRows, kCols, y.data(), kCols);
+  EXPECT_LT(product_error(x, w, y, decoded(both.stored), kCols),
+            product_error(x, w, y, decoded(alone.stored), kCols));
 }
 
 TEST(FloatSplits, AreAllOfOneSize) {
