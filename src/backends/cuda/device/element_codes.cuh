@@ -19,7 +19,7 @@ struct ScaleSteps {
     return {s.value, __frcp_rn(s.value), s.value >= kLeast && s.value <= kMost};
   }
   __device__ __forceinline__ float operator()(float w) const {
-    if (plain) return quotient(w, scale, inverse);
+    if (plain) return copysignf(quotient(w, scale, inverse), w);  // -0 stays what it is
     return scale > 0 ? __fdiv_rn(w, scale) : 0.0f;
   }
 };
