@@ -1,10 +1,11 @@
 #include "backends/cuda/blas.h"
 
 #include <cublasLt.h>
-#include <dlfcn.h>
 
 #include <map>
 #include <tuple>
+
+#include "backends/cuda/library.h"
 
 namespace nibble::cuda {
 namespace {
@@ -28,14 +29,10 @@ struct Functions {
   NIBBLE_BLAS_FUNCTIONS(NIBBLE_BLAS_MEMBER)
 #undef NIBBLE_BLAS_MEMBER
 
-  bool load(void* library) {
-    bool complete = true;
-#define NIBBLE_BLAS_LOAD(name)                                      \
-  name = reinterpret_cast<decltype(name)>(::dlsym(library, #name)); \
-  complete = complete && name != nullptr;
-    NIBBLE_BLAS_FUNCTIONS(NIBBLE_BLAS_LOAD)
+  bool load(const Library& library) {
+#define NIBBLE_BLAS_LOAD(name) &&library.find(#name, name)
+    return true NIBBLE_BLAS_FUNCTIONS(NIBBLE_BLAS_LOAD);
 #undef NIBBLE_BLAS_LOAD
-    return complete;
   }
 };
 
@@ -71,7 +68,7 @@ Types types_of(BlasType type) {
 }  // namespace
 
 struct Blas::State {
-  void* library = nullptr;
+  Library library{"libcublasLt.so.13"};
   Functions f;
   cublasLtHandle_t handle = nullptr;
   std::map<Shape, Plan> plans;
@@ -79,7 +76,6 @@ struct Blas::State {
   ~State() {
     for (auto& [shape, plan] : plans) release(plan);
     if (handle != nullptr) f.cublasLtDestroy(handle);
-    if (library != nullptr) ::dlclose(library);
   }
 
   void release(const Plan& plan) {
@@ -159,8 +155,7 @@ Blas::~Blas() = default;
 
 std::unique_ptr<Blas> Blas::open() {
   auto state = std::make_unique<State>();
-  state->library = ::dlopen("libcublasLt.so.13", RTLD_NOW | RTLD_LOCAL);
-  if (state->library == nullptr || !state->f.load(state->library)) return nullptr;
+  if (!state->f.load(state->library)) return nullptr;
   if (state->f.cublasLtCreate(&state->handle) != CUBLAS_STATUS_SUCCESS) return nullptr;
   return std::unique_ptr<Blas>(new Blas(std::move(state)));
 }
