@@ -27,6 +27,13 @@ class HostMemory final : public DeviceMemory {
   void copy(const void* from, std::size_t bytes, void* to) override {
     std::memcpy(to, from, bytes);
   }
+  void copy_rows(const void* from, std::size_t from_stride, std::size_t row_bytes, std::size_t rows,
+                 void* to, std::size_t to_stride) override {
+    for (std::size_t row = 0; row < rows; ++row) {
+      std::memcpy(static_cast<std::byte*>(to) + row * to_stride,
+                  static_cast<const std::byte*>(from) + row * from_stride, row_bytes);
+    }
+  }
   void zero(void* device, std::size_t bytes) override { std::memset(device, 0, bytes); }
 };
 

@@ -23,6 +23,9 @@ class DeviceMemory {
   virtual void copy_in(const void* host, std::size_t bytes, void* device) = 0;
   virtual void copy_out(const void* device, std::size_t bytes, void* host) = 0;
   virtual void copy(const void* from, std::size_t bytes, void* to) = 0;  // both within this memory
+  // The same of `rows` rows of row_bytes each, so many bytes apart.
+  virtual void copy_rows(const void* from, std::size_t from_stride, std::size_t row_bytes,
+                         std::size_t rows, void* to, std::size_t to_stride) = 0;
   virtual void zero(void* device, std::size_t bytes) = 0;
 
   // The same values in this memory; a tensor that is there already is returned as it is, an empty

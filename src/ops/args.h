@@ -246,6 +246,31 @@ struct DecodeArgs {
   float* out = nullptr;
 };
 
+// c -= a b in float32; how sums over k are taken does not depend on m. c may not overlap a or b.
+struct SubtractProductArgs {
+  const float* a = nullptr;  // [m, k], rows a_stride apart
+  std::int64_t a_stride = 0;
+  const float* b = nullptr;  // [k, n], rows b_stride apart
+  std::int64_t b_stride = 0;
+  float* c = nullptr;  // [m, n], rows c_stride apart
+  std::int64_t c_stride = 0;
+  std::int64_t m = 0;
+  std::int64_t n = 0;
+  std::int64_t k = 0;
+};
+
+// upper = U with U^T U = h^-1 for a symmetric positive definite h, computed in float64: the factor
+// by which GPTQ (arXiv 2210.17323, 3.3) makes up for rounding errors, column after column.
+struct InverseFactorArgs {
+  // [n, n]; what lies below the diagonal is not read. What it holds afterwards is not defined.
+  double* h = nullptr;
+  std::int64_t n = 0;
+  float* upper = nullptr;  // [n, n], zeros below the diagonal
+  // In the host's memory: false, with `upper` in no particular state, when a pivot is not positive
+  // or not finite, so that h is not positive definite as far as float64 can tell.
+  bool* definite = nullptr;
+};
+
 // Scores of router logits [rows, experts] (softmax over a row, or the sigmoid of each), then the
 // top_k of each row (ties: the lower index); their scores, divided by their sum when `renormalize`,
 // times `scale`, are the weights. `choice_bias` is added to scores where experts are compared, not

@@ -77,7 +77,8 @@ struct SolverProblem {
   // one does then what it can without.
   const Hessian* hessian = nullptr;
   ThreadPool& pool;
-  // Kernels and the same threads; the seed is one of this matrix alone.
+  Backend& products;  // multiplies and factors large matrices: the host's, or a device's
+  // Kernels and the same threads as the pool's; the seed is one of this matrix alone.
   Codec codec = {};
   // What the input is to be rounded to, its scale open where it is a static one; null: nothing.
   ActivationFormatPtr activations = nullptr;

@@ -112,7 +112,8 @@ void transform_layer(const TransformContext& context, const RecipePoint& point,
 }
 
 Solution solve_linear(const Recipe& recipe, const LinearFormats& formats, const Linear& linear,
-                      std::span<const float> second_moment, const Hessian* hessian, Codec codec) {
+                      std::span<const float> second_moment, const Hessian* hessian, Codec codec,
+                      Backend& products) {
   const FormatPtr& format = formats.weight;
   const QuantTensor& weight = linear.weight.canonical;
   const RecipeStep& solver = recipe.solver();
@@ -131,22 +132,19 @@ Solution solve_linear(const Recipe& recipe, const LinearFormats& formats, const 
   for (const char letter : linear.module) {  // FNV-1a
     codec.seed = (codec.seed ^ static_cast<unsigned char>(letter)) * 0x100000001b3u;
   }
-  SolverProblem problem{format,
-                        weight.planes[0].data<float>(),
-                        weight.rows,
-                        weight.cols,
-                        second_moment,
-                        hessian,
-                        *codec.pool,
-                        codec,
-                        formats.activations};
+  SolverProblem problem{format,        weight.planes[0].data<float>(),
+                        weight.rows,   weight.cols,
+                        second_moment, hessian,
+                        *codec.pool,   products,
+                        codec,         formats.activations};
   if (!is_low_rank(*format)) return solver.algorithm->solve(problem, solver.parameters);
   problem.format = make_format(*format->descriptor().element.base);
   Solution solution = solver.algorithm->solve(problem, solver.parameters);
   std::optional<InverseFactor> factor;
   if (hessian != nullptr) {
     const auto order = column_order(ColumnOrder::kStored, *hessian, 1);
-    factor = inverse_factor(*hessian, order, kCompensationDamping, *codec.pool);
+    factor = inverse_factor(*hessian, order, kCompensationDamping, products);
+    if (factor) factor = on_host(*factor, products);
   }
   solution.stored = compensated(format, solution.stored, problem.w, factor ? &*factor : nullptr,
                                 second_moment, codec);
@@ -220,7 +218,7 @@ void round_inputs(const ModelSpec& spec, const OutputPlan& plan, const InputRang
 
 void round_layer(const Recipe& recipe, const OutputPlan& plan, const ModelSpec& spec,
                  const LayerStatistics& statistics, const LayerHessians& hessians,
-                 LayerWeights& weights, Backend& backend, bool keep_codes) {
+                 LayerWeights& weights, const SolverBackends& backends, bool keep_codes) {
   const auto names = statistics_names(sites(spec, weights));
   round_inputs(spec, plan, {statistics}, weights);
   for (Linear* linear : weights.linears()) {
@@ -228,7 +226,7 @@ void round_layer(const Recipe& recipe, const OutputPlan& plan, const ModelSpec& 
     if (module.format->is_float()) continue;
     const SolverInputs inputs = solver_inputs(hessians, statistics, names.at(linear));
     Solution solution = solve_linear(recipe, {module.format}, *linear, inputs.second_moment,
-                                     inputs.hessian, backend.codec());
+                                     inputs.hessian, backends.host.codec(), backends.products);
     if (module.activations != nullptr && module.activations->descriptor().weight_outliers) {
       linear->activations = module.activations->with_columns(outlier_columns(solution.stored));
     }
@@ -237,9 +235,9 @@ void round_layer(const Recipe& recipe, const OutputPlan& plan, const ModelSpec& 
       continue;
     }
     decode_all(solution.stored, linear->weight.canonical.planes[0].mutable_data<float>(),
-               backend.codec());
+               backends.host.codec());
   }
-  if (!keep_codes) prepare_layer(weights, backend);
+  if (!keep_codes) prepare_layer(weights, backends.host);
 }
 
 }  // namespace nibble

@@ -52,11 +52,19 @@ void transform_layer(const TransformContext& context, const RecipePoint& point,
                      const LayerHessians& hessians, LayerWeights& weights,
                      LayerStatistics& statistics);
 
+// Who rounds weights: kernels and threads of the host, and what multiplies and factors large
+// matrices for solvers (the same, or a device).
+struct SolverBackends {
+  Backend& host;
+  Backend& products;
+};
+
 // What the solver makes of one linear of a format that is no plain float. The codec has a pool; its
 // seed becomes that of the module. kUnsupported where the solver has no grids for what the format
 // shares or fits: blocks of rows, fitted tables, columns in 16 bits.
 Solution solve_linear(const Recipe& recipe, const LinearFormats& formats, const Linear& linear,
-                      std::span<const float> second_moment, const Hessian* hessian, Codec codec);
+                      std::span<const float> second_moment, const Hessian* hessian, Codec codec,
+                      Backend& products);
 
 // What the solver of one linear goes by.
 struct SolverInputs {
@@ -97,6 +105,6 @@ void round_inputs(const ModelSpec& spec, const OutputPlan& plan, const InputRang
 // nothing is prepared; for place_layer() on a device, to which codes go faster than floats.
 void round_layer(const Recipe& recipe, const OutputPlan& plan, const ModelSpec& spec,
                  const LayerStatistics& statistics, const LayerHessians& hessians,
-                 LayerWeights& weights, Backend& backend, bool keep_codes = false);
+                 LayerWeights& weights, const SolverBackends& backends, bool keep_codes = false);
 
 }  // namespace nibble

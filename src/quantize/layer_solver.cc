@@ -100,7 +100,7 @@ SolvedLinear LayerSolver::solve_one(std::int64_t layer, const Linear& linear,
                     module.format->is_float()
                         ? Solution{module.format->encode(w, module.rows, module.cols, codec), {}}
                         : solve_linear(job_.options.recipe, {module.format, module.activations},
-                                       linear, second_moment, hessian, codec));
+                                       linear, second_moment, hessian, codec, job_.runner));
 }
 
 void LayerSolver::store(std::span<Linear* const> linears,

@@ -60,7 +60,7 @@ class LayerFeed {
       const SolverInputs inputs = solver_inputs(layer.hessians, layer.statistics, names.at(linear));
       const Solution solution =
           solve_linear(job_.options.recipe, {format}, *linear, inputs.second_moment, inputs.hessian,
-                       job_.backend.codec());
+                       job_.backend.codec(), job_.runner);
       decode_all(solution.stored, linear->weight.canonical.planes[0].mutable_data<float>(),
                  job_.backend.codec());
     }

@@ -21,7 +21,7 @@ namespace nibble {
 struct Job {
   const QuantizeOptions& options;
   Backend& backend;  // transforms, solves and encodes weights, in the host's memory
-  Backend& runner;   // runs layers on texts; may be the same
+  Backend& runner;   // runs layers on texts, and large products of solvers; may be the same
   const Checkpoint& source;
   const ModelSpec& spec;
   const OutputPlan& plan;

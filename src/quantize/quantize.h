@@ -134,7 +134,8 @@ struct QuantizeReport {
 //
 // `backend` works in the host's memory on the weights; `runner` runs the model on the texts, and
 // may be one of a GPU: the text's hidden states, statistics and Hessians are there, a layer at a
-// time. What the runner rounds, the choices may show; `exact` backends round nothing.
+// time, and solvers let it factor and multiply large matrices. What the runner rounds, the choices
+// may show; `exact` backends round nothing.
 QuantizeReport quantize(const QuantizeOptions& options, Backend& backend, Backend& runner,
                         QuantizeReport* report = nullptr);
 // One backend for both.

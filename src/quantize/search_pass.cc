@@ -216,8 +216,8 @@ class CandidateRunner {
       LayerStatistics statistics = seen;
       transform_layer(transform_context(job_), {space_, choices[i]}, {}, weights, statistics);
       round_layer(job_.options.recipe, job_.plan, spec, statistics,
-                  of_scaled_inputs(hessians, seen, statistics), weights, job_.backend,
-                  !job_.runner.memory().is_host());
+                  of_scaled_inputs(hessians, seen, statistics), weights,
+                  {job_.backend, job_.runner}, !job_.runner.memory().is_host());
       run_windows(spec, layer, place_layer(std::move(weights), job_.runner), ids(rows),
                   job_.windows.context, job_.runner,
                   hidden.row(static_cast<std::int64_t>(i) * rows));

@@ -112,7 +112,7 @@ QuantTensor encode_outside(const Job& job, const PlannedModule& module,
   Linear linear;
   linear.module = module.module;
   linear.weight = {dense(from_float(w.data(), DType::kF32, {module.rows, module.cols})), nullptr};
-  return solve_linear(recipe, {module.format}, linear, {}, nullptr, codec).stored;
+  return solve_linear(recipe, {module.format}, linear, {}, nullptr, codec, job.runner).stored;
 }
 
 // Embedding and head, where the plan changes their format; round to nearest, unless the solver

@@ -15,6 +15,7 @@
 #include "quantize/block.h"
 #include "quantize/hessian_observer.h"
 #include "quantize/math/clip.h"
+#include "support/exact_backend.h"
 #include "support/test_data.h"
 #include "support/tolerance.h"
 
@@ -107,10 +108,11 @@ Hessian random_hessian(std::int64_t channels, unsigned seed) {
 std::vector<float> solve(const Algorithm& algorithm, const FormatPtr& format,
                          const std::vector<float>& w, std::int64_t rows,
                          std::span<const float> second_moment, const Hessian* hessian,
-                         ThreadPool& pool) {
+                         Backend& backend) {
   const auto cols = static_cast<std::int64_t>(w.size()) / rows;
   const Solution solution = algorithm.solve(
-      {format, w.data(), rows, cols, second_moment, hessian, pool}, defaults(algorithm));
+      {format, w.data(), rows, cols, second_moment, hessian, backend.pool(), backend},
+      defaults(algorithm));
   EXPECT_EQ(solution.note, "");
   validate(solution.stored);
   if (algorithm.chooses_formats) {
@@ -133,7 +135,7 @@ std::vector<float> solve(const Algorithm& algorithm, const FormatPtr& format,
 TEST(AlgorithmContract, SolversStoreEveryFormat) {
   const Hessian hessian = random_hessian(96, 5);
   const std::vector<float> moments = hessian.second_moment();
-  ThreadPool one(1), three(3);
+  const auto one = test::exact_backend(1), three = test::exact_backend(3);
   for (const Algorithm& algorithm : algorithms()) {
     if (algorithm.kind != StepKind::kSolver) continue;
     for (const char* name :
@@ -146,8 +148,8 @@ TEST(AlgorithmContract, SolversStoreEveryFormat) {
       std::fill_n(w.begin(), 96, 0.0f);  // a row of zeros
       for (const Hessian* used : {static_cast<const Hessian*>(nullptr), &hessian}) {
         const auto second_moment = used == nullptr ? std::span<const float>() : moments;
-        const auto found = solve(algorithm, format, w, 40, second_moment, used, one);
-        EXPECT_EQ(found, solve(algorithm, format, w, 40, second_moment, used, three));
+        const auto found = solve(algorithm, format, w, 40, second_moment, used, *one);
+        EXPECT_EQ(found, solve(algorithm, format, w, 40, second_moment, used, *three));
         EXPECT_TRUE(std::ranges::all_of(found, [](float v) { return std::isfinite(v); }));
         EXPECT_TRUE(std::all_of(found.begin(), found.begin() + 96, [](float v) { return v == 0; }));
       }
@@ -162,7 +164,7 @@ TEST(AlgorithmContract, SolversAreNotWorseThanRoundToNearest) {
   for (std::int64_t i = 0; i < 64 * 64; ++i) {
     if (i % 65 != 0) alone.moments[static_cast<std::size_t>(i)] = 0;
   }
-  ThreadPool pool(2);
+  const auto backend = test::exact_backend(2);
   const std::vector<float> w = random_values(64 * 64, 2);
   for (const char* name : {"int3_g32_asym", "nf4_g32", "fp4_e2m1_g32_se8m0"}) {
     const FormatPtr format = parse_weight_format(name);
@@ -172,11 +174,11 @@ TEST(AlgorithmContract, SolversAreNotWorseThanRoundToNearest) {
       const bool correlates = algorithm.needs.calibration == CalibrationNeed::kHessian;
       const Hessian& hessian = correlates ? correlated : alone;
       const std::vector<float> moments = hessian.second_moment();
-      const auto rtn = solve(*find_algorithm("rtn"), format, w, 64, moments, &hessian, pool);
-      const auto found = solve(algorithm, format, w, 64, moments, &hessian, pool);
+      const auto rtn = solve(*find_algorithm("rtn"), format, w, 64, moments, &hessian, *backend);
+      const auto found = solve(algorithm, format, w, 64, moments, &hessian, *backend);
       const auto error_of = [&](std::vector<float> q) {
         for (std::size_t i = 0; i < q.size(); ++i) q[i] -= w[i];
-        return output_error(hessian, q, pool);
+        return output_error(hessian, q, backend->pool());
       };
       const double bound = error_of(rtn);
       EXPECT_LE(error_of(found), bound * (1 + 1e-6));

@@ -262,6 +262,28 @@ ColumnSumsArgs mapped(Mirror& mirror, ColumnSumsArgs args) {
   return args;
 }
 
+void add_ranges(Mirror& mirror, const SubtractProductArgs& args) {
+  mirror.add(args.a, matrix_bytes(args.m, args.k, args.a_stride));
+  mirror.add(args.b, matrix_bytes(args.k, args.n, args.b_stride));
+  mirror.add(args.c, matrix_bytes(args.m, args.n, args.c_stride));
+}
+SubtractProductArgs mapped(Mirror& mirror, SubtractProductArgs args) {
+  args.a = mirror.map(args.a);
+  args.b = mirror.map(args.b);
+  args.c = mirror.map(args.c);
+  return args;
+}
+
+void add_ranges(Mirror& mirror, const InverseFactorArgs& args) {
+  mirror.add(args.h, args.n * args.n * kDouble);
+  mirror.add(args.upper, args.n * args.n * kFloat);
+}
+InverseFactorArgs mapped(Mirror& mirror, InverseFactorArgs args) {
+  args.h = mirror.map(args.h);
+  args.upper = mirror.map(args.upper);
+  return args;
+}
+
 void add_ranges(Mirror& mirror, const ScatterAddRowsArgs& args) {
   mirror.add(args.x, static_cast<std::int64_t>(args.index.size()) * args.cols * kFloat);
   mirror.add(args.y, rows_reached(args.index) * args.cols * kFloat);

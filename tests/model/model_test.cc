@@ -226,6 +226,7 @@ class SmallDevice final : public DeviceMemory {
   void copy_in(const void*, std::size_t, void*) override {}
   void copy_out(const void*, std::size_t, void*) override {}
   void copy(const void*, std::size_t, void*) override {}
+  void copy_rows(const void*, std::size_t, std::size_t, std::size_t, void*, std::size_t) override {}
   void zero(void*, std::size_t) override {}
 
  private:

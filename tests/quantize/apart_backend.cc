@@ -67,6 +67,11 @@ class ApartMemory final : public DeviceMemory {
     const Unlocked unlocked(*pages_);
     std::memcpy(to, from, bytes);
   }
+  void copy_rows(const void* from, std::size_t from_stride, std::size_t row_bytes, std::size_t rows,
+                 void* to, std::size_t to_stride) override {
+    const Unlocked unlocked(*pages_);
+    host_memory().copy_rows(from, from_stride, row_bytes, rows, to, to_stride);
+  }
   void zero(void* device, std::size_t bytes) override {
     const Unlocked unlocked(*pages_);
     std::memset(device, 0, bytes);

@@ -11,10 +11,11 @@
 
 #include "formats/registry.h"
 #include "formats/trellis.h"
+#include "quantize/apart_backend.h"
 #include "quantize/hessian_sums.h"
-#include "quantize/math/cholesky.h"
 #include "quantize/math/compensation.h"
 #include "quantize/math/refine.h"
+#include "quantize/math/row_chunks.h"
 #include "quantize/math/trellis.h"
 #include "support/exact_backend.h"
 #include "support/test_data.h"
@@ -66,46 +67,6 @@ std::vector<double> solve(Matrix a, std::vector<double> b) {
   return b;
 }
 
-TEST(Cholesky, GivesFactorsAndTheirInverses) {
-  ThreadPool pool(3);
-  for (const std::int64_t n : {1, 2, 63, 64, 65, 200, 600}) {
-    SCOPED_TRACE(n);
-    const Hessian h = hessian_of(activations(2 * n + 3, n, 1), n);
-    std::vector<double> l = h.moments;
-    ASSERT_TRUE(cholesky(l, n, pool));
-    std::vector<double> inverse(l.size());
-    invert_lower(l, n, inverse, pool);
-    double worst = 0, worst_inverse = 0;
-    for (std::int64_t i = 0; i < n; ++i) {
-      for (std::int64_t j = 0; j <= i; ++j) {
-        double sum = 0, identity = 0;
-        for (std::int64_t k = 0; k <= j; ++k) sum += l[i * n + k] * l[j * n + k];
-        for (std::int64_t k = j; k <= i; ++k) identity += l[i * n + k] * inverse[k * n + j];
-        worst = std::max(worst, std::abs(sum - h.moments[i * n + j]) / h.moments[j * n + j]);
-        worst_inverse = std::max(worst_inverse, std::abs(identity - (i == j ? 1 : 0)));
-      }
-    }
-    EXPECT_LT(worst, 1e-12);
-    EXPECT_LT(worst_inverse, 1e-9);
-  }
-}
-
-TEST(Cholesky, IsTheSameOnAnyNumberOfThreads) {
-  const Hessian h = hessian_of(activations(700, 300, 2), 300);
-  std::vector<double> a = h.moments, b = h.moments;
-  ThreadPool one(1), three(3);
-  ASSERT_TRUE(cholesky(a, 300, one) && cholesky(b, 300, three));
-  EXPECT_EQ(a, b);
-}
-
-TEST(Cholesky, RefusesWhatIsNotPositiveDefinite) {
-  ThreadPool pool(1);
-  for (const double bad : {-1.0, 0.0, double{NAN}, double{INFINITY}}) {
-    std::vector<double> a = {1, 0, 0, bad};
-    EXPECT_FALSE(cholesky(a, 2, pool));
-  }
-}
-
 TEST(Accumulate, AgreesWithTheDefinitionOfItsSums) {
   constexpr std::int64_t kRows = 70, kCols = 300;
   const std::vector<float> x = activations(kRows, kCols, 3);
@@ -133,21 +94,22 @@ TEST(Accumulate, AgreesWithTheDefinitionOfItsSums) {
 
 TEST(InverseFactor, SquaresToTheInverse) {
   constexpr std::int64_t kN = 40;
-  ThreadPool pool(2);
+  const auto backend = test::exact_backend(2);
   const Hessian h = hessian_of(activations(200, kN, 5), kN);
   const auto order = column_order(ColumnOrder::kActivation, h, 8);
-  const auto factor = inverse_factor(h, order, 0.01, pool);
+  const auto factor = inverse_factor(h, order, 0.01, *backend);
   ASSERT_TRUE(factor.has_value());
   EXPECT_EQ(factor->damping, 0.01);
   double mean = 0;
   for (std::int64_t j = 0; j < kN; ++j) mean += h.moments[j * kN + j] / kN;
   // (U^T U) (M + damping I) = I, in the order.
   for (std::int64_t i = 0; i < kN; ++i) {
-    for (std::int64_t j = 0; j < i; ++j) EXPECT_EQ(factor->upper[i * kN + j], 0);
+    for (std::int64_t j = 0; j < i; ++j) EXPECT_EQ(factor->upper.data<float>()[i * kN + j], 0);
     std::vector<double> row(kN, 0.0);
     for (std::int64_t k = 0; k <= i; ++k) {
       for (std::int64_t j = k; j < kN; ++j) {
-        row[j] += double{factor->upper[k * kN + i]} * double{factor->upper[k * kN + j]};
+        row[j] += double{factor->upper.data<float>()[k * kN + i]} *
+                  double{factor->upper.data<float>()[k * kN + j]};
       }
     }
     for (std::int64_t j = 0; j < kN; ++j) {
@@ -159,27 +121,27 @@ TEST(InverseFactor, SquaresToTheInverse) {
 }
 
 TEST(InverseFactor, RaisesTheDampingUntilItHolds) {
-  ThreadPool pool(1);
+  const auto backend = test::exact_backend(1);
   Hessian h = hessian_of(activations(3, 16, 6), 16);  // of rank 3
   const auto order = column_order(ColumnOrder::kStored, h, 16);
-  const auto found = inverse_factor(h, order, 0, pool);
+  const auto found = inverse_factor(h, order, 0, *backend);
   ASSERT_TRUE(found.has_value());
   EXPECT_GT(found->damping, 0);
   h.moments[5 * 16 + 5] = -1e6;
-  EXPECT_FALSE(inverse_factor(h, order, 0.01, pool).has_value());
+  EXPECT_FALSE(inverse_factor(h, order, 0.01, *backend).has_value());
   h.moments[5 * 16 + 5] = NAN;
-  EXPECT_FALSE(inverse_factor(h, order, 0.01, pool).has_value());
+  EXPECT_FALSE(inverse_factor(h, order, 0.01, *backend).has_value());
 }
 
 TEST(InverseFactor, TakesDeadChannelsAsUncorrelated) {
-  ThreadPool pool(1);
+  const auto backend = test::exact_backend(1);
   std::vector<float> x = activations(50, 8, 7);
   for (std::size_t i = 3; i < x.size(); i += 8) x[i] = 0;
   const Hessian h = hessian_of(x, 8);
-  const auto factor = inverse_factor(h, column_order(ColumnOrder::kStored, h, 8), 0, pool);
+  const auto factor = inverse_factor(h, column_order(ColumnOrder::kStored, h, 8), 0, *backend);
   ASSERT_TRUE(factor.has_value());
   EXPECT_EQ(factor->damping, 0);
-  for (std::int64_t j = 4; j < 8; ++j) EXPECT_EQ(factor->upper[3 * 8 + j], 0);
+  for (std::int64_t j = 4; j < 8; ++j) EXPECT_EQ(factor->upper.data<float>()[3 * 8 + j], 0);
 }
 
 TEST(ColumnOrder, SortsColumnsAndKeepsGroupsWhereAsked) {
@@ -231,33 +193,61 @@ std::vector<float> round_by_definition(const Hessian& h, double damping,
   return result;
 }
 
+// The CPU, and the same behind memory that the host cannot touch.
+std::vector<std::unique_ptr<Backend>> both_places() {
+  std::vector<std::unique_ptr<Backend>> backends;
+  backends.push_back(test::exact_backend(2));
+  backends.push_back(test::apart_backend(test::exact_backend(2)));
+  return backends;
+}
+
+// Grids of all rows, in parts of so many.
+std::vector<WeightGrids> grids_in_parts(const FormatPtr& format, const std::vector<float>& w,
+                                        std::int64_t rows, std::int64_t part) {
+  const std::int64_t cols = static_cast<std::int64_t>(w.size()) / rows;
+  std::vector<WeightGrids> grids;
+  for (std::int64_t begin = 0; begin < rows; begin += part) {
+    grids.emplace_back(format, w.data() + begin * cols, std::min(part, rows - begin), cols);
+  }
+  return grids;
+}
+
+int rows_apart(const std::vector<float>& a, const std::vector<float>& b, std::int64_t cols) {
+  int count = 0;
+  for (auto row = a.begin(); row != a.end(); row += cols) {
+    count += std::equal(row, row + cols, b.begin() + (row - a.begin())) ? 0 : 1;
+  }
+  return count;
+}
+
 TEST(GptqRows, FollowTheDefinition) {
   constexpr std::int64_t kN = 24, kRows = 12;
-  ThreadPool pool(1);
   const Hessian h = hessian_of(activations(100, kN, 8), kN);
   const std::vector<float> w = random_values(kN * kRows, 9);
+  const auto backends = both_places();
   for (const char* name : {"int3_g8_asym_sf32", "int4_channel_sym_sf32", "nf4_g8", "nf2_tensor"}) {
     for (const ColumnOrder kind :
          {ColumnOrder::kStored, ColumnOrder::kActivation, ColumnOrder::kGroups}) {
       SCOPED_TRACE(name);
       const FormatPtr format = parse_weight_format(name);
-      WeightGrids grids(format, w.data(), kRows, kN);
-      const auto order = column_order(kind, h, grids.group_length());
-      const auto factor = inverse_factor(h, order, 0.01, pool);
-      const auto expected = round_by_definition(h, 0.01, order, grids, w);
+      const std::int64_t part = rows_at_once(*format, kRows) == kRows ? kRows : 5;
+      std::vector<WeightGrids> grids = grids_in_parts(format, w, kRows, part);
+      const auto order = column_order(kind, h, grids.front().group_length());
+      const auto expected = [&] {
+        const WeightGrids all(format, w.data(), kRows, kN);
+        return round_by_definition(h, 0.01, order, all, w);
+      }();
       for (const std::int64_t block : {1, 5, 8, 128}) {
-        std::vector<float> found = w;
-        gptq_rows({*factor, order, block, {}}, grids, found.data());
-        // The two may fall on different sides of a tie; then the rest of that row differs too.
-        int rows_apart = 0;
-        for (std::int64_t row = 0; row < kRows; ++row) {
-          rows_apart += std::equal(found.begin() + row * kN, found.begin() + (row + 1) * kN,
-                                   expected.begin() + row * kN)
-                            ? 0
-                            : 1;
+        std::vector<std::vector<float>> results;
+        for (const auto& backend : backends) {
+          const auto factor = inverse_factor(h, order, 0.01, *backend);
+          std::vector<float>& found = results.emplace_back(w);
+          gptq_rows({*factor, order, block, {}}, grids, *backend, found.data());
         }
-        EXPECT_LE(rows_apart, 1) << block;
-        EXPECT_NE(found, w);
+        // The two may fall on different sides of a tie; then the rest of that row differs too.
+        EXPECT_LE(rows_apart(results[0], expected, kN), 1) << block;
+        EXPECT_NE(results[0], w);
+        EXPECT_EQ(results[0], results[1]) << "apart from the host, " << block;
       }
     }
   }
@@ -265,39 +255,46 @@ TEST(GptqRows, FollowTheDefinition) {
 
 TEST(GptqRows, RefitsGroupsToTheWeightsAsTheyStand) {
   constexpr std::int64_t kN = 32, kRows = 4;
-  ThreadPool pool(1);
   const Hessian h = hessian_of(activations(100, kN, 10), kN);
   const std::vector<float> w = random_values(kN * kRows, 11);
   const auto order = column_order(ColumnOrder::kStored, h, 8);
-  const auto factor = inverse_factor(h, order, 0.01, pool);
+  const auto backends = both_places();
   for (const char* name : {"int4_g8_asym", "fp4_e2m1_g8_se8m0"}) {
     const FormatPtr format = parse_weight_format(name);
-    std::vector<std::int64_t> begins;
-    GptqSteps steps{*factor, order, 20, {}};
-    steps.refit = [&](const float* group, std::int64_t rows, std::int64_t begin,
-                      std::int64_t cols) {
-      begins.push_back(begin);
-      return WeightGrids(format, group, rows, cols);
-    };
-    WeightGrids grids(format, w.data(), kRows, kN);
-    std::vector<float> found = w;
-    gptq_rows(steps, grids, found.data());
-    EXPECT_THAT(begins, testing::ElementsAre(0, 8, 16, 24));
-    // What was rounded lies on the grids that were taken.
-    std::vector<float> stored(found.size());
-    decode_all(grids.encode(found.data()), stored.data());
-    EXPECT_EQ(stored, found);
+    // Blocks of whole groups, and groups of whole blocks.
+    for (const std::int64_t block : {20, 4}) {
+      std::vector<std::vector<float>> results;
+      for (const auto& backend : backends) {
+        const auto factor = inverse_factor(h, order, 0.01, *backend);
+        std::vector<std::int64_t> begins;
+        GptqSteps steps{*factor, order, block, {}};
+        steps.refit = [&](const float* group, std::int64_t rows, std::int64_t begin,
+                          std::int64_t cols) {
+          begins.push_back(begin);
+          return WeightGrids(format, group, rows, cols);
+        };
+        std::vector<WeightGrids> grids = grids_in_parts(format, w, kRows, kRows);
+        std::vector<float>& found = results.emplace_back(w);
+        gptq_rows(steps, grids, *backend, found.data());
+        EXPECT_THAT(begins, testing::ElementsAre(0, 8, 16, 24));
+        // What was rounded lies on the grids that were taken.
+        std::vector<float> stored(found.size());
+        decode_all(grids.front().encode(found.data()), stored.data());
+        EXPECT_EQ(stored, found);
+      }
+      EXPECT_EQ(results[0], results[1]) << block;
+    }
   }
 }
 
 // Every weight is then the best of its grid, and no refinement raises the error.
 TEST(RefineRows, LowersTheErrorToWhereNoWeightAloneCanLowerIt) {
   constexpr std::int64_t kN = 64, kRows = 5;
-  ThreadPool pool(1);
+  const auto backend = test::exact_backend(1);
   const Hessian h = hessian_of(activations(300, kN, 20), kN);
   const std::vector<float> w = random_values(kN * kRows, 21);
   const auto order = column_order(ColumnOrder::kActivation, h, 32);
-  const auto factor = inverse_factor(h, order, 0.01, pool);
+  const auto factor = inverse_factor(h, order, 0.01, *backend);
   const std::vector<float> moments = damped_moments(h, 0.01);
   const auto cost = [&](std::int64_t row, const std::vector<float>& q) {
     double sum = 0;
@@ -313,7 +310,7 @@ TEST(RefineRows, LowersTheErrorToWhereNoWeightAloneCanLowerIt) {
     SCOPED_TRACE(name);
     WeightGrids grids(parse_weight_format(name), w.data(), kRows, kN);
     std::vector<float> found = w;
-    gptq_rows({*factor, order, 128, {}}, grids, found.data());
+    gptq_rows({*factor, order, 128, {}}, {&grids, 1}, *backend, found.data());
     const std::vector<float> before = found;
     refine_rows(moments, 3, w.data(), grids, found.data());
     std::vector<float> stored(found.size());
@@ -353,12 +350,13 @@ TEST(EncodeTrellis, FeedsErrorsToTheColumnsToCome) {
   const Hessian rotated = rotated_hessian(h);
   // The error is the same in both coordinates.
   std::vector<float> difference = w;
+  const auto backend = test::exact_backend(1);
   ThreadPool one(1), three(3);
   const double before = output_error(h, difference, one);
   trellis_rotate(difference.data(), kRows, kN);
   EXPECT_NEAR(output_error(rotated, difference, one), before, 1e-4 * before);
   const auto order = column_order(ColumnOrder::kStored, rotated, 1);
-  const auto factor = inverse_factor(rotated, order, 0.01, one);
+  const auto factor = inverse_factor(rotated, order, 0.01, *backend);
   const Codec alone{&scalar_spans(), &one}, shared{&scalar_spans(), &three};
   const QuantTensor found = encode_trellis(format, *factor, difference, kRows, shared);
   EXPECT_LT(error_of(h, found, w), 0.8 * error_of(h, format->encode(w.data(), kRows, kN), w));
@@ -368,15 +366,15 @@ TEST(EncodeTrellis, FeedsErrorsToTheColumnsToCome) {
 
 TEST(Compensated, ByTheErrorOfTheOutput) {
   constexpr std::int64_t kN = 64, kRows = 24;
-  ThreadPool pool(2);
-  const Codec codec{&scalar_spans(), &pool};
+  const auto backend = test::exact_backend(2);
+  const Codec codec{&scalar_spans(), &backend->pool()};
   const Hessian h = hessian_of(activations(300, kN, 40), kN);
   const std::vector<float> w = random_values(kN * kRows, 41);
   const FormatPtr format = parse_weight_format("int2_g32_asym_lr4");
   const QuantTensor base =
       make_format(*format->descriptor().element.base)->encode(w.data(), kRows, kN);
   const auto order = column_order(ColumnOrder::kStored, h, 1);
-  const auto factor = inverse_factor(h, order, 0, pool);
+  const auto factor = inverse_factor(h, order, 0, *backend);
   const double by_output = error_of(h, compensated(format, base, w.data(), &*factor, {}, codec), w);
   const double by_channels =
       error_of(h, compensated(format, base, w.data(), nullptr, h.second_moment(), codec), w);
@@ -388,7 +386,6 @@ TEST(Compensated, ByTheErrorOfTheOutput) {
 
 TEST(FollowDrift, GivesTheLeastSquaresWeights) {
   constexpr std::int64_t kN = 12, kTokens = 60, kRows = 3;
-  ThreadPool pool(2);
   const std::vector<float> x = activations(kTokens, kN, 12);
   std::vector<float> full = activations(kTokens, kN, 13);
   for (std::size_t i = 0; i < full.size(); ++i) full[i] = x[i] + 0.2f * full[i];
@@ -400,10 +397,14 @@ TEST(FollowDrift, GivesTheLeastSquaresWeights) {
   sums.add_residual(missing.data(), kRows, x.data(), kTokens);
   const Hessian h = sums.hessian();
   const auto order = column_order(ColumnOrder::kActivation, h, kN);
-  const auto factor = inverse_factor(h, order, 0, pool);
   const std::vector<float> w = random_values(kN * kRows, 14);
-  std::vector<float> moved = w;
-  follow_drift(h, *factor, order, {1, 1}, kRows, pool, moved.data());
+  std::vector<std::vector<float>> results;
+  for (const auto& place : both_places()) {
+    const auto factor = inverse_factor(h, order, 0, *place);
+    follow_drift(h, *factor, order, {1, 1}, kRows, *place, results.emplace_back(w).data());
+  }
+  const std::vector<float>& moved = results[0];
+  EXPECT_EQ(moved, results[1]);
   Matrix gram(kN, std::vector<double>(kN, 0.0));
   for (std::int64_t t = 0; t < kTokens; ++t) {
     for (std::int64_t i = 0; i < kN; ++i) {

@@ -130,19 +130,19 @@ TEST(Robustness, LessTextThanAskedForIsSaidWithTheNumber) {
 
 // Of one matrix with these moments.
 Solution solve(const FormatPtr& format, const std::vector<float>& w, const Hessian& hessian,
-               double damping, ThreadPool& pool) {
+               double damping, Backend& backend) {
   const Algorithm& gptq = *find_algorithm("gptq");
   Parameters parameters;
   for (const ParameterSpec& spec : gptq.parameters) parameters[spec.name] = spec.value;
   parameters["damping"] = damping;
   const auto cols = hessian.channels;
-  return gptq.solve(
-      {format, w.data(), static_cast<std::int64_t>(w.size()) / cols, cols, {}, &hessian, pool},
-      parameters);
+  const auto rows = static_cast<std::int64_t>(w.size()) / cols;
+  return gptq.solve({format, w.data(), rows, cols, {}, &hessian, backend.pool(), backend},
+                    parameters);
 }
 
 TEST(Robustness, MomentsWithoutAnInverseAreDampedOrLeftAloneAndSaid) {
-  ThreadPool pool(1);
+  const auto backend = test::exact_backend(1);
   const FormatPtr format = parse_weight_format("int4_g16_asym");
   std::vector<float> w(4 * 16);
   for (std::size_t i = 0; i < w.size(); ++i) w[i] = std::sin(static_cast<float>(i));
@@ -150,10 +150,11 @@ TEST(Robustness, MomentsWithoutAnInverseAreDampedOrLeftAloneAndSaid) {
   hessian.channels = 16;
   hessian.rows = 100;
   hessian.moments.assign(16 * 16, 1.0);  // of one token again and again: rank 1
-  EXPECT_THAT(solve(format, w, hessian, 0, pool).note, testing::HasSubstr("needed a damping of"));
-  EXPECT_EQ(solve(format, w, hessian, 0.01, pool).note, "");
+  EXPECT_THAT(solve(format, w, hessian, 0, *backend).note,
+              testing::HasSubstr("needed a damping of"));
+  EXPECT_EQ(solve(format, w, hessian, 0.01, *backend).note, "");
   for (std::size_t i = 0; i < 16; ++i) hessian.moments[i * 17] = -1;
-  const Solution nearest = solve(format, w, hessian, 0.01, pool);
+  const Solution nearest = solve(format, w, hessian, 0.01, *backend);
   EXPECT_THAT(nearest.note, testing::HasSubstr("not positive definite"));
   std::vector<float> found(w.size()), expected(w.size());
   decode_all(nearest.stored, found.data());

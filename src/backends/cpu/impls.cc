@@ -99,5 +99,11 @@ ImplList<EncodeArgs> encode_impls() {
 ImplList<DecodeArgs> decode_impls() {
   return codec_impls<DecodeArgs, decode_by, reference::decode>();
 }
+ImplList<SubtractProductArgs> subtract_product_impls() {
+  return reference_only<SubtractProductArgs, reference::subtract_product>();
+}
+ImplList<InverseFactorArgs> inverse_factor_impls() {
+  return reference_only<InverseFactorArgs, reference::inverse_factor>();
+}
 
 }  // namespace nibble::cpu

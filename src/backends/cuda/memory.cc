@@ -50,6 +50,13 @@ void CudaMemory::copy(const void* from, std::size_t bytes, void* to) {
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_), "copy on the card");
 }
 
+void CudaMemory::copy_rows(const void* from, std::size_t from_stride, std::size_t row_bytes,
+                           std::size_t rows, void* to, std::size_t to_stride) {
+  check(cudaMemcpy2DAsync(to, to_stride, from, from_stride, row_bytes, rows,
+                          cudaMemcpyDeviceToDevice, stream_),
+        "copy on the card");
+}
+
 void CudaMemory::zero(void* device, std::size_t bytes) {
   check(cudaMemsetAsync(device, 0, bytes, stream_), "device memory");
 }

@@ -20,6 +20,8 @@ class CudaMemory final : public DeviceMemory {
   void copy_in(const void* host, std::size_t bytes, void* device) override;
   void copy_out(const void* device, std::size_t bytes, void* host) override;
   void copy(const void* from, std::size_t bytes, void* to) override;
+  void copy_rows(const void* from, std::size_t from_stride, std::size_t row_bytes, std::size_t rows,
+                 void* to, std::size_t to_stride) override;
   void zero(void* device, std::size_t bytes) override;
 
  private:

@@ -3,6 +3,8 @@
 // asymmetric calibration (GPTAQ, arXiv 2504.02692).
 #include "quantize/math/gptq.h"
 
+#include <optional>
+
 #include "base/error.h"
 #include "formats/trellis.h"
 #include "quantize/algorithm.h"
@@ -48,6 +50,26 @@ WeightGrids choose_grids(const SolverProblem& problem, const Parameters& paramet
                        {steps, number(parameters, "max_shrink"), false});
 }
 
+// Grids of the rows of w that are encoded at a time.
+std::vector<WeightGrids> choose_grids_by_rows(const SolverProblem& problem,
+                                              const Parameters& parameters, const float* w) {
+  const std::int64_t count = rows_at_once(*problem.format, problem.rows);
+  std::vector<std::optional<WeightGrids>> chosen(
+      static_cast<std::size_t>((problem.rows + count - 1) / count));
+  problem.pool.parallel_for(
+      static_cast<std::int64_t>(chosen.size()), 1, [&](std::int64_t first, std::int64_t last) {
+        for (std::int64_t part = first; part < last; ++part) {
+          const std::int64_t begin = part * count;
+          chosen[static_cast<std::size_t>(part)] =
+              choose_grids(problem, parameters, w + begin * problem.cols,
+                           std::min(count, problem.rows - begin), 0, problem.cols);
+        }
+      });
+  std::vector<WeightGrids> result;
+  for (auto& grids : chosen) result.push_back(std::move(*grids));
+  return result;
+}
+
 Solution round_to_nearest(const SolverProblem& problem, const Parameters& parameters,
                           std::string note) {
   return {encode_by_rows(
@@ -77,17 +99,20 @@ Solution solve_trellis(const SolverProblem& problem, const Parameters& parameter
   if (problem.hessian == nullptr) return nearest({});
   const Hessian hessian = rotated_hessian(*problem.hessian);
   const std::vector<std::int64_t> order = column_order(ColumnOrder::kStored, hessian, 1);
-  const auto factor = inverse_factor(hessian, order, number(parameters, "damping"), problem.pool);
+  const auto factor =
+      inverse_factor(hessian, order, number(parameters, "damping"), problem.products);
   if (!factor) return nearest(kNotPositiveDefinite);
   std::vector<float> w(problem.w, problem.w + problem.rows * problem.cols);
   trellis_rotate(w.data(), problem.rows, problem.cols);
   if (!hessian.drift.empty()) {
-    follow_drift(hessian, *factor, order, drift_strength(parameters), problem.rows, problem.pool,
-                 w.data());
+    follow_drift(hessian, *factor, order, drift_strength(parameters), problem.rows,
+                 problem.products, w.data());
   }
   Codec codec = problem.codec;
   codec.pool = &problem.pool;
-  Solution solution{encode_trellis(problem.format, *factor, w, problem.rows, codec), {}};
+  Solution solution{
+      encode_trellis(problem.format, on_host(*factor, problem.products), w, problem.rows, codec),
+      {}};
   note_damping(*factor, parameters, solution);
   return solution;
 }
@@ -101,14 +126,15 @@ Solution solve(const SolverProblem& problem, const Parameters& parameters) {
   const Scheme& scheme = problem.format->descriptor().scheme;
   const std::int64_t length = problem.cols / groups_per_row(scheme, problem.cols);
   const std::vector<std::int64_t> order = column_order(order_of(parameters), hessian, length);
-  const auto factor = inverse_factor(hessian, order, number(parameters, "damping"), problem.pool);
+  const auto factor =
+      inverse_factor(hessian, order, number(parameters, "damping"), problem.products);
   if (!factor) {
     return round_to_nearest(problem, parameters, kNotPositiveDefinite);
   }
   std::vector<float> w(problem.w, problem.w + problem.rows * problem.cols);
   if (!hessian.drift.empty()) {
-    follow_drift(hessian, *factor, order, drift_strength(parameters), problem.rows, problem.pool,
-                 w.data());
+    follow_drift(hessian, *factor, order, drift_strength(parameters), problem.rows,
+                 problem.products, w.data());
   }
   GptqSteps steps{*factor, order, static_cast<std::int64_t>(number(parameters, "block")), {}};
   if (order_of(parameters) == ColumnOrder::kStored && !flag(parameters, "static_groups") &&
@@ -118,20 +144,24 @@ Solution solve(const SolverProblem& problem, const Parameters& parameters) {
       return choose_grids(problem, parameters, group, rows, begin, cols);
     };
   }
+  std::vector<WeightGrids> grids = choose_grids_by_rows(problem, parameters, w.data());
   const int passes = static_cast<int>(number(parameters, "refine"));
-  std::vector<float> moments;
-  if (passes > 0) moments = damped_moments(hessian, factor->damping);
+  const std::vector<float> wanted = passes > 0 ? w : std::vector<float>();
+  gptq_rows(steps, grids, problem.products, w.data());
+  const std::vector<float> moments =
+      passes > 0 ? damped_moments(hessian, factor->damping) : std::vector<float>();
+  const std::int64_t count = rows_at_once(*problem.format, problem.rows);
   Solution solution;
-  solution.stored = encode_by_rows(
-      problem.format, problem.rows, problem.cols, problem.pool,
-      [&](std::int64_t begin, std::int64_t end) {
-        float* part = w.data() + begin * problem.cols;
-        const std::vector<float> wanted(part, part + (end - begin) * problem.cols);
-        WeightGrids grids = choose_grids(problem, parameters, part, end - begin, 0, problem.cols);
-        gptq_rows(steps, grids, part);
-        refine_rows(moments, passes, wanted.data(), grids, part);
-        return grids.encode(part);
-      });
+  solution.stored =
+      encode_by_rows(problem.format, problem.rows, problem.cols, problem.pool,
+                     [&](std::int64_t begin, std::int64_t end) {
+                       WeightGrids& part = grids[static_cast<std::size_t>(begin / count)];
+                       const std::int64_t at = begin * problem.cols;
+                       NIBBLE_CHECK(part.rows() == end - begin);
+                       if (passes > 0)
+                         refine_rows(moments, passes, wanted.data() + at, part, w.data() + at);
+                       return part.encode(w.data() + at);
+                     });
   note_damping(*factor, parameters, solution);
   return solution;
 }

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "quantize/math/axpy.h"
+#include "ops/axpy.h"
 #include "quantize/math/row_chunks.h"
 
 namespace nibble {

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "formats/low_rank.h"
-#include "quantize/math/axpy.h"
+#include "ops/axpy.h"
 
 namespace nibble {
 namespace {
@@ -44,7 +44,7 @@ QuantTensor compensated(const FormatPtr& format, const QuantTensor& base, const 
       float* at = rest.data() + row * cols;
       for (std::int64_t j = 0; j < cols; ++j) at[j] = w[row * cols + j] - at[j];
       if (factor != nullptr) {
-        solve_upper(factor->upper.data(), cols, cols, at);
+        solve_upper(factor->upper.data<float>(), cols, cols, at);
       } else {
         for (std::int64_t j = 0; j < cols; ++j) at[j] *= weights[static_cast<std::size_t>(j)];
       }
@@ -60,7 +60,7 @@ QuantTensor compensated(const FormatPtr& format, const QuantTensor& base, const 
       continue;
     }
     std::vector<float> negated(static_cast<std::size_t>(cols), 0.0f);  // of direction U
-    subtract_products(negated.data(), cols, direction, factor->upper.data(), cols, cols);
+    subtract_products(negated.data(), cols, direction, factor->upper.data<float>(), cols, cols);
     std::ranges::transform(negated, direction, [](float v) { return -v; });
   }
   return low_rank_tensor(format, base, out.data(), in.data());

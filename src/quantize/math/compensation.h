@@ -16,8 +16,8 @@ namespace nibble {
 void solve_upper(const float* upper, std::int64_t count, std::int64_t stride, float* row);
 
 // `base` plus the product of the format's rank that brings it nearest to w [rows, cols]: by tr(E M
-// E^T), M^-1 = U^T U with the factor in the order of the columns; or by sum_j second_moment_j
-// E_j^2 without a factor (1 each when that is empty).
+// E^T), M^-1 = U^T U with the factor in the order of the columns, in the host's memory; or by sum_j
+// second_moment_j E_j^2 without a factor (1 each when that is empty).
 QuantTensor compensated(const FormatPtr& format, const QuantTensor& base, const float* w,
                         const InverseFactor* factor, std::span<const float> second_moment,
                         const Codec& codec);

@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 #include "formats/registry.h"
-#include "quantize/math/axpy.h"
+#include "ops/axpy.h"
 
 namespace nibble {
 namespace {

@@ -3,9 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "backends/rows.h"
 #include "base/error.h"
-#include "quantize/math/axpy.h"
-#include "quantize/math/cholesky.h"
 
 namespace nibble {
 namespace {
@@ -16,41 +15,71 @@ double diagonal(const Hessian& hessian, std::int64_t j) {
   return hessian.moments[static_cast<std::size_t>(j * hessian.channels + j)];
 }
 
-// The damped moments with rows and columns in the reverse of `order`: the lower factor of the
-// reversed matrix, reversed again, is an upper one.
-std::vector<double> reversed_moments(const Hessian& hessian, std::span<const std::int64_t> order,
-                                     double damping) {
+constexpr std::int64_t kRowGrain = 16;
+
+// The damped moments in `order`, on and above the diagonal, in the host's memory.
+Tensor ordered_moments(const Hessian& hessian, std::span<const std::int64_t> order, double damping,
+                       ThreadPool& pool) {
   const std::int64_t n = hessian.channels;
   const double mean = hessian.mean_diagonal();
-  std::vector<double> result(static_cast<std::size_t>(n * n));
-  for (std::int64_t i = 0; i < n; ++i) {
-    const std::int64_t from = order[static_cast<std::size_t>(n - 1 - i)];
-    const double* row = hessian.moments.data() + from * n;
-    double* out = result.data() + i * n;
-    for (std::int64_t j = 0; j <= i; ++j) out[j] = row[order[static_cast<std::size_t>(n - 1 - j)]];
-    if (out[i] == 0) out[i] = mean > 0 ? mean : 1;
-    out[i] += damping * mean;
-  }
+  Tensor result = host_memory().allocate(DType::kF64, {n, n});
+  double* const values = result.mutable_data<double>();
+  pool.parallel_for(n, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const double* const row = hessian.moments.data() + order[static_cast<std::size_t>(i)] * n;
+      double* const out = values + i * n;
+      for (std::int64_t j = i; j < n; ++j) out[j] = row[order[static_cast<std::size_t>(j)]];
+      if (out[i] == 0) out[i] = mean > 0 ? mean : 1;
+      out[i] += damping * mean;
+    }
+  });
   return result;
 }
 
-// w[:, order] and back.
-std::vector<float> gather_columns(const float* w, std::int64_t rows,
-                                  std::span<const std::int64_t> order) {
-  std::vector<float> result;
-  result.reserve(static_cast<std::size_t>(rows) * order.size());
-  for (std::int64_t row = 0; row < rows; ++row, w += order.size()) {
-    for (const std::int64_t j : order) result.push_back(w[j]);
-  }
-  return result;
+// w[:, order], where the backend's ops find it.
+Tensor gather_columns(const float* w, std::int64_t rows, std::span<const std::int64_t> order,
+                      Backend& backend) {
+  const auto cols = static_cast<std::int64_t>(order.size());
+  Tensor result = host_memory().allocate(DType::kF32, {rows, cols});
+  float* const values = result.mutable_data<float>();
+  backend.pool().parallel_for(rows, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      for (std::int64_t j = 0; j < cols; ++j) {
+        values[row * cols + j] = w[row * cols + order[static_cast<std::size_t>(j)]];
+      }
+    }
+  });
+  return backend.memory().upload(result);
 }
 
-void scatter_columns(std::span<const float> values, std::span<const std::int64_t> order, float* w) {
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    w[i / order.size() * order.size() + static_cast<std::size_t>(order[i % order.size()])] =
-        values[i];
+// Part of a matrix in a backend's memory as the host sees it: in place where it can, else copied.
+template <class T>
+class HostPart {
+ public:
+  void fetch(Backend& backend, T* data, std::int64_t stride, std::int64_t rows, std::int64_t cols) {
+    DeviceMemory& memory = backend.memory();
+    data_ = data;
+    stride_ = stride;
+    if (memory.is_host()) return;
+    const auto size = [](std::int64_t count) {
+      return static_cast<std::size_t>(count) * sizeof(float);
+    };
+    Rows packed(backend, rows, cols);
+    memory.copy_rows(data, size(stride), size(cols), static_cast<std::size_t>(rows), packed.data(),
+                     size(cols));
+    copy_.resize(std::max(copy_.size(), static_cast<std::size_t>(rows * cols)));
+    memory.copy_out(packed.data(), size(rows * cols), copy_.data());
+    data_ = copy_.data();
+    stride_ = cols;
   }
-}
+
+  T* row(std::int64_t row) const { return data_ + row * stride_; }
+
+ private:
+  T* data_ = nullptr;
+  std::int64_t stride_ = 0;
+  std::vector<float> copy_;
+};
 
 // Whole groups in a block or whole blocks in a group, so that a group's weights are up to date when
 // its first column comes up.
@@ -62,61 +91,145 @@ std::int64_t aligned_block(std::int64_t block, std::int64_t group) {
 // A matrix whose columns are in the order in which they are rounded.
 class ColumnRounding {
  public:
-  ColumnRounding(const GptqSteps& steps, WeightGrids& grids, const float* w)
+  ColumnRounding(const GptqSteps& steps, std::span<WeightGrids> grids, Backend& backend, float* w)
       : steps_(steps),
         grids_(grids),
-        cols_(grids.cols()),
-        block_(aligned_block(steps.block, grids.group_length())),
-        work_(gather_columns(w, grids.rows(), steps.order)),
-        errors_(static_cast<std::size_t>(grids.rows() * block_)) {}
+        backend_(backend),
+        cols_(grids.front().cols()),
+        group_(grids.front().group_length()),
+        block_(aligned_block(steps.block, group_)),
+        w_(w) {
+    for (const WeightGrids& part : grids) {
+      first_rows_.push_back(rows_);
+      rows_ += part.rows();
+    }
+    work_ = gather_columns(w, rows_, steps.order, backend);
+    errors_.resize(static_cast<std::size_t>(rows_ * block_));
+    if (!backend.memory().is_host()) sent_.emplace(backend, rows_, block_);
+  }
 
-  void run(float* w) {
+  void run() {
     for (std::int64_t begin = 0; begin < cols_; begin += block_) {
       const std::int64_t end = std::min(begin + block_, cols_);
-      for (std::int64_t i = begin; i < end; ++i) round_column(begin, i, end);
-      for (std::int64_t row = 0; row < grids_.rows(); ++row) {
-        subtract_products(work_.data() + row * cols_ + end, cols_ - end,
-                          errors_.data() + row * block_,
-                          steps_.factor.upper.data() + begin * cols_ + end, cols_, end - begin);
-      }
+      fetch(begin, end);
+      backend_.pool().parallel_for(static_cast<std::int64_t>(grids_.size()), 1,
+                                   [&](std::int64_t first, std::int64_t last) {
+                                     for (std::int64_t part = first; part < last; ++part) {
+                                       for (std::int64_t i = begin; i < end; ++i)
+                                         round_column(part, begin, i, end);
+                                     }
+                                   });
+      if (end < cols_) tell_the_rest(begin, end);
     }
-    scatter_columns(work_, steps_.order, w);
   }
 
  private:
-  void round_column(std::int64_t begin, std::int64_t i, std::int64_t end) {
+  const float* factor(std::int64_t row) const {
+    return steps_.factor.upper.data<float>() + row * cols_;
+  }
+
+  // What rounding the columns looks at, as the host sees it.
+  void fetch(std::int64_t begin, std::int64_t end) {
+    std::int64_t count = end - begin;
+    if (steps_.refit && begin % group_ == 0) count = std::max(count, group_);
+    columns_.fetch(backend_, work_.mutable_data<float>() + begin, cols_, rows_, count);
+    triangle_.fetch(backend_, factor(begin) + begin, cols_, end - begin, end - begin);
+  }
+
+  void round_column(std::int64_t part, std::int64_t begin, std::int64_t i, std::int64_t end) {
     const std::int64_t column = steps_.order[static_cast<std::size_t>(i)];
-    if (steps_.refit && column % grids_.group_length() == 0) refit(column);
-    const float* u = steps_.factor.upper.data() + i * cols_;
-    for (std::int64_t row = 0; row < grids_.rows(); ++row) {
-      float* at = work_.data() + row * cols_;
-      const float rounded = grids_.round(row, column, at[i]);
-      const float error = (at[i] - rounded) / u[i];
-      errors_[static_cast<std::size_t>(row * block_ + i - begin)] = error;
-      at[i] = rounded;
-      for (std::int64_t j = i + 1; j < end; ++j) at[j] -= error * u[j];
+    if (steps_.refit && column % group_ == 0) refit(part, begin, column);
+    const WeightGrids& grids = grids_[static_cast<std::size_t>(part)];
+    const std::int64_t first = first_rows_[static_cast<std::size_t>(part)];
+    const std::int64_t at = i - begin, count = end - begin;
+    const float* const u = triangle_.row(at);
+    for (std::int64_t row = 0; row < grids.rows(); ++row) {
+      float* const values = columns_.row(first + row);
+      const float rounded = grids.round(row, column, values[at]);
+      const float error = (values[at] - rounded) / u[at];
+      errors_[static_cast<std::size_t>((first + row) * block_ + at)] = error;
+      w_[(first + row) * cols_ + column] = rounded;
+      for (std::int64_t j = at + 1; j < count; ++j) values[j] -= error * u[j];
     }
   }
 
-  void refit(std::int64_t column) {
-    const std::int64_t length = grids_.group_length();
+  void refit(std::int64_t part, std::int64_t begin, std::int64_t column) {
+    WeightGrids& grids = grids_[static_cast<std::size_t>(part)];
     std::vector<float> group;
-    for (std::int64_t row = 0; row < grids_.rows(); ++row) {
-      const float* at = work_.data() + row * cols_ + column;
-      group.insert(group.end(), at, at + length);
+    for (std::int64_t row = 0; row < grids.rows(); ++row) {
+      const float* const at =
+          columns_.row(first_rows_[static_cast<std::size_t>(part)] + row) + column - begin;
+      group.insert(group.end(), at, at + group_);
     }
-    const WeightGrids fitted = steps_.refit(group.data(), grids_.rows(), column, length);
-    for (std::int64_t row = 0; row < grids_.rows(); ++row) {
-      grids_.take_group(row, column / length, fitted, row);
+    const WeightGrids fitted = steps_.refit(group.data(), grids.rows(), column, group_);
+    for (std::int64_t row = 0; row < grids.rows(); ++row) {
+      grids.take_group(row, column / group_, fitted, row);
     }
+  }
+
+  void tell_the_rest(std::int64_t begin, std::int64_t end) {
+    const float* errors = errors_.data();
+    if (sent_) {
+      backend_.memory().copy_in(errors, errors_.size() * sizeof(float), sent_->data());
+      errors = sent_->data();
+    }
+    backend_.run(SubtractProductArgs{.a = errors,
+                                     .a_stride = block_,
+                                     .b = factor(begin) + end,
+                                     .b_stride = cols_,
+                                     .c = work_.mutable_data<float>() + end,
+                                     .c_stride = cols_,
+                                     .m = rows_,
+                                     .n = cols_ - end,
+                                     .k = end - begin});
   }
 
   const GptqSteps& steps_;
-  WeightGrids& grids_;
-  std::int64_t cols_, block_;
-  std::vector<float> work_;    // [rows, cols]
-  std::vector<float> errors_;  // [rows, block], each divided by its diagonal entry of the factor
+  std::span<WeightGrids> grids_;
+  Backend& backend_;
+  std::int64_t cols_, group_, block_, rows_ = 0;
+  float* w_;
+  std::vector<std::int64_t> first_rows_;  // of each part
+  Tensor work_;                           // [rows, cols], where ops find it
+  HostPart<float> columns_;         // of the present block, and of the group that starts there
+  HostPart<const float> triangle_;  // the block's own part of the factor
+  std::vector<float> errors_;       // [rows, block], each divided by its diagonal entry
+  std::optional<Rows> sent_;        // the same on a device
 };
+
+// a [rows, n] times b [n, n], negative, as the op gives it.
+Rows negative_product(const float* a, const float* b, std::int64_t rows, std::int64_t n,
+                      Backend& backend) {
+  Rows result(backend, rows, n);
+  backend.memory().zero(result.data(), static_cast<std::size_t>(rows * n) * sizeof(float));
+  backend.run(SubtractProductArgs{.a = a,
+                                  .a_stride = n,
+                                  .b = b,
+                                  .b_stride = n,
+                                  .c = result.data(),
+                                  .c_stride = n,
+                                  .m = rows,
+                                  .n = n,
+                                  .k = n});
+  return result;
+}
+
+// Hessian::drift with its columns in the order, where ops find it.
+Tensor ordered_drift(const Hessian& hessian, std::span<const std::int64_t> order,
+                     Backend& backend) {
+  const std::int64_t n = hessian.channels;
+  Tensor result = host_memory().allocate(DType::kF32, {n, n});
+  float* const values = result.mutable_data<float>();
+  backend.pool().parallel_for(n, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const double* const row = hessian.drift.data() + i * n;
+      for (std::int64_t j = 0; j < n; ++j) {
+        values[i * n + j] = static_cast<float>(row[order[static_cast<std::size_t>(j)]]);
+      }
+    }
+  });
+  return backend.memory().upload(result);
+}
 
 }  // namespace
 
@@ -142,66 +255,75 @@ std::vector<std::int64_t> column_order(ColumnOrder order, const Hessian& hessian
   return result;
 }
 
+InverseFactor on_host(const InverseFactor& factor, Backend& backend) {
+  return {backend.memory().download(factor.upper), factor.damping};
+}
+
 std::optional<InverseFactor> inverse_factor(const Hessian& hessian,
                                             std::span<const std::int64_t> order, double damping,
-                                            ThreadPool& pool) {
+                                            Backend& backend) {
   const std::int64_t n = hessian.channels;
   NIBBLE_CHECK(static_cast<std::int64_t>(order.size()) == n);
+  DeviceMemory& memory = backend.memory();
   for (; damping <= kMaxDamping; damping = damping > 0 ? 10 * damping : 1e-6) {
-    std::vector<double> lower = reversed_moments(hessian, order, damping);
-    if (!cholesky(lower, n, pool)) continue;
-    std::vector<double> inverse(lower.size());
-    invert_lower(lower, n, inverse, pool);
-    InverseFactor result{std::vector<float>(lower.size()), damping};
-    for (std::size_t i = 0; i < inverse.size(); ++i) {
-      result.upper[i] = static_cast<float>(inverse[inverse.size() - 1 - i]);
-    }
-    return result;
+    Tensor h = memory.upload(ordered_moments(hessian, order, damping, backend.pool()));
+    InverseFactor result{memory.allocate(DType::kF32, {n, n}), damping};
+    bool definite = false;
+    backend.run(InverseFactorArgs{h.mutable_data<double>(), n, result.upper.mutable_data<float>(),
+                                  &definite});
+    if (definite) return result;
   }
   return std::nullopt;
 }
 
-void gptq_rows(const GptqSteps& steps, WeightGrids& grids, float* w) {
-  NIBBLE_CHECK(static_cast<std::int64_t>(steps.order.size()) == grids.cols());
-  ColumnRounding(steps, grids, w).run(w);
+void gptq_rows(const GptqSteps& steps, std::span<WeightGrids> grids, Backend& backend, float* w) {
+  if (grids.empty()) return;
+  NIBBLE_CHECK(static_cast<std::int64_t>(steps.order.size()) == grids.front().cols());
+  ColumnRounding(steps, grids, backend, w).run();
 }
 
 void follow_drift(const Hessian& hessian, const InverseFactor& factor,
                   std::span<const std::int64_t> order, const DriftStrength& strength,
-                  std::int64_t rows, ThreadPool& pool, float* w) {
+                  std::int64_t rows, Backend& backend, float* w) {
   const std::int64_t n = hessian.channels;
-  std::vector<float> drift(static_cast<std::size_t>(n * n));  // columns in the order
-  std::vector<float> lower(drift.size());                     // U^T
-  for (std::int64_t i = 0; i < n; ++i) {
-    const double* row = hessian.drift.data() + i * n;
-    for (std::int64_t j = 0; j < n; ++j) {
-      const auto at = static_cast<std::size_t>(i * n + j);
-      drift[at] = static_cast<float>(row[order[static_cast<std::size_t>(j)]]);
-      lower[static_cast<std::size_t>(j * n + i)] = factor.upper[at];
-    }
-  }
+  DeviceMemory& memory = backend.memory();
   const bool residual = strength.residual > 0 && !hessian.residual.empty();
   NIBBLE_CHECK(!residual || static_cast<std::int64_t>(hessian.residual.size()) == rows * n);
-  // (w D + R) (U^T U), a row at a time from left to right.
-  pool.parallel_for(rows, 8, [&](std::int64_t begin, std::int64_t end) {
-    std::vector<float> moved(static_cast<std::size_t>(n)), next(moved.size());
-    for (std::int64_t row = begin; row < end; ++row) {
-      float* values = w + row * n;
-      std::ranges::fill(moved, 0.0f);
-      subtract_products(moved.data(), n, values, drift.data(), n, n);
-      for (std::size_t j = 0; j < moved.size(); ++j) {
-        moved[j] *= static_cast<float>(strength.drift);
-        if (!residual) continue;
-        const auto at = static_cast<std::size_t>(row * n + order[j]);
-        moved[j] -= static_cast<float>(strength.residual * hessian.residual[at]);
-      }
-      std::ranges::fill(next, 0.0f);
-      subtract_products(next.data(), n, moved.data(), lower.data(), n, n);
-      std::ranges::fill(moved, 0.0f);
-      subtract_products(moved.data(), n, next.data(), factor.upper.data(), n, n);
-      for (std::size_t j = 0; j < moved.size(); ++j) {
-        values[order[j]] -= moved[j];  // of three negations
-      }
+  const auto bytes = static_cast<std::size_t>(rows * n) * sizeof(float);
+  // (w D + R) (U^T U), from left to right.
+  Rows moved = [&] {
+    const Tensor drift = ordered_drift(hessian, order, backend);
+    Rows source(backend, rows, n);
+    memory.copy_in(w, bytes, source.data());
+    return negative_product(source.data(), drift.data<float>(), rows, n, backend);
+  }();
+  HostPart<float> seen;
+  seen.fetch(backend, moved.data(), n, rows, n);
+  const auto for_host_rows = [&](const auto& body) {
+    backend.pool().parallel_for(rows, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t row = begin; row < end; ++row) body(row, seen.row(row));
+    });
+  };
+  for_host_rows([&](std::int64_t row, float* values) {
+    for (std::int64_t j = 0; j < n; ++j) {
+      values[j] *= static_cast<float>(strength.drift);
+      if (!residual) continue;
+      const auto at = static_cast<std::size_t>(row * n + order[static_cast<std::size_t>(j)]);
+      values[j] -= static_cast<float>(strength.residual * hessian.residual[at]);
+    }
+  });
+  if (!memory.is_host()) memory.copy_in(seen.row(0), bytes, moved.data());
+  {
+    Rows lower(backend, n, n);  // U^T
+    const float* const upper = factor.upper.data<float>();
+    backend.run(TransposeArgs{.x = upper, .rows = n, .cols = n, .y = lower.data()});
+    const Rows next = negative_product(moved.data(), lower.data(), rows, n, backend);
+    moved = negative_product(next.data(), upper, rows, n, backend);
+  }
+  seen.fetch(backend, moved.data(), n, rows, n);
+  for_host_rows([&](std::int64_t row, const float* values) {
+    for (std::int64_t j = 0; j < n; ++j) {
+      w[row * n + order[static_cast<std::size_t>(j)]] -= values[j];  // of three negations
     }
   });
 }

@@ -8,7 +8,7 @@
 #include <span>
 #include <vector>
 
-#include "base/thread_pool.h"
+#include "backends/backend.h"
 #include "quantize/math/grids.h"
 #include "quantize/math/hessian.h"
 
@@ -26,16 +26,20 @@ std::vector<std::int64_t> column_order(ColumnOrder order, const Hessian& hessian
 
 // The upper triangle U with U^T U = (M + damping I)^-1, M the moments in a given order of columns.
 struct InverseFactor {
-  std::vector<float> upper;  // [channels, channels], zeros below the diagonal
-  double damping = 0;        // as a share of the mean of the diagonal
+  // F32 [channels, channels], zeros below the diagonal, in the memory of the backend that made it.
+  Tensor upper;
+  double damping = 0;  // as a share of the mean of the diagonal
 };
+
+// The same factor in the host's memory; `backend` made it.
+InverseFactor on_host(const InverseFactor& factor, Backend& backend);
 
 // Begins with the damping given and multiplies it by ten until the matrix is positive definite;
 // nothing when even a damping of 1 is not enough. Channels that were never used count as
 // uncorrelated ones of the mean size.
 std::optional<InverseFactor> inverse_factor(const Hessian& hessian,
                                             std::span<const std::int64_t> order, double damping,
-                                            ThreadPool& pool);
+                                            Backend& backend);
 
 // Chooses grids of one group, w [rows, length], that starts at column `begin` of the matrix.
 using GroupGrids = std::function<WeightGrids(const float* w, std::int64_t rows, std::int64_t begin,
@@ -46,12 +50,15 @@ struct GptqSteps {
   std::span<const std::int64_t> order;
   std::int64_t block = 128;  // columns after which the rest of the matrix is told of their errors
   // Chooses the grids of a group when its first column comes up, from the weights as they stand
-  // then (ColumnOrder::kStored only). Empty: the grids given stay.
+  // then (ColumnOrder::kStored only). Called on several threads. Empty: the grids given stay.
   GroupGrids refit;
 };
 
-// Rounds all rows of w [grids.rows(), grids.cols()] in place. Rows do not depend on each other.
-void gptq_rows(const GptqSteps& steps, WeightGrids& grids, float* w);
+// Rounds the rows of w in place: those of grids[0] come first, and so on. Rows do not depend on
+// each other. Columns are rounded by the threads of `backend`, which made the factor, a block at a
+// time; the rest of the matrix lies in its memory, where its ops tell it of their errors. Results
+// do not depend on the number of threads.
+void gptq_rows(const GptqSteps& steps, std::span<WeightGrids> grids, Backend& backend, float* w);
 
 // Shares of what follow_drift() makes up for.
 struct DriftStrength {
@@ -66,9 +73,9 @@ struct DriftStrength {
 //
 // With strength.residual, also for what is missing from what the result is added to, as far as x
 // tells: w + strength.residual * R (M + damping I)^-1 more, R being Hessian::residual, if it is
-// there.
+// there. `backend` made the factor, and multiplies.
 void follow_drift(const Hessian& hessian, const InverseFactor& factor,
                   std::span<const std::int64_t> order, const DriftStrength& strength,
-                  std::int64_t rows, ThreadPool& pool, float* w);
+                  std::int64_t rows, Backend& backend, float* w);
 
 }  // namespace nibble

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "quantize/math/axpy.h"
+#include "ops/axpy.h"
 
 namespace nibble {
 namespace {

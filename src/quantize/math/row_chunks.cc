@@ -30,17 +30,22 @@ QuantTensor stack(const FormatPtr& format, std::int64_t rows, std::int64_t cols,
 
 }  // namespace
 
+std::int64_t rows_at_once(const Format& format, std::int64_t rows) {
+  constexpr std::int64_t kRows = 32;
+  return groups_are_independent(format.descriptor().scheme) ? kRows : rows;
+}
+
 QuantTensor encode_by_rows(const FormatPtr& format, std::int64_t rows, std::int64_t cols,
                            ThreadPool& pool,
                            const std::function<QuantTensor(std::int64_t, std::int64_t)>& encode) {
-  constexpr std::int64_t kRows = 32;
-  if (!groups_are_independent(format->descriptor().scheme)) return encode(0, rows);
-  std::vector<QuantTensor> parts(static_cast<std::size_t>((rows + kRows - 1) / kRows));
+  const std::int64_t count = rows_at_once(*format, rows);
+  if (count >= rows) return encode(0, rows);
+  std::vector<QuantTensor> parts(static_cast<std::size_t>((rows + count - 1) / count));
   pool.parallel_for(static_cast<std::int64_t>(parts.size()), 1,
                     [&](std::int64_t first, std::int64_t last) {
                       for (std::int64_t part = first; part < last; ++part) {
                         parts[static_cast<std::size_t>(part)] =
-                            encode(part * kRows, std::min(rows, (part + 1) * kRows));
+                            encode(part * count, std::min(rows, (part + 1) * count));
                       }
                     });
   return stack(format, rows, cols, parts);

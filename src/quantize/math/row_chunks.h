@@ -9,8 +9,11 @@
 
 namespace nibble {
 
+// How many rows are encoded at a time: some, or all in formats whose rows share a scale.
+std::int64_t rows_at_once(const Format& format, std::int64_t rows);
+
 // encode(begin, end) gives rows [begin, end) as stored. It is called for some rows at a time on the
-// pool, always the same ones; or once for all rows, in formats whose rows share a scale.
+// pool, rows_at_once() of them (but for the last).
 QuantTensor encode_by_rows(const FormatPtr& format, std::int64_t rows, std::int64_t cols,
                            ThreadPool& pool,
                            const std::function<QuantTensor(std::int64_t, std::int64_t)>& encode);

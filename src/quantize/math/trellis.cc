@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 #include "formats/trellis.h"
-#include "quantize/math/axpy.h"
+#include "ops/axpy.h"
 #include "quantize/math/compensation.h"
 
 namespace nibble {
@@ -34,7 +34,7 @@ std::vector<double> rotated(std::vector<double> m, std::int64_t n) {
 std::vector<double> inverse_block(const InverseFactor& factor, std::int64_t cols,
                                   std::int64_t begin) {
   std::vector<double> inverse(static_cast<std::size_t>(kSide * kSide), 0.0);
-  const float* u = factor.upper.data() + begin * cols + begin;
+  const float* u = factor.upper.data<float>() + begin * cols + begin;
   for (std::int64_t j = kSide; j-- > 0;) {
     const double diagonal = double{u[j * cols + j]};
     double* row = inverse.data() + j * kSide;
@@ -105,9 +105,9 @@ QuantTensor encode_trellis(const FormatPtr& format, const InverseFactor& factor,
           errors[static_cast<std::size_t>(j)] =
               at[j] - decoded[static_cast<std::size_t>(row * kSide + j)];
         }
-        solve_upper(factor.upper.data() + col * cols + col, kSide, cols, errors.data());
+        solve_upper(factor.upper.data<float>() + col * cols + col, kSide, cols, errors.data());
         subtract_products(at + kSide, cols - col - kSide, errors.data(),
-                          factor.upper.data() + col * cols + col + kSide, cols, kSide);
+                          factor.upper.data<float>() + col * cols + col + kSide, cols, kSide);
       }
     }
   };

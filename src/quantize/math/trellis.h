@@ -17,8 +17,8 @@ Hessian rotated_hessian(const Hessian& hessian);
 
 // w [rows, cols], rotated, as a tensor of a trellis format. Blocks of 16 columns are coded from
 // left to right, errors weighted by what the columns to come cannot make up for, and those are
-// told. The factor is of rotated_hessian() in the order of the columns. Does not depend on the
-// number of threads.
+// told. The factor is of rotated_hessian() in the order of the columns, in the host's memory. Does
+// not depend on the number of threads.
 QuantTensor encode_trellis(const FormatPtr& format, const InverseFactor& factor,
                            std::span<const float> w, std::int64_t rows, const Codec& codec);
 

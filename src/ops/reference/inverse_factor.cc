@@ -1,13 +1,12 @@
-#include "quantize/math/cholesky.h"
-
+// With P the reversal of rows and columns and P h P = L L^T: U = P L^-1 P is upper, and U^T U = h^-1.
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
-#include "base/error.h"
-#include "quantize/math/axpy.h"
+#include "ops/axpy.h"
+#include "ops/reference/reference.h"
 
-namespace nibble {
+namespace nibble::reference {
 namespace {
 
 constexpr std::int64_t kBlock = 64;  // columns that are factored at once
@@ -39,11 +38,10 @@ void solve_row(const double* a, std::int64_t n, std::int64_t begin, std::int64_t
   }
 }
 
-}  // namespace
-
-bool cholesky(std::span<double> a, std::int64_t n, ThreadPool& pool) {
-  NIBBLE_CHECK(static_cast<std::int64_t>(a.size()) == n * n);
-  double* data = a.data();
+// The lower triangle of data [n, n] = L L^T is replaced by L; what lies above the diagonal is neither
+// read nor changed. False, with it in no particular state, when a pivot is not positive or not
+// finite.
+bool cholesky(double* data, std::int64_t n, ThreadPool& pool) {
   std::vector<double> panel(static_cast<std::size_t>(kBlock * n));  // transposed: [kBlock, n]
   for (std::int64_t begin = 0; begin < n; begin += kBlock) {
     const std::int64_t end = std::min(begin + kBlock, n);
@@ -70,24 +68,43 @@ bool cholesky(std::span<double> a, std::int64_t n, ThreadPool& pool) {
   return true;
 }
 
-void invert_lower(std::span<const double> l, std::int64_t n, std::span<double> inverse,
-                  ThreadPool& pool) {
-  NIBBLE_CHECK(static_cast<std::int64_t>(l.size()) == n * n && inverse.size() == l.size());
-  std::ranges::fill(inverse, 0.0);
+// `inverse` [n, n] gets l^-1 in its lower triangle; above it zeros within diagonal blocks, and else
+// what was there.
+void invert_lower(const double* l, std::int64_t n, double* inverse, ThreadPool& pool) {
   const std::int64_t blocks = (n + kBlock - 1) / kBlock;
   pool.parallel_for(blocks, 1, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t begin = first * kBlock; begin < std::min(n, last * kBlock); begin += kBlock) {
       const std::int64_t end = std::min(begin + kBlock, n);
       for (std::int64_t i = begin; i < n; ++i) {
         const std::int64_t count = std::min(end, i + 1) - begin;
-        double* row = inverse.data() + i * n + begin;
+        double* row = inverse + i * n + begin;
+        std::fill(row, inverse + i * n + end, 0.0);
         if (i < end) row[i - begin] = 1;
-        subtract_products(row, count, l.data() + i * n + begin, inverse.data() + begin * n + begin,
-                          n, i - begin);
-        for (std::int64_t j = 0; j < count; ++j) row[j] /= l[static_cast<std::size_t>(i * n + i)];
+        subtract_products(row, count, l + i * n + begin, inverse + begin * n + begin, n, i - begin);
+        for (std::int64_t j = 0; j < count; ++j) row[j] /= l[i * n + i];
       }
     }
   });
 }
 
-}  // namespace nibble
+}  // namespace
+
+void inverse_factor(const InverseFactorArgs& args, ExecContext& context) {
+  const std::int64_t n = args.n;
+  std::reverse(args.h, args.h + n * n);
+  *args.definite = cholesky(args.h, n, context.pool);
+  if (!*args.definite) return;
+  const auto inverse = std::make_unique_for_overwrite<double[]>(static_cast<std::size_t>(n * n));
+  invert_lower(args.h, n, inverse.get(), context.pool);
+  context.pool.parallel_for(n, kGrain, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      float* const row = args.upper + i * n;
+      const double* const reversed = inverse.get() + (n - 1 - i) * n;
+      for (std::int64_t j = 0; j < n; ++j) {
+        row[j] = j < i ? 0.0f : static_cast<float>(reversed[n - 1 - j]);
+      }
+    }
+  });
+}
+
+}  // namespace nibble::reference
