@@ -10,6 +10,8 @@ namespace {
 constexpr std::int64_t kRowsAtOnce = 2048;  // of a float32 product
 constexpr std::int64_t kBlock = 256;        // columns of one product on the host
 constexpr std::int64_t kDeviceBlock = 2048;
+constexpr std::int64_t kElementGrain = std::int64_t{1} << 16;
+constexpr std::int64_t kMirrorTile = 32;
 
 // x [rows, cols] as [cols, rows].
 Rows transposed(const float* x, std::int64_t rows, std::int64_t cols, Backend& backend) {
@@ -96,17 +98,31 @@ std::vector<double> ProductSum::sums() const {
   if (device_sum_.empty()) return sum_;
   const Tensor host = backend_->memory().download(device_sum_);
   const float* const values = host.data<float>();
-  return {values, values + host.elements()};
+  std::vector<double> result(static_cast<std::size_t>(host.elements()));
+  backend_->pool().parallel_for(host.elements(), kElementGrain,
+                                [&](std::int64_t begin, std::int64_t end) {
+                                  std::copy(values + begin, values + end, result.begin() + begin);
+                                });
+  return result;
 }
 
 std::vector<double> ProductSum::mirrored() const {
   std::vector<double> result = sums();
-  for (std::int64_t i = 0; i < left_; ++i) {
-    for (std::int64_t j = i + 1; j < left_; ++j) {
-      result[static_cast<std::size_t>(i * left_ + j)] =
-          result[static_cast<std::size_t>(j * left_ + i)];
+  // Tiles, so that a line of memory below the diagonal is read once.
+  const std::int64_t tiles = (left_ + kMirrorTile - 1) / kMirrorTile;
+  const auto mirror_tile = [&](std::int64_t i0, std::int64_t j0) {
+    for (std::int64_t i = i0; i < std::min(left_, i0 + kMirrorTile); ++i) {
+      for (std::int64_t j = std::max(i + 1, j0); j < std::min(left_, j0 + kMirrorTile); ++j) {
+        result[static_cast<std::size_t>(i * left_ + j)] =
+            result[static_cast<std::size_t>(j * left_ + i)];
+      }
     }
-  }
+  };
+  backend_->pool().parallel_for(tiles, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t tile = begin; tile < end; ++tile) {
+      for (std::int64_t j = tile; j < tiles; ++j) mirror_tile(tile * kMirrorTile, j * kMirrorTile);
+    }
+  });
   return result;
 }
 

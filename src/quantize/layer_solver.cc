@@ -10,29 +10,54 @@
 namespace nibble {
 namespace {
 
+// Sums of squares over a row of a weight, with errors and weights of the output beside them.
+struct RowErrors {
+  double error = 0, norm = 0, output_error = 0, output_norm = 0;
+
+  void add(const RowErrors& other) {
+    error += other.error;
+    norm += other.norm;
+    output_error += other.output_error;
+    output_norm += other.output_norm;
+  }
+};
+
+RowErrors row_errors(const float* w, const std::vector<float>& decoded,
+                     std::span<const float> second_moment) {
+  RowErrors sums;
+  for (std::size_t j = 0; j < decoded.size(); ++j) {
+    const double value = static_cast<double>(w[j]);
+    const double d = value - static_cast<double>(decoded[j]);
+    sums.error += d * d;
+    sums.norm += value * value;
+    if (second_moment.empty()) continue;
+    const double e = static_cast<double>(second_moment[j]);
+    sums.output_error += e * d * d;
+    sums.output_norm += e * value * value;
+  }
+  return sums;
+}
+
 // The two relative errors of a stored weight against the one that was quantized.
 ModuleReport measure(const PlannedModule& module, const float* w, const QuantTensor& stored,
-                     std::span<const float> second_moment, const SpanKernels& spans) {
+                     std::span<const float> second_moment, const Codec& codec) {
   ModuleReport report{module.module, stored.format->name(), "", module.rows, module.cols, 0, {}};
   if (module.activations != nullptr) report.activations = module.activations->name();
-  std::vector<float> decoded(static_cast<std::size_t>(module.cols));
-  double error = 0, norm = 0, output_error = 0, output_norm = 0;
-  for (std::int64_t row = 0; row < module.rows; ++row) {
-    stored.format->decode(stored, row, 0, module.cols, decoded.data(), spans);
-    for (std::int64_t j = 0; j < module.cols; ++j) {
-      const double value = static_cast<double>(w[row * module.cols + j]);
-      const double d = value - static_cast<double>(decoded[static_cast<std::size_t>(j)]);
-      error += d * d;
-      norm += value * value;
-      if (second_moment.empty()) continue;
-      const double e = static_cast<double>(second_moment[static_cast<std::size_t>(j)]);
-      output_error += e * d * d;
-      output_norm += e * value * value;
+  std::vector<RowErrors> rows(static_cast<std::size_t>(module.rows));
+  codec.for_rows(module.rows, module.cols, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<float> decoded(static_cast<std::size_t>(module.cols));
+    for (std::int64_t row = begin; row < end; ++row) {
+      stored.format->decode(stored, row, 0, module.cols, decoded.data(), *codec.spans);
+      rows[static_cast<std::size_t>(row)] =
+          row_errors(w + row * module.cols, decoded, second_moment);
     }
-  }
-  report.weight_error = norm > 0 ? std::sqrt(error / norm) : 0;
+  });
+  RowErrors sums;
+  for (const RowErrors& row : rows) sums.add(row);
+  report.weight_error = sums.norm > 0 ? std::sqrt(sums.error / sums.norm) : 0;
   if (!second_moment.empty()) {
-    report.output_error = output_norm > 0 ? std::sqrt(output_error / output_norm) : 0;
+    report.output_error =
+        sums.output_norm > 0 ? std::sqrt(sums.output_error / sums.output_norm) : 0;
   }
   return report;
 }
@@ -85,7 +110,7 @@ SolvedLinear LayerSolver::report_one(std::int64_t layer, const Linear& linear,
     job_.note(fmt::format("layer {}, {}: {}", layer, linear.module, solution.note));
   }
   SolvedLinear result{&linear, std::move(solution.stored), std::move(solution.activations), {}};
-  result.report = measure(module, w, result.stored, second_moment, *job_.backend.codec().spans);
+  result.report = measure(module, w, result.stored, second_moment, job_.backend.codec());
   if (result.activations != nullptr) result.report.activations = result.activations->name();
   return result;
 }
