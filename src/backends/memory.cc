@@ -48,7 +48,7 @@ Tensor DeviceMemory::upload(const Tensor& tensor) {
 
 Tensor DeviceMemory::download(const Tensor& tensor) {
   if (tensor.place() == Place::kHost) return tensor;
-  Tensor result = Tensor::allocate(tensor.dtype(), tensor.shape());
+  Tensor result = host_memory().allocate(tensor.dtype(), tensor.shape());
   copy_out(tensor.address(), tensor.byte_size(), result.address());
   return result;
 }

@@ -1,5 +1,6 @@
 #include "base/memory.h"
 
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -31,6 +32,15 @@ std::int64_t proc_field_bytes(const char* path, const std::string& name) {
 std::int64_t anonymous_bytes() { return proc_field_bytes("/proc/self/status", "RssAnon:"); }
 
 std::int64_t available_memory_bytes() { return proc_field_bytes("/proc/meminfo", "MemAvailable:"); }
+
+void prefer_huge_pages(void* data, std::size_t bytes) {
+  constexpr std::uintptr_t kHugePage = std::uintptr_t{2} << 20;
+  const auto at = reinterpret_cast<std::uintptr_t>(data);
+  const std::uintptr_t begin = (at + kHugePage - 1) / kHugePage * kHugePage;
+  const std::uintptr_t end = (at + bytes) / kHugePage * kHugePage;
+  if (begin >= end) return;
+  (void)::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // advice only
+}
 
 PeakMemoryMeter::PeakMemoryMeter() {
   sample();

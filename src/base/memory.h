@@ -2,8 +2,10 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <thread>
+#include <vector>
 
 namespace nibble {
 
@@ -12,6 +14,20 @@ std::int64_t anonymous_bytes();
 
 // Memory that can still be taken without swapping, in bytes.
 std::int64_t available_memory_bytes();
+
+// Asks for huge pages, where the system has some to give, for what lies wholly within this memory
+// and was never touched.
+void prefer_huge_pages(void* data, std::size_t bytes);
+
+// An empty vector with room for so many elements, on huge pages if it is large: faulting in
+// gigabytes in small ones takes longer than to fill them.
+template <class T>
+std::vector<T> with_room(std::size_t count) {
+  std::vector<T> result;
+  result.reserve(count);
+  prefer_huge_pages(result.data(), count * sizeof(T));
+  return result;
+}
 
 // Watches anonymous_bytes() from a thread of its own for as long as it lives.
 class PeakMemoryMeter {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/memory.h"
 
 namespace nibble {
 namespace {
@@ -98,7 +99,9 @@ std::vector<double> ProductSum::sums() const {
   if (device_sum_.empty()) return sum_;
   const Tensor host = backend_->memory().download(device_sum_);
   const float* const values = host.data<float>();
-  std::vector<double> result(static_cast<std::size_t>(host.elements()));
+  const auto count = static_cast<std::size_t>(host.elements());
+  auto result = with_room<double>(count);
+  result.resize(count);
   backend_->pool().parallel_for(host.elements(), kElementGrain,
                                 [&](std::int64_t begin, std::int64_t end) {
                                   std::copy(values + begin, values + end, result.begin() + begin);

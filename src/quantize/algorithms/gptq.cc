@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/memory.h"
 #include "formats/trellis.h"
 #include "quantize/algorithm.h"
 #include "quantize/algorithms/clip_parameters.h"
@@ -81,6 +82,13 @@ Solution round_to_nearest(const SolverProblem& problem, const Parameters& parame
           std::move(note)};
 }
 
+std::vector<float> copy_of_weights(const SolverProblem& problem) {
+  const std::int64_t count = problem.rows * problem.cols;
+  auto w = with_room<float>(static_cast<std::size_t>(count));
+  w.assign(problem.w, problem.w + count);
+  return w;
+}
+
 constexpr const char* kNotPositiveDefinite =
     "its Hessian is not positive definite under any damping; rounded to nearest";
 
@@ -102,7 +110,7 @@ Solution solve_trellis(const SolverProblem& problem, const Parameters& parameter
   const auto factor =
       inverse_factor(hessian, order, number(parameters, "damping"), problem.products);
   if (!factor) return nearest(kNotPositiveDefinite);
-  std::vector<float> w(problem.w, problem.w + problem.rows * problem.cols);
+  std::vector<float> w = copy_of_weights(problem);
   trellis_rotate(w.data(), problem.rows, problem.cols);
   if (!hessian.drift.empty()) {
     follow_drift(hessian, *factor, order, drift_strength(parameters), problem.rows,
@@ -131,7 +139,7 @@ Solution solve(const SolverProblem& problem, const Parameters& parameters) {
   if (!factor) {
     return round_to_nearest(problem, parameters, kNotPositiveDefinite);
   }
-  std::vector<float> w(problem.w, problem.w + problem.rows * problem.cols);
+  std::vector<float> w = copy_of_weights(problem);
   if (!hessian.drift.empty()) {
     follow_drift(hessian, *factor, order, drift_strength(parameters), problem.rows,
                  problem.products, w.data());

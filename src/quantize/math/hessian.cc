@@ -36,8 +36,11 @@ double Hessian::mean_diagonal() const {
 
 bool Hessian::is_finite() const {
   const auto finite = [](double v) { return std::isfinite(v); };
-  return std::ranges::all_of(moments, finite) && std::ranges::all_of(drift, finite) &&
-         std::ranges::all_of(residual, finite);
+  // |M_ij|^2 <= M_ii M_jj, and an input that is not finite shows in its square.
+  for (std::int64_t j = 0; j < channels; ++j) {
+    if (!finite(moments[static_cast<std::size_t>(j * (channels + 1))])) return false;
+  }
+  return std::ranges::all_of(drift, finite) && std::ranges::all_of(residual, finite);
 }
 
 double output_error(const Hessian& hessian, std::span<const float> difference, ThreadPool& pool) {
