@@ -12,6 +12,7 @@
 #include "formats/block_decode.h"
 #include "formats/block_encode.h"
 #include "formats/registry.h"
+#include "support/hex.h"
 #include "support/test_data.h"
 
 namespace nibble {
@@ -24,14 +25,6 @@ std::uint32_t crc32(std::span<const std::byte> bytes) {
     for (int i = 0; i < 8; ++i) crc = crc >> 1 ^ (crc & 1 ? 0xedb88320 : 0);
   }
   return ~crc;
-}
-
-std::vector<std::uint8_t> from_hex(const std::string& text) {
-  std::vector<std::uint8_t> bytes;
-  for (std::size_t i = 0; i < text.size(); i += 2) {
-    bytes.push_back(static_cast<std::uint8_t>(std::stoi(text.substr(i, 2), nullptr, 16)));
-  }
-  return bytes;
 }
 
 std::vector<float> decoded(BlockType type, const std::vector<std::uint8_t>& bytes) {
@@ -58,7 +51,7 @@ TEST(BlockDecoders, GiveWhatTheGgufPackageGives) {
   for (const auto& [name, row] : golden.items()) {
     const auto type = block_type_named(format_name(name));
     ASSERT_TRUE(type.has_value()) << name;
-    const std::vector<float> y = decoded(*type, from_hex(row.at("hex").get<std::string>()));
+    const std::vector<float> y = decoded(*type, test::from_hex(row.at("hex").get<std::string>()));
     const auto samples = row.at("samples").get<std::vector<float>>();
     EXPECT_EQ(y.front(), samples[0]) << name;
     EXPECT_EQ(y[y.size() / 2], samples[1]) << name;

@@ -236,40 +236,61 @@ void reverse_each(std::byte* bytes, std::size_t size, std::size_t count) {
   for (std::size_t i = 0; i < count; ++i, bytes += size) std::reverse(bytes, bytes + size);
 }
 
-// Where the 16-bit numbers of a block stand; nothing for types that have wider ones, of which
-// files in the other order differ from each other.
-std::optional<std::vector<int>> halves_of(BlockType type) {
+// `count` numbers of `size` bytes that stand in a block from byte `at` on, one every `step` bytes.
+struct WideNumbers {
+  int at, size = 2, count = 1, step = 2;
+};
+
+// The numbers of a block that ggml's decoders read as more than a byte: what a machine of the other
+// order writes in its own. Bytes that they read one by one stay, also where the writer once put
+// them together.
+std::vector<WideNumbers> wide_numbers_of(BlockType type) {
   switch (type) {
-    case BlockType::kQ4_0:
-    case BlockType::kQ5_0:
-    case BlockType::kQ8_0:
-    case BlockType::kIq4Nl:
-    case BlockType::kQ1_0:
-    case BlockType::kQ2_0:
-      return {{0}};
     case BlockType::kQ4_1:
-    case BlockType::kQ5_1:
     case BlockType::kQ8_1:
     case BlockType::kQ4_K:
     case BlockType::kQ5_K:
     case BlockType::kIq4Xs:
-      return {{0, 2}};
+      return {{0}, {2}};
+    case BlockType::kQ5_0:
+      return {{0}, {2, 4}};
+    case BlockType::kQ5_1:
+      return {{0}, {2}, {4, 4}};
     case BlockType::kQ2_K:
-      return {{80, 82}};
+      return {{80}, {82}};
     case BlockType::kQ3_K:
       return {{108}};
     case BlockType::kQ6_K:
       return {{208}};
+    case BlockType::kQ8_K:
+      return {{0, 4}, {260, 2, 16}};
+    case BlockType::kIq2Xxs:
+      return {{0}, {6, 4, 8, 8}};
+    case BlockType::kIq2Xs:
+      return {{0, 2, 33}};
+    case BlockType::kIq3Xxs:
+      return {{0}, {66, 4, 8, 4}};
+    case BlockType::kIq1S:
+      return {{0}, {34, 2, 8}};
+    case BlockType::kIq1M:
+      return {{48, 2, 4}};
     case BlockType::kTq1_0:
       return {{52}};
     case BlockType::kTq2_0:
       return {{64}};
     case BlockType::kMxfp4:
     case BlockType::kNvfp4:
-      return std::vector<int>{};
-    default:
-      return std::nullopt;
+      return {};
+    case BlockType::kQ4_0:
+    case BlockType::kQ8_0:
+    case BlockType::kIq4Nl:
+    case BlockType::kIq2S:
+    case BlockType::kIq3S:
+    case BlockType::kQ1_0:
+    case BlockType::kQ2_0:
+      return {{0}};
   }
+  return {};
 }
 
 // A copy with the numbers in this machine's order.
@@ -281,14 +302,15 @@ Tensor turned(const Tensor& stored, const GgufTensor& tensor) {
     reverse_each(bytes, dtype_size(stored.dtype()), static_cast<std::size_t>(stored.elements()));
     return copy;
   }
-  const auto halves = halves_of(*tensor.type.block);
-  if (!halves) {
-    fail(ErrorKind::kUnsupported, "tensor '{}': {} in the other byte order", tensor.name,
-         tensor.type.name());
-  }
+  const std::vector<WideNumbers> wide = wide_numbers_of(*tensor.type.block);
   const auto size = static_cast<std::size_t>(layout_of(*tensor.type.block).bytes);
   for (std::size_t at = 0; at < copy.byte_size(); at += size) {
-    for (const int half : *halves) reverse_each(bytes + at + half, 2, 1);
+    for (const WideNumbers& numbers : wide) {
+      std::byte* number = bytes + at + numbers.at;
+      for (int i = 0; i < numbers.count; ++i, number += numbers.step) {
+        std::reverse(number, number + numbers.size);
+      }
+    }
   }
   return copy;
 }
