@@ -138,6 +138,15 @@ void add_mixed_options(CLI::App* command, QuantizeArguments& a) {
       ->group(group);
 }
 
+VerifyOptions verify_options(const QuantizeArguments& a) {
+  VerifyOptions options;
+  options.enabled = !a.no_verify;
+  options.text = a.verify_text;
+  options.tokens = a.verify_tokens;
+  options.fail_above_kl = a.fail_above_kl;
+  return options;
+}
+
 QuantizeOptions quantize_options(const QuantizeArguments& a) {
   QuantizeOptions options;
   options.source = a.source;
@@ -157,10 +166,7 @@ QuantizeOptions quantize_options(const QuantizeArguments& a) {
   options.calibration_files.assign(a.calibration_files.begin(), a.calibration_files.end());
   options.calibration = a.calibration;
   options.mixed = mixed_options(a);
-  options.verify.enabled = !a.no_verify;
-  options.verify.text = a.verify_text;
-  options.verify.tokens = a.verify_tokens;
-  options.verify.fail_above_kl = a.fail_above_kl;
+  options.verify = verify_options(a);
   options.resume = a.resume;
   options.max_shard_bytes = a.max_shard_bytes;
   return options;

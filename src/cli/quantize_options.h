@@ -15,6 +15,7 @@ struct QuantizeArguments {
   std::string output;
   std::string recipe = "best";
   std::string format;
+  std::string preset;                  // of GGUF files
   int bits = 0;                        // 0: as the format says
   std::int64_t group = -1;             // -1: as the format says, 0: one scale a channel
   std::vector<std::string> overrides;  // REGEX=FORMAT
@@ -38,6 +39,7 @@ void add_quantize_options(CLI::App* command, QuantizeArguments& arguments);
 // Of mixed precision, which `plan` cannot foresee.
 void add_mixed_options(CLI::App* command, QuantizeArguments& arguments);
 
+VerifyOptions verify_options(const QuantizeArguments& arguments);
 // kUsage for formats and overrides that do not parse, and --bits or --group on a float format.
 QuantizeOptions quantize_options(const QuantizeArguments& arguments);
 

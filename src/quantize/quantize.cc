@@ -95,14 +95,6 @@ void write_output(const Job& job, const Calibrated& calibrated,
   finish_output(job, stored, writer, directory);
 }
 
-void check_quality(const VerifyOptions& options, const VerifyResult& result,
-                   const std::filesystem::path& output) {
-  if (result.mean_kl <= options.fail_above_kl) return;
-  fail(ErrorKind::kQuality,
-       "{}: the mean KL divergence of {:.4f} nats is above {}; the output is complete all the same",
-       output.string(), result.mean_kl, options.fail_above_kl);
-}
-
 void describe(const OutputPlan& plan, const CalibrationWindows& windows, QuantizeReport& report) {
   report.format = plan.format;
   report.convention = plan.encoding != nullptr ? plan.encoding->convention() : "hf";
@@ -202,7 +194,7 @@ QuantizeReport quantize(const QuantizeOptions& options, Backend& backend, Backen
     throw;
   }
   measure();
-  if (result.verify) check_quality(options.verify, *result.verify, options.output);
+  if (result.verify) require_quality(options.verify, *result.verify, options.output);
   return result;
 }
 

@@ -5,7 +5,6 @@
 
 #include "base/content_hash.h"
 #include "base/error.h"
-#include "base/file.h"
 #include "base/json.h"
 #include "model/arch.h"
 #include "quantize/block.h"
@@ -114,12 +113,6 @@ void check_options(const QuantizeOptions& options) {
   }
 }
 
-std::string text_of(const std::filesystem::path& path) {
-  std::string text = read_text_file(path);
-  if (!is_valid_utf8(text)) fail(ErrorKind::kUsage, "{}: is not valid UTF-8", path.string());
-  return text;
-}
-
 }  // namespace
 
 Setup::Setup(const QuantizeOptions& options, Backend& backend, Backend& runner)
@@ -171,8 +164,7 @@ void Setup::read_texts() {
   load_tokenizer_if_any();
   std::vector<std::string> texts;
   if (calibrates) {
-    for (const auto& path : options_.calibration_files) texts.push_back(text_of(path));
-    if (texts.empty()) texts.emplace_back(bundled_calibration_text());
+    texts = calibration_texts(options_.calibration_files);
     std::vector<std::int32_t> ids;
     for (const std::string& text : texts) {
       const std::vector<std::int32_t> more = tokenizer_->encode(text);

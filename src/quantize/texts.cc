@@ -7,6 +7,7 @@
 
 #include "base/embedded.h"
 #include "base/error.h"
+#include "base/file.h"
 
 namespace nibble {
 
@@ -35,6 +36,18 @@ std::string_view bundled_text(std::string_view name) {
 
 std::string_view bundled_calibration_text() { return bundled_text("calib.txt"); }
 std::string_view bundled_verification_text() { return bundled_text("verify.txt"); }
+
+std::vector<std::string> calibration_texts(std::span<const std::filesystem::path> files) {
+  if (files.empty()) return {std::string(bundled_calibration_text())};
+  std::vector<std::string> texts;
+  for (const std::filesystem::path& path : files) {
+    texts.push_back(read_text_file(path));
+    if (!is_valid_utf8(texts.back())) {
+      fail(ErrorKind::kUsage, "{}: is not valid UTF-8", path.string());
+    }
+  }
+  return texts;
+}
 
 double overlap(std::string_view text, std::string_view other) {
   if (text.size() < kBlock || other.size() < kBlock) return 0;

@@ -57,4 +57,12 @@ VerifyResult verify(const std::filesystem::path& quantized, const std::filesyste
   return result;
 }
 
+void require_quality(const VerifyOptions& options, const VerifyResult& result,
+                     const std::filesystem::path& output) {
+  if (result.mean_kl <= options.fail_above_kl) return;
+  fail(ErrorKind::kQuality,
+       "{}: the mean KL divergence of {:.4f} nats is above {}; the output is complete all the same",
+       output.string(), result.mean_kl, options.fail_above_kl);
+}
+
 }  // namespace nibble

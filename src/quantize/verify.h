@@ -37,4 +37,8 @@ VerifyResult verify(const std::filesystem::path& quantized, const std::filesyste
                     std::string_view text, const VerifyOptions& options, Backend& backend,
                     const ProgressSink& progress = {});
 
+// kQuality, naming the output, when the mean KL is above what the options allow.
+void require_quality(const VerifyOptions& options, const VerifyResult& result,
+                     const std::filesystem::path& output);
+
 }  // namespace nibble

@@ -220,6 +220,29 @@ TEST(CliTest, ConvertsToGgufAndBack) {
   EXPECT_EQ(generated(q4_0), generated(gptq));
 }
 
+TEST(CliTest, QuantizesToGgufByItsOwnStatistics) {
+  const test::TempDir dir;
+  const std::string text = short_text(dir, 2000), weighed = dir / "weighed.gguf";
+  const Json report =
+      nibble_json({"quantize", tiny(), weighed, "--preset", "Q2_K", "--calib-tokens", "2048",
+                   "--calib-context", "256", "--verify-text", text});
+  EXPECT_EQ(report["weighted"], 6 * 7);
+  EXPECT_EQ(report["calibration_tokens"], 2048);
+  const Json plain = nibble_json({"convert", tiny(), dir / "plain.gguf", "--to", "gguf", "--preset",
+                                  "Q2_K", "--verify-text", text});
+  EXPECT_LT(report["verify"]["mean_kl"].get<double>(), plain["mean_kl"].get<double>());
+
+  const Outcome missed =
+      invoke({"quantize", tiny(), dir / "q4.gguf", "--format", "q4_0", "--calib-tokens", "512",
+              "--verify-text", text, "--fail-above-kl", "0"});
+  EXPECT_EQ(missed.status, 6);
+  EXPECT_EQ(nibble_json({"inspect", dir / "q4.gguf"})["convention"], "gguf");  // complete
+  EXPECT_EQ(invoke({"quantize", tiny(), weighed, "--no-verify"}).status, 2);   // exists
+  EXPECT_EQ(invoke({"quantize", tiny(), dir / "a.gguf", "--recipe", "rtn"}).status, 2);
+  EXPECT_EQ(invoke({"quantize", tiny(), dir / "a.gguf", "--format", "w4a16_g128"}).status, 2);
+  EXPECT_EQ(invoke({"quantize", tiny(), dir / "a", "--preset", "Q4_K_M"}).status, 2);
+}
+
 TEST(CliTest, TextThatIsNotUtf8IsAUsageError) {
   const test::TempDir dir;
   std::ofstream(dir / "bad.txt") << "fine until \xff here";

@@ -5,11 +5,10 @@
 
 #include "base/error.h"
 #include "checkpoint/gguf_preset.h"
-#include "checkpoint/gguf_vocabulary.h"
 #include "checkpoint/imatrix.h"
 #include "cli/command.h"
 #include "cli/terminal.h"
-#include "model/tokenizer/tokenizer.h"
+#include "quantize/gguf_pass.h"
 #include "quantize/verify.h"
 #include "runtime/session.h"
 
@@ -24,20 +23,6 @@ struct ConvertArguments {
   VerifyOptions verify;
   bool no_verify = false;
 };
-
-// Where tokenizers are written anew, a text must become the same tokens.
-void compare_tokens(const ConvertArguments& arguments, const Checkpoint& source,
-                    const std::string& text) {
-  if (arguments.options.target != "gguf") return;
-  if (!tokenizer_documents(source).contains("tokenizer.json")) return;
-  const auto before = require_tokenizer(source);
-  const auto after = require_tokenizer(*open_checkpoint(arguments.destination));
-  if (before->encode(text) == after->encode(text)) return;
-  fail(ErrorKind::kUnsupported,
-       "{}: written, but its tokenizer cuts a text into other tokens than that of {} does: it is "
-       "of a kind that GGUF has only nearly",
-       arguments.destination, arguments.source);
-}
 
 // What was given up, measured on a text.
 void add_cost(const ConvertArguments& arguments, const std::string& verification_text,
@@ -84,7 +69,7 @@ void convert(const ConvertArguments& arguments, Context& context) {
   options.codec = backend->codec();
   const ConvertReport report =
       convert_checkpoint(*source, arguments.destination, options, context.progress());
-  compare_tokens(arguments, *source, verified);
+  if (options.target == "gguf") require_same_tokens(*source, arguments.destination, verified);
   Json json = {{"from", report.from},          {"to", report.to},
                {"exact", report.exact()},      {"modules", report.modules},
                {"output_bytes", report.bytes}, {"requantized", report.requantized},

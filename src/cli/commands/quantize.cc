@@ -1,15 +1,19 @@
 #include "quantize/quantize.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
+#include "checkpoint/gguf_preset.h"
 #include "cli/command.h"
+#include "cli/gguf_quantization.h"
 #include "cli/machines.h"
 #include "cli/quantize_options.h"
 #include "cli/terminal.h"
+#include "cli/verify_output.h"
 #include "quantize/plan.h"
 
 namespace nibble::cli {
@@ -22,17 +26,6 @@ Json search_json(const SearchReport& search) {
           {"loss", search.loss},
           {"identity_loss", search.identity_loss},
           {"candidates", search.candidates}};
-}
-
-Json verify_json(const VerifyResult& verify) {
-  return {{"ppl", verify.perplexity},
-          {"ppl_reference", verify.perplexity_reference},
-          {"mean_kl", verify.mean_kl},
-          {"p99_kl", verify.p99_kl},
-          {"top1_agreement", verify.top1_agreement},
-          {"nan", verify.nan},
-          {"tokens", verify.tokens},
-          {"context", verify.context}};
 }
 
 Json layers_json(const std::vector<LayerReport>& layers) {
@@ -132,15 +125,7 @@ std::string report_text(const QuantizeReport& report, const std::string& output)
     text += '\n';
   }
   if (report.mixed) text += mixed_text(*report.mixed);
-  if (report.verify) {
-    const VerifyResult& v = *report.verify;
-    text += fmt::format(
-        "verified on {} tokens it never saw: perplexity {:.4f}, source {:.4f} ({:+.2f} %)\n"
-        "mean KL {:.5f} nats (99 % below {:.4f}), top-1 agreement {:.2f} %, {} NaN\n",
-        v.tokens, v.perplexity, v.perplexity_reference,
-        100 * (v.perplexity / v.perplexity_reference - 1), v.mean_kl, v.p99_kl,
-        100 * v.top1_agreement, v.nan);
-  }
+  if (report.verify) text += verify_text(*report.verify);
   return text;
 }
 
@@ -149,6 +134,10 @@ void run_quantize(const QuantizeArguments& arguments, Context& context) {
     fail(
         ErrorKind::kUsage, "quantize: {}",
         arguments.measure_only ? "--measure-only writes no output" : "name the directory to write");
+  }
+  if (writes_gguf(arguments)) return run_gguf_quantization(arguments, context);
+  if (!arguments.preset.empty()) {
+    fail(ErrorKind::kUsage, "--preset: a mixture of types of GGUF files, so name OUTPUT.gguf");
   }
   const Machines machines(context);
   QuantizeOptions options = quantize_options(arguments);
@@ -212,9 +201,15 @@ void add_quantize(CLI::App& app, Context& context) {
       app.add_subcommand("quantize", "Make a model small, write it, and prove what that cost");
   auto options = add_command<QuantizeArguments>(command, context, run_quantize);
   command->add_option("source", options->source, "Checkpoint to quantize")->required();
-  command->add_option("output", options->output, "Directory to write; must not exist");
+  command->add_option("output", options->output,
+                      "Directory to write, or FILE.gguf; must not exist");
   add_quantize_options(command, *options);
   add_mixed_options(command, *options);
+  std::vector<std::string> presets;
+  for (const GgufPreset& preset : gguf_presets()) presets.emplace_back(preset.name);
+  command->add_option("--preset", options->preset,
+                      fmt::format("Of FILE.gguf, a mixture of types (default Q4_K_M): {}",
+                                  fmt::join(presets, ", ")));
   command->add_flag("--resume", options->resume, "Continue an interrupted run");
   command->add_flag("--no-verify", options->no_verify, "Skip the comparison with the source");
 }
