@@ -4,6 +4,7 @@
 #include "base/half.h"
 #include "contract/op_support.h"
 #include "formats/affine.h"
+#include "formats/block_encode.h"
 #include "formats/registry.h"
 #include "support/tolerance.h"
 
@@ -23,6 +24,9 @@ std::vector<FormatPtr> formats() {
                            "int5_tensor", "int7_channel_sym", "int2_g8_asym", "int4_g1_asym",
                            "int4_tensor_sym", "int8_g32_asym", "int8_g64_sym_sbf16"}) {
     all.push_back(parse_weight_format(name));
+  }
+  for (const BlockLayout& layout : block_layouts()) {
+    if (block_encoder(layout.type) != nullptr) all.push_back(block_format(layout.type));
   }
   return all;
 }
@@ -253,7 +257,8 @@ TEST_P(LinearContract, TogetherIsAsOneByOne) {
   const auto backend = forced_backend("linear", GetParam().name);
   constexpr std::int64_t kCols = 256;
   std::vector<LinearWeight> weights;
-  for (const char* name : {"int4_g64_asym", "int4_g128_sym", "int8_channel_sym", "bf16", "f32"}) {
+  for (const char* name : {"int4_g64_asym", "int4_g128_sym", "int8_channel_sym", "bf16", "f32",
+                           "q4_k", "q2_k", "q5_1", "iq4_xs"}) {
     for (const std::int64_t rows : {70, 33}) {
       const std::vector<float> w = random_floats(rows * kCols, 10);
       weights.push_back(backend->prepare(parse_weight_format(name)->encode(w.data(), rows, kCols)));
@@ -342,7 +347,7 @@ std::vector<ImplRow> plain_rows() {
   const std::vector<float> w(kSize * kSize, 0.5f);
   std::erase_if(rows, [&](const ImplRow& row) {
     const auto backend = forced_backend("linear", row.name, 1);
-    for (const char* name : {"f32", "f16", "bf16", "int4_g32_asym", "int8_g32_asym"}) {
+    for (const char* name : {"f32", "f16", "bf16", "int4_g32_asym", "int8_g32_asym", "q4_1"}) {
       const LinearWeight weight =
           backend->prepare(parse_weight_format(name)->encode(w.data(), kSize, kSize));
       std::vector<float> y(kSize);

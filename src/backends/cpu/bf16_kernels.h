@@ -31,6 +31,23 @@ struct Bf16DirectTask {
   bool add = false;
 };
 
+// The same for weights in blocks. sums[i, j] = the sum of run j of row i of x, runs of
+// minimum_run(w.block) columns; nothing where that is 0.
+struct Bf16BlocksTask {
+  WeightView w;
+  std::int64_t row_begin = 0;
+  std::int64_t row_end = 0;
+  const std::uint16_t* x = nullptr;
+  std::int64_t x_stride = 0;
+  const float* sums = nullptr;
+  std::int64_t sums_stride = 0;
+  std::int64_t m = 0;
+  const float* bias = nullptr;  // [rows] or null
+  float* y = nullptr;
+  std::int64_t y_stride = 0;
+  bool add = false;
+};
+
 // c[m, n] (+)= a * b (+ bias): `b` is panels of kBf16PanelRows weight rows, each
 // [k / 2][kBf16PanelRows] pairs. Padding rows of b are computed and not stored.
 struct Bf16GemmTask {
@@ -55,6 +72,9 @@ struct Bf16Kernels {
   // Rounds `count` floats; zeros follow up to the next multiple of kBf16Step.
   void (*narrow)(const float* x, std::int64_t count, std::uint16_t* out);
   void (*direct)(const Bf16DirectTask& task);
+  // Blocks of codes of up to 6 bits, of which only x is rounded to bf16; null where there are none.
+  void (*blocks)(const Bf16BlocksTask& task);
+  std::int64_t (*minimum_run)(BlockStorage type);
   // [rows <= kBf16PanelRows, count] of bf16, rows `row_bytes` apart -> panel [count rounded up to
   // kBf16Step / 2][kBf16PanelRows]; what is missing becomes zeros.
   void (*pack)(const unsigned char* w, std::int64_t row_bytes, std::int64_t rows,

@@ -1,6 +1,8 @@
 // Linear by products of bf16: activations are rounded to bf16. Weights of bf16 stay where they are
-// mapped; integers come from the panels of byte products.
+// mapped; integers come from the panels of byte products; blocks are decoded, and rounded to bf16,
+// a panel at a time.
 #include <algorithm>
+#include <array>
 
 #include "backends/cpu/bf16_kernels.h"
 #include "backends/cpu/drivers.h"
@@ -9,6 +11,7 @@
 #include "backends/cpu/rounding.h"
 #include "backends/cpu/scratch.h"
 #include "backends/cpu/weight_view.h"
+#include "base/half.h"
 
 namespace nibble::cpu {
 namespace {
@@ -39,77 +42,135 @@ Bf16Rows narrow_rows(const Bf16Kernels& kernels, const LinearArgs& input, std::i
   return rows;
 }
 
-void run_direct(const Bf16Kernels& kernels, std::span<const LinearArgs> calls, ThreadPool& pool) {
+// What tasks of few rows have in common, for rows of one weight.
+template <class Task>
+Task few_rows_task(const LinearArgs& call, const Bf16Rows& x) {
+  Task task;
+  task.row_end = call.w->canonical.rows;
+  task.x = x.x;
+  task.x_stride = x.stride;
+  task.m = call.m;
+  task.bias = call.bias;
+  task.y = call.y;
+  task.y_stride = call.y_stride;
+  task.add = call.accumulate;
+  return task;
+}
+
+// run(task) for some rows of every task at a time, about as many bytes as are worth handing out.
+template <class Task, class Run>
+void run_few_rows(std::span<const Task> tasks, std::int64_t row_bytes, ThreadPool& pool,
+                  const Run& run) {
   constexpr std::int64_t kTaskBytes = 32768;
-  const Bf16Rows x = narrow_rows(kernels, calls.front(), 0, calls.front().m, pool);
-  const std::int64_t step =
-      std::max<std::int64_t>(1, kTaskBytes / (2 * calls.front().w->canonical.cols));
-  std::vector<Bf16DirectTask> tasks;
+  const std::int64_t step = std::max<std::int64_t>(1, kTaskBytes / row_bytes);
   std::vector<std::int64_t> steps;
-  for (const LinearArgs& call : calls) {
-    const WeightView w = weight_view(call.w->canonical).value();
-    tasks.push_back({.w = w.data,
-                     .row_bytes = w.row_bytes,
-                     .cols = w.cols,
-                     .row_end = w.rows,
-                     .x = x.x,
-                     .x_stride = x.stride,
-                     .m = call.m,
-                     .bias = call.bias,
-                     .y = call.y,
-                     .y_stride = call.y_stride,
-                     .add = call.accumulate});
-    steps.push_back(ceil_div(w.rows, step));
-  }
+  for (const Task& task : tasks) steps.push_back(ceil_div(task.row_end, step));
   parallel_for_parts(pool, steps, [&](std::size_t part, std::int64_t first, std::int64_t last) {
-    Bf16DirectTask task = tasks[part];
+    Task task = tasks[part];
     task.row_begin = first * step;
     task.row_end = std::min(last * step, task.row_end);
-    kernels.direct(task);
+    run(task);
   });
+}
+
+void run_direct(const Bf16Kernels& kernels, std::span<const LinearArgs> calls, ThreadPool& pool) {
+  const Bf16Rows x = narrow_rows(kernels, calls.front(), 0, calls.front().m, pool);
+  std::vector<Bf16DirectTask> tasks;
+  for (const LinearArgs& call : calls) {
+    const WeightView w = weight_view(call.w->canonical).value();
+    tasks.push_back(few_rows_task<Bf16DirectTask>(call, x));
+    tasks.back().w = w.data;
+    tasks.back().row_bytes = w.row_bytes;
+    tasks.back().cols = w.cols;
+  }
+  run_few_rows<Bf16DirectTask>(tasks, 2 * calls.front().w->canonical.cols, pool, kernels.direct);
+}
+
+// Sums over runs of `run` columns of every row of x, in rows of cols / run.
+const float* sums_of_runs(const Bf16Rows& x, std::int64_t m, std::int64_t cols, std::int64_t run,
+                          Scratch& scratch) {
+  float* const sums = scratch.floats(m * (cols / run));
+  for (std::int64_t i = 0; i < m * (cols / run); ++i) {
+    const std::uint16_t* values = x.x + i / (cols / run) * x.stride + i % (cols / run) * run;
+    float sum = 0;
+    for (std::int64_t k = 0; k < run; ++k) sum += to_float(bf16{values[k]});
+    sums[i] = sum;
+  }
+  return sums;
 }
 
 // The weight of one call as panels of bf16, a block of columns at a time.
 class PanelSource {
  public:
-  PanelSource(const Bf16Kernels& kernels, const LinearArgs& call)
-      : kernels_(kernels), rows_(call.w->canonical.rows), integers_(panels_of(call)) {
-    if (integers_ == nullptr) floats_ = weight_view(call.w->canonical).value();
+  // level: the kernels that decode blocks.
+  PanelSource(const Bf16Kernels& kernels, const KernelTable& level, const LinearArgs& call)
+      : kernels_(kernels),
+        level_(level),
+        rows_(call.w->canonical.rows),
+        integers_(panels_of(call)) {
+    if (integers_ == nullptr) stored_ = weight_view(call.w->canonical).value();
   }
 
   // The bytes that fill() reads for rows [first, last); nothing for panels, which are one stream.
   ReadAhead bytes(std::int64_t first, std::int64_t last, std::int64_t begin,
                   std::int64_t count) const {
     if (integers_ != nullptr) return {};
-    return {floats_.data + first * floats_.row_bytes + 2 * begin, floats_.row_bytes,
-            std::min(last, rows_) - first, 2 * count};
+    const auto byte_of = [&](std::int64_t column) {
+      return column * stored_.row_bytes / stored_.cols;
+    };
+    return {stored_.data + first * stored_.row_bytes + byte_of(begin), stored_.row_bytes,
+            std::min(last, rows_) - first, byte_of(begin + count) - byte_of(begin)};
   }
 
   void fill(std::int64_t row, std::int64_t begin, std::int64_t count, std::uint32_t* panel) const {
     if (integers_ != nullptr) {
       kernels_.unpack(integers_->view(), row / kPanelRows, begin, count, panel);
+      return;
+    }
+    const std::int64_t rows = std::min(kBf16PanelRows, rows_ - row);
+    if (stored_.storage == Storage::kBlock) {
+      fill_from_blocks(row, rows, begin, count, panel);
     } else {
-      kernels_.pack(floats_.data + row * floats_.row_bytes + 2 * begin, floats_.row_bytes,
-                    std::min(kBf16PanelRows, rows_ - row), count, panel);
+      kernels_.pack(stored_.data + row * stored_.row_bytes + 2 * begin, stored_.row_bytes, rows,
+                    count, panel);
     }
   }
 
  private:
+  // Some columns at a time, so that they stay in the first-level cache until they are in the panel.
+  void fill_from_blocks(std::int64_t row, std::int64_t rows, std::int64_t begin, std::int64_t count,
+                        std::uint32_t* panel) const {
+    constexpr std::int64_t kColumns = 256;
+    constexpr std::int64_t kStride = kColumns + kBf16Step;  // the odd one of panels of floats
+    float values[kColumns];
+    alignas(64) std::uint16_t narrow[kBf16PanelRows * kStride];
+    for (std::int64_t k = 0; k < count; k += kColumns) {
+      const std::int64_t n = std::min(kColumns, count - k);
+      for (std::int64_t r = 0; r < rows; ++r) {
+        level_.decode_row(stored_, row + r, begin + k, n, values);
+        kernels_.narrow(values, n, narrow + r * kStride);
+      }
+      kernels_.pack(reinterpret_cast<const unsigned char*>(narrow), 2 * kStride, rows, n,
+                    panel + k / 2 * kBf16PanelRows);
+    }
+  }
+
   const Bf16Kernels& kernels_;
+  const KernelTable& level_;
   const std::int64_t rows_;
   const PanelWeight* integers_;
-  WeightView floats_;  // when there are no panels
+  WeightView stored_;  // when there are no panels
 };
 
 // One call of a product of many rows, cut into blocks of weight rows.
 class BlockedCall {
  public:
   // x: rows [row_begin, row_begin + m) of the call's input.
-  BlockedCall(const Bf16Kernels& kernels, const LinearArgs& call, const Bf16Rows& x,
-              std::int64_t row_begin, std::int64_t m)
+  BlockedCall(const Bf16Kernels& kernels, const KernelTable& level, const LinearArgs& call,
+              const Bf16Rows& x, std::int64_t row_begin, std::int64_t m)
       : kernels_(kernels),
         call_(call),
-        source_(kernels, call),
+        source_(kernels, level, call),
         x_(x),
         row_begin_(row_begin),
         m_(m),
@@ -160,7 +221,10 @@ class BlockedCall {
 };
 
 // Many activation rows: each task owns a block of weight rows.
-void run_blocks(const Bf16Kernels& kernels, std::span<const LinearArgs> calls, ThreadPool& pool) {
+void run_blocks(const Bf16Kernels& kernels, std::span<const LinearArgs> calls,
+                ExecContext& context) {
+  ThreadPool& pool = context.pool;
+  const KernelTable& level = best_level(context.caps);
   std::int64_t rows = 0;
   for (const LinearArgs& call : calls) rows += call.w->canonical.rows;
   const std::int64_t width = task_rows(rows, pool, kBf16PanelRows, kWidth);
@@ -173,7 +237,7 @@ void run_blocks(const Bf16Kernels& kernels, std::span<const LinearArgs> calls, T
     const std::int64_t m = std::min(kMaxRows, total - begin);
     const Bf16Rows x = narrow_rows(kernels, calls.front(), begin, m, pool);
     parallel_for_parts(pool, blocks, [&](std::size_t part, std::int64_t first, std::int64_t last) {
-      const BlockedCall call(kernels, calls[part], x, begin, m);
+      const BlockedCall call(kernels, level, calls[part], x, begin, m);
       const std::int64_t end = calls[part].w->canonical.rows;
       for (std::int64_t i = first; i < last; ++i) {
         call.run(i * width, std::min((i + 1) * width, end));
@@ -192,15 +256,55 @@ Support bf16_fits(const Bf16Kernels& kernels, const LinearArgs& args) {
   }
   const std::optional<WeightView> view = weight_view(args.w->canonical);
   if (view && view->storage == Storage::kBF16) return Support::yes();
-  return Support::no("the weight is neither bf16 nor in panels of integers");
+  if (!view || view->storage != Storage::kBlock) {
+    return Support::no("the weight is neither bf16, blocks nor in panels of integers");
+  }
+  // Neighbours of few rows are multiplied in place.
+  if (args.m > kernels.direct_rows) return Support::yes();
+  return Support::no(fmt::format("at most {} rows", kernels.direct_rows));
 }
 
 void run_bf16(const Bf16Kernels& kernels, std::span<const LinearArgs> calls, ExecContext& context) {
   if (calls.front().m <= kernels.direct_rows) {
     run_direct(kernels, calls, context.pool);
   } else {
-    run_blocks(kernels, calls, context.pool);
+    run_blocks(kernels, calls, context);
   }
+}
+
+Support bf16_blocks_fit(const Bf16Kernels& kernels, const LinearArgs& args) {
+  if (panels_of(args) != nullptr) return Support::no("integers are multiplied as bytes");
+  const std::optional<WeightView> view = weight_view(args.w->canonical);
+  // (Bytes are no codes that a table has, and kernels of floats read them at the speed of memory.)
+  if (!view || view->storage != Storage::kBlock || view->block == BlockStorage::kQ8_0) {
+    return Support::no("the weight is not in blocks of codes");
+  }
+  if (args.m <= kernels.direct_rows) return Support::yes();
+  return Support::no(fmt::format("more than {} rows", kernels.direct_rows));
+}
+
+void run_bf16_blocks(const Bf16Kernels& kernels, std::span<const LinearArgs> calls,
+                     ExecContext& context) {
+  thread_local std::array<Scratch, 2> scratch;  // of both lengths of runs
+  const LinearArgs& input = calls.front();
+  const std::int64_t cols = input.w->canonical.cols;
+  const Bf16Rows x = narrow_rows(kernels, input, 0, input.m, context.pool);
+  std::array<const float*, 2> sums = {};
+  std::vector<Bf16BlocksTask> tasks;
+  std::int64_t row_bytes = 0;
+  for (const LinearArgs& call : calls) {
+    tasks.push_back(few_rows_task<Bf16BlocksTask>(call, x));
+    Bf16BlocksTask& task = tasks.back();
+    task.w = weight_view(call.w->canonical).value();
+    row_bytes = std::max(row_bytes, task.w.row_bytes);
+    const std::int64_t run = kernels.minimum_run(task.w.block);
+    if (run == 0) continue;
+    const std::size_t which = run == 32 ? 1 : 0;
+    if (sums[which] == nullptr) sums[which] = sums_of_runs(x, input.m, cols, run, scratch[which]);
+    task.sums = sums[which];
+    task.sums_stride = cols / run;
+  }
+  run_few_rows<Bf16BlocksTask>(tasks, row_bytes, context.pool, kernels.blocks);
 }
 
 }  // namespace nibble::cpu

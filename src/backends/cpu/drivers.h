@@ -11,6 +11,9 @@
 
 namespace nibble::cpu {
 
+// The kernels of the best level that the machine has.
+const KernelTable& best_level(const DeviceCaps& caps);
+
 // Linear by dot products with the stored weights, for few activation rows.
 Support gemv_fits(const KernelTable& kernels, const LinearArgs& args);
 void run_gemv(const KernelTable& kernels, const LinearArgs& args, ExecContext& context);
@@ -32,6 +35,11 @@ void run_token(const TokenKernels& kernels, std::span<const LinearArgs> calls,
 // Linear by products of bf16, with activations rounded to bf16. The calls have one input.
 Support bf16_fits(const Bf16Kernels& kernels, const LinearArgs& args);
 void run_bf16(const Bf16Kernels& kernels, std::span<const LinearArgs> calls, ExecContext& context);
+
+// Linear of few rows, rounded to bf16, with blocks as they are. The calls have one input.
+Support bf16_blocks_fit(const Bf16Kernels& kernels, const LinearArgs& args);
+void run_bf16_blocks(const Bf16Kernels& kernels, std::span<const LinearArgs> calls,
+                     ExecContext& context);
 
 // Linear of rows that are rounded to a format of activations first: by blocks, at the best level of
 // the machine, whatever their number. The calls have one input.

@@ -1,9 +1,11 @@
 #include "backends/cpu/impls.h"
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
 #include "backends/cpu/levels.h"
+#include "base/error.h"
 #include "ops/weight_codec.h"
 
 namespace nibble::cpu {
@@ -50,12 +52,14 @@ ImplList<Args> codec_impls() {
 
 }  // namespace
 
-const SpanKernels& spans_of(const DeviceCaps& caps) {
-  for (const Level* level : kLevels) {
-    if (level->usable(caps)) return level->kernels().spans;
-  }
-  return scalar_spans();
+const KernelTable& best_level(const DeviceCaps& caps) {
+  const auto* const level = std::ranges::find_if(
+      kLevels, [&](const Level* candidate) { return candidate->usable(caps); });
+  NIBBLE_CHECK(level != std::end(kLevels));  // the generic one always is
+  return (*level)->kernels();
 }
+
+const SpanKernels& spans_of(const DeviceCaps& caps) { return best_level(caps).spans; }
 
 ImplList<LinearArgs> linear_impls() { return kLinearImpls; }
 

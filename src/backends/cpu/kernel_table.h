@@ -13,14 +13,29 @@
 
 namespace nibble::cpu {
 
-enum class Storage { kF32, kF16, kBF16, kInt };
+enum class Storage { kF32, kF16, kBF16, kInt, kBlock };
+
+// In the order of nibble::BlockType; formats/block_decode.cc has the bytes of a block.
+enum class BlockStorage {
+#define NIBBLE_BLOCK_TYPE(symbol, name, id, elements, bytes) symbol,
+#include "formats/block_types.def"
+#undef NIBBLE_BLOCK_TYPE
+};
+
+// The types of blocks that kernels read in place (kernels/blocks.inl.h).
+inline constexpr BlockStorage kReadBlocks[] = {
+    BlockStorage::kQ4_0, BlockStorage::kQ4_1, BlockStorage::kQ5_0,  BlockStorage::kQ5_1,
+    BlockStorage::kQ8_0, BlockStorage::kQ2_K, BlockStorage::kQ3_K,  BlockStorage::kQ4_K,
+    BlockStorage::kQ5_K, BlockStorage::kQ6_K, BlockStorage::kIq4Nl, BlockStorage::kIq4Xs};
 
 // A QuantTensor reduced to pointers, which may be unaligned. Integer weights: see
 // formats/affine.h; `groups` of `group` columns a row (1 of `cols` for channel and tensor). Only
 // groups that start on a byte for any width (group % 8 == 0, or one a row) are described so.
+// Blocks: those of kReadBlocks; of the numbers below only row_bytes.
 struct WeightView {
   Storage storage = Storage::kF32;
-  int bits = 0;  // kInt: 2 ... 8
+  BlockStorage block = BlockStorage::kQ4_0;  // kBlock only
+  int bits = 0;                              // kInt: 2 ... 8
   std::int64_t rows = 0;
   std::int64_t cols = 0;
   const unsigned char* data = nullptr;  // values, or codes

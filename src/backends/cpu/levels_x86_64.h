@@ -19,6 +19,8 @@ inline constexpr Unit<Int8Kernels> kAvx512Vnni = {CpuIsa::kAvx512, Arithmetic::k
                                                   avx512_vnni_kernels, &DeviceCaps::avx512_vnni};
 inline constexpr Unit<Bf16Kernels> kAvx512Bf16 = {
     CpuIsa::kAvx512, Arithmetic::kBf16, avx512_bf16_kernels, &DeviceCaps::fast_avx512_bf16};
+inline constexpr Unit<Bf16Kernels> kAvx512Bf16Blocks = {
+    CpuIsa::kAvx512, Arithmetic::kBf16Exact, avx512_bf16_kernels, &DeviceCaps::fast_avx512_bf16};
 inline constexpr Unit<Bf16Kernels> kAmx = {CpuIsa::kAmx, Arithmetic::kBf16, amx_kernels};
 
 inline constexpr Unit<TokenKernels> kAmxInt8 = {CpuIsa::kAmx, Arithmetic::kInt8, amx_int8_kernels};
@@ -30,6 +32,7 @@ inline constexpr Impl<LinearArgs> kLinearImpls[] = {
     of_unit<kAmx, bf16_fits, run_bf16>("amx_bf16"),
     of_unit<kAvx512Vnni, int8_fits, run_int8>("avx512_vnni"),
     of_unit<kAvx512Bf16, bf16_fits, run_bf16>("avx512_bf16"),
+    of_unit<kAvx512Bf16Blocks, bf16_blocks_fit, run_bf16_blocks>("avx512_bf16_blocks"),
     of_level<LinearArgs, kAvx512, gemv_fits, run_gemv>("avx512_gemv"),
     of_level<LinearArgs, kAvx512, blocked_fits, run_blocked>("avx512_blocked"),
     of_unit<kAvx2Int8, int8_fits, run_int8>("avx2_int8"),

@@ -3,19 +3,10 @@
 #include <utility>
 
 #include "backends/cpu/drivers.h"
-#include "backends/cpu/levels.h"
 #include "backends/cpu/scratch.h"
-#include "base/error.h"
 
 namespace nibble::cpu {
 namespace {
-
-const KernelTable& best_level(const DeviceCaps& caps) {
-  const auto* const level = std::ranges::find_if(
-      kLevels, [&](const Level* candidate) { return candidate->usable(caps); });
-  NIBBLE_CHECK(level != std::end(kLevels));  // the generic one always is
-  return (*level)->kernels();
-}
 
 // x of a call, rounded, in rows that lie end to end.
 void round_rows(const LinearArgs& args, float* rounded, ExecContext& context) {

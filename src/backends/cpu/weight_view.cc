@@ -1,5 +1,7 @@
 #include "backends/cpu/weight_view.h"
 
+#include <algorithm>
+
 #include "formats/affine.h"
 
 namespace nibble::cpu {
@@ -37,6 +39,12 @@ std::optional<WeightView> weight_view(const QuantTensor& tensor) {
       view.storage = storage_of(descriptor.element.float_type);
       view.row_bytes =
           tensor.cols * static_cast<std::int64_t>(dtype_size(descriptor.element.float_type));
+      return view;
+    case ElementKind::kBlock:
+      view.storage = Storage::kBlock;
+      view.block = static_cast<BlockStorage>(descriptor.element.block);
+      view.row_bytes = tensor.planes[0].dim(1);
+      if (std::ranges::find(kReadBlocks, view.block) == std::end(kReadBlocks)) return std::nullopt;
       return view;
     case ElementKind::kInt:
       break;

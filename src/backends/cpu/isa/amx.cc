@@ -30,6 +30,8 @@ const Bf16Kernels& amx_kernels() {
       .depth = 2816,
       .narrow = bf16_narrow,
       .direct = bf16_direct,
+      .blocks = nullptr,
+      .minimum_run = nullptr,
       .pack = bf16_pack,
       .unpack = bf16_unpack,
       .gemm = amx_gemm,

@@ -12,6 +12,9 @@ namespace {
 #include "backends/cpu/kernels/vec_avx512.inl.h"
 #include "backends/cpu/kernels/bf16_avx512.inl.h"
 #include "backends/cpu/kernels/bf16_level.inl.h"
+#include "backends/cpu/kernels/compiler_vectors.inl.h"
+#include "backends/cpu/kernels/block_layouts.inl.h"
+#include "backends/cpu/kernels/bf16_block_rows.inl.h"
 #include "backends/cpu/kernels/bf16_tile.inl.h"
 #include "backends/cpu/kernels/bf16_gemm.inl.h"
 #include "backends/cpu/kernels/math.inl.h"
@@ -34,6 +37,8 @@ const Bf16Kernels& avx512_bf16_kernels() {
       .depth = 1024,
       .narrow = bf16_narrow,
       .direct = bf16_direct,
+      .blocks = bf16_blocks,
+      .minimum_run = bf16_minimum_run,
       .pack = bf16_pack,
       .unpack = nullptr,
       .gemm = bf16_gemm,

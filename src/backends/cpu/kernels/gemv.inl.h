@@ -62,37 +62,28 @@ void gemv_row(const GemvTask& t, std::int64_t row, std::int64_t i0) {
   store_dots(acc, t, row, i0);
 }
 
-template <class Source, int M>
-void gemv_range(const GemvTask& t, std::int64_t i0) {
-  for (std::int64_t row = t.row_begin; row < t.row_end; ++row) gemv_row<Source, M>(t, row, i0);
-}
-
+// The rows of a weight that stands in groups.
 template <class Source>
-void gemv_from(const GemvTask& t) {
-  std::int64_t i0 = 0;
-  for (; i0 + 4 <= t.m; i0 += 4) gemv_range<Source, 4>(t, i0);
-  switch (t.m - i0) {
-    case 3:
-      return gemv_range<Source, 3>(t, i0);
-    case 2:
-      return gemv_range<Source, 2>(t, i0);
-    case 1:
-      return gemv_range<Source, 1>(t, i0);
-    default:
-      return;
+struct InGroups {
+  template <int M>
+  static void row(const GemvTask& t, std::int64_t row, std::int64_t i0) {
+    gemv_row<Source, M>(t, row, i0);
   }
-}
+};
 
-// Weights must be floats, or codes of 4 or 8 bits: other widths are decoded by the caller.
+// Weights must be floats, codes of 4 or 8 bits, or blocks: other widths are decoded by the caller.
 void gemv(const GemvTask& t) {
   switch (t.w.storage) {
     case Storage::kF32:
-      return gemv_from<FloatSource<Storage::kF32>>(t);
+      return rows_from<InGroups<FloatSource<Storage::kF32>>>(t);
     case Storage::kF16:
-      return gemv_from<FloatSource<Storage::kF16>>(t);
+      return rows_from<InGroups<FloatSource<Storage::kF16>>>(t);
     case Storage::kBF16:
-      return gemv_from<FloatSource<Storage::kBF16>>(t);
+      return rows_from<InGroups<FloatSource<Storage::kBF16>>>(t);
     case Storage::kInt:
-      return t.w.bits == 4 ? gemv_from<CodeSource<4>>(t) : gemv_from<CodeSource<8>>(t);
+      return t.w.bits == 4 ? rows_from<InGroups<CodeSource<4>>>(t)
+                           : rows_from<InGroups<CodeSource<8>>>(t);
+    case Storage::kBlock:
+      return with_block(t.w.block, [&]<class Block>() { rows_from<InBlocks<Block>>(t); });
   }
 }

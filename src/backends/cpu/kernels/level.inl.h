@@ -4,8 +4,11 @@
 // Each file uses the ones before it.
 // clang-format off
 #include "backends/cpu/kernels/floats.inl.h"
-#include "backends/cpu/kernels/weights.inl.h"
 #include "backends/cpu/kernels/dot_output.inl.h"
+#include "backends/cpu/kernels/compiler_vectors.inl.h"
+#include "backends/cpu/kernels/block_layouts.inl.h"
+#include "backends/cpu/kernels/blocks.inl.h"
+#include "backends/cpu/kernels/weights.inl.h"
 #include "backends/cpu/kernels/gemv.inl.h"
 #include "backends/cpu/kernels/tile_output.inl.h"
 #include "backends/cpu/kernels/gemm.inl.h"

@@ -138,7 +138,7 @@ struct ErrorDifference {
 // Values of a small float type in float32: adding and taking off a power of two rounds to it.
 struct QuickRounding {
   Floats top, normal;
-  Words lift;
+  Unsigned lift;
 
   static bool fits(const FloatRounding* r) {
     return r != nullptr && r->top < 1e15f && r->smallest_normal > 1e-15f;
@@ -152,13 +152,13 @@ struct QuickRounding {
   explicit QuickRounding(const FloatRounding& r)
       : top(lanes_of<Floats>(r.top)),
         normal(lanes_of<Floats>(r.smallest_normal)),
-        lift(lanes_of<Words>(static_cast<std::uint32_t>(23 - r.mantissa) << 23)) {}
+        lift(lanes_of<Unsigned>(static_cast<std::uint32_t>(23 - r.mantissa) << 23)) {}
 
   // Magnitudes, divided by scale, rounded and multiplied by it, less what they were.
   Floats error(Floats size, Floats scale) const {
     Floats q = size / scale;
     q = q > top ? top : q;
-    const Words exponent = bits_as<Words>(q < normal ? normal : q) & 0x7f800000u;
+    const Unsigned exponent = bits_as<Unsigned>(q < normal ? normal : q) & 0x7f800000u;
     const Floats magic = bits_as<Floats>(exponent + lift);
     return (q + magic - magic) * scale - size;
   }
@@ -172,7 +172,7 @@ void choose_quickly(const TableView& table, const float* first, const float* sec
     ErrorDifference errors;
     const Floats a = lanes_of<Floats>(first[g]), b = lanes_of<Floats>(second[g]);
     for (std::int64_t i = 0; i < length; i += kLanes) {
-      const Floats size = bits_as<Floats>(load_as<Words>(w + i) & 0x7fffffffu);
+      const Floats size = bits_as<Floats>(load_as<Unsigned>(w + i) & 0x7fffffffu);
       errors.add(rounding.error(size, a), rounding.error(size, b));
     }
     int better = first[g] == second[g] ? 0 : errors.choice();  // powers of two often are

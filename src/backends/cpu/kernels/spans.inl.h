@@ -2,32 +2,6 @@
 // as wide as those of the level. The same bits as the scalar definition: nothing here is
 // approximate, and no product is fused with a sum.
 
-typedef float Floats __attribute__((vector_size(4 * kLanes)));
-typedef std::uint32_t Words __attribute__((vector_size(4 * kLanes)));
-typedef std::int32_t Whole __attribute__((vector_size(4 * kLanes)));
-typedef std::uint8_t Bytes __attribute__((vector_size(kLanes)));
-
-template <class To, class From>
-inline To bits_as(From v) {
-  return reinterpret_cast<To>(v);
-}
-template <class V, class T>
-inline V load_as(const T* p) {
-  V v;
-  __builtin_memcpy(&v, p, sizeof(v));
-  return v;
-}
-template <class V, class T>
-inline V load_first(const T* p, std::int64_t n) {
-  V v{};
-  for (std::int64_t i = 0; i < n; ++i) v[i] = p[i];
-  return v;
-}
-template <class V, class T>
-inline void store_first(T* p, V v, std::int64_t n) {
-  for (std::int64_t i = 0; i < n; ++i) p[i] = v[i];
-}
-
 // step(load, i) for every kLanes elements from i on; behind the last whole ones, `load` fills up
 // with zeros, which no step minds.
 template <class Step>
@@ -48,36 +22,6 @@ inline void each_lane(const From* from, std::int64_t length, To* to, const Step&
   if (i < length) {
     store_first<Out>(to + i, step(load_first<In>(from + i, length - i)), length - i);
   }
-}
-
-// GCC 12 widens bytes one by one unless it is told how.
-inline Whole widened(Bytes bytes) {
-#if defined(__AVX512F__)
-  return bits_as<Whole>(_mm512_cvtepu8_epi32(bits_as<__m128i>(bytes)));
-#elif defined(__AVX2__)
-  __m128i half{};
-  __builtin_memcpy(&half, &bytes, sizeof(bytes));
-  return bits_as<Whole>(_mm256_cvtepu8_epi32(half));
-#else
-  return __builtin_convertvector(bytes, Whole);
-#endif
-}
-
-template <class V>
-inline V lanes_of(decltype(V{}[0] + 0) value) {
-  return V{} + value;
-}
-
-// Lane i is lane index[i] of v, modulo their number.
-template <class V>
-inline V shuffled(V v, Whole index) {
-#if defined(__clang__)  // has no shuffle by a vector
-  V to;
-  for (int i = 0; i < kLanes; ++i) to[i] = v[index[i] & (kLanes - 1)];
-  return to;
-#else
-  return __builtin_shuffle(v, index);
-#endif
 }
 
 // The lanes `by` further on, round about.
@@ -196,17 +140,18 @@ void round_to_codes(const FloatRounding& r, const float* scales, const float* w,
   const int shift = 23 - r.mantissa;
   const std::uint32_t half = (1u << (shift - 1)) - 1;
   const std::uint32_t magic = __builtin_bit_cast(std::uint32_t, r.magic);
-  const Words sign_of_zero = lanes_of<Words>(r.signed_zero ? r.sign : 0);
+  const Unsigned sign_of_zero = lanes_of<Unsigned>(r.signed_zero ? r.sign : 0);
   const auto code_of = [&](Floats q) {
-    const Words quotient = bits_as<Words>(q);
+    const Unsigned quotient = bits_as<Unsigned>(q);
     Floats size = bits_as<Floats>(quotient & 0x7fffffffu);
     size = size > top ? top : size;
-    const Words normal = bits_as<Words>(size) - r.rebias;
-    const Words rounded = (normal + half + ((normal >> shift) & 1u)) >> shift;
-    const Words small = bits_as<Words>(size + r.magic) - magic;
-    const Words code = size < r.smallest_normal ? small : rounded;
-    const Words sign = code == 0 ? sign_of_zero : lanes_of<Words>(r.sign);
-    return __builtin_convertvector(code | (bits_as<Whole>(quotient) < 0 ? sign : Words{}), Bytes);
+    const Unsigned normal = bits_as<Unsigned>(size) - r.rebias;
+    const Unsigned rounded = (normal + half + ((normal >> shift) & 1u)) >> shift;
+    const Unsigned small = bits_as<Unsigned>(size + r.magic) - magic;
+    const Unsigned code = size < r.smallest_normal ? small : rounded;
+    const Unsigned sign = code == 0 ? sign_of_zero : lanes_of<Unsigned>(r.sign);
+    return __builtin_convertvector(code | (bits_as<Whole>(quotient) < 0 ? sign : Unsigned{}),
+                                   Bytes);
   };
   for_scales(scales, w, groups, length, codes, 0, [&](const float* from, Floats by, auto* to) {
     each_lane<Floats, Bytes>(from, length, to, [&](Floats x) { return code_of(x / by); });
@@ -319,13 +264,13 @@ bool float_values(const FloatRounding& r, const float* scales, const std::uint8_
   for (std::int64_t g = 0; g < groups; ++g, codes += length, out += length) {
     const float scale = scales[g];
     each_lane<Bytes, Floats>(codes, length, out, [&](Bytes c) {
-      const Words code = bits_as<Words>(widened(c));
-      const Words size = code & (r.sign - 1);
-      const Words bits = (size << shift) + r.rebias;
+      const Unsigned code = bits_as<Unsigned>(widened(c));
+      const Unsigned size = code & (r.sign - 1);
+      const Unsigned bits = (size << shift) + r.rebias;
       const Floats subnormal = bits_as<Floats>(bits + (1u << 23)) - r.smallest_normal;
       const Floats magnitude = (size & exponents) == 0 ? subnormal : bits_as<Floats>(bits);
       special |= (size > largest) | (code == no_zero);
-      return bits_as<Floats>(bits_as<Words>(magnitude) | (code & r.sign) << to_sign) * scale;
+      return bits_as<Floats>(bits_as<Unsigned>(magnitude) | (code & r.sign) << to_sign) * scale;
     });
   }
   return joined(special, [](Whole a, Whole b) { return a | b; }) == 0;

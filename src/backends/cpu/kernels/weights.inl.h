@@ -52,6 +52,9 @@ void decode_row(const WeightView& w, std::int64_t row, std::int64_t begin, std::
       return decode_row_from<FloatSource<Storage::kF16>>(w, row, begin, count, out);
     case Storage::kBF16:
       return decode_row_from<FloatSource<Storage::kBF16>>(w, row, begin, count, out);
+    case Storage::kBlock:
+      return with_block(w.block,
+                        [&]<class Block>() { decode_blocks<Block>(w, row, begin, count, out); });
     case Storage::kInt:
       break;
   }
