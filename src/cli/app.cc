@@ -8,6 +8,11 @@
 #include "base/error.h"
 #include "cli/command.h"
 
+// Programs of fewer commands have a list of their own.
+#ifndef NIBBLE_COMMANDS
+#define NIBBLE_COMMANDS "cli/commands.def"
+#endif
+
 namespace nibble::cli {
 namespace {
 
@@ -47,7 +52,7 @@ int run_app(const std::vector<std::string>& arguments, std::ostream& out, std::o
   app.fallthrough();
   add_global_options(app, context);
 #define NIBBLE_COMMAND(name) add_##name(app, context);
-#include "cli/commands.def"
+#include NIBBLE_COMMANDS
 #undef NIBBLE_COMMAND
 
   try {

@@ -12,7 +12,8 @@ usage() {
   test [PRESET]   build and run all tests (PRESET: release, dev, asan, ubsan, tsan; default release)
   build [PRESET]  build; the release program is build/nibble
   gpu [--san]     tests that need an NVIDIA GPU; with --san under compute-sanitizer (memcheck, racecheck)
-  load [ARGS]     a server under good and bad clients; ARGS go to tests/server/load.py
+  load [asan|tsan|ARGS]  a server under good and bad clients, under a sanitizer or with ARGS of
+                  tests/server/load.py
   clients         install the official Python clients in build-clients, and try them on a server
   cross           build for 64-bit ARM and test its kernels under emulation
   check           formatting, layers, file sizes, type names, instruction sets, hygiene of the tree

@@ -2,10 +2,22 @@
 
 CLIENTS_VENV=build-clients
 
-# Good and bad clients by the hundred; $@ are arguments of tests/server/load.py.
+# Good and bad clients by the hundred; $@ are arguments of tests/server/load.py. Under a sanitizer the
+# run is short, and kernels are not instrumented.
 run_load() {
-  build_preset release nibble
-  python3 tests/server/load.py build/nibble models/tiny-novel "$@"
+  local preset
+  case "${1:-}" in
+    asan) preset=fuzz ;;
+    tsan) preset=load-tsan ;;
+    *)
+      build_preset release nibble
+      python3 tests/server/load.py build/nibble models/tiny-novel "$@"
+      return
+      ;;
+  esac
+  build_preset $preset nibble_serve
+  python3 tests/server/load.py "build-$preset/tests/nibble_serve" models/tiny-novel --streams 40 \
+    --rounds 1 --sequence 50 --speculative 4 --no-memory
 }
 
 # The official clients, in an environment of their own; the harness without what local models need.
