@@ -210,6 +210,22 @@ TEST_F(QuantizedActivations, ChosenRangesAreStored) {
   }
 }
 
+TEST_F(QuantizedActivations, ShiftsAreFoldedIntoNormsAsPowersOfTwo) {
+  QuantizeOptions options = small_options(dir_ / "model", dir_ / "out", R"({"steps": [
+      {"algorithm": "exponent_shift"}, {"algorithm": "rtn"}]})");
+  options.format = parse_model_format("w=fp4_e2m1_channel,a=fp4_e2m1_tensor_static");
+  quantize(options, *backend_);
+  const std::string name = "model.layers.0.input_layernorm.weight";
+  const Tensor before = to_float(open_checkpoint(dir_ / "model")->tensor(name));
+  const Tensor after = to_float(open_checkpoint(dir_ / "out")->tensor(name));
+  std::set<float> factors;
+  for (std::int64_t j = 0; j < before.elements(); ++j) {
+    factors.insert(after.data<float>()[j] / before.data<float>()[j]);
+  }
+  EXPECT_THAT(factors, ::testing::IsSubsetOf({1.0f, 2.0f, 4.0f, 8.0f}));  // E2: three steps
+  EXPECT_GT(factors.size(), 1u);
+}
+
 // Columns of large inputs stay in 16 bits in the weight, and the same ones at run time.
 TEST_F(QuantizedActivations, StaticOutlierColumnsComeFromCalibration) {
   const auto result = written("llm.int8_static");
