@@ -13,6 +13,7 @@
 #include "quantize/algorithm.h"
 #include "quantize/math/clip.h"
 #include "quantize/math/smoothing.h"
+#include "support/exact_backend.h"
 
 namespace nibble {
 namespace {
@@ -153,7 +154,8 @@ TEST(BestRounding, IsTheLeastErrorOfAllCandidates) {
 }
 
 TEST(LlmFp4, WeightsAreChosenForInputsAsTheyAreRounded) {
-  ThreadPool pool(2);
+  const auto backend = test::exact_backend(2);
+  ThreadPool& pool = backend->pool();
   constexpr std::int64_t kRows = 200, kOutputs = 8;
   std::vector<float> x = random_values(kRows * kCols, 41);
   for (std::size_t i = 0; i < x.size(); i += kCols) x[i] *= 8;  // all others are rounded coarsely
@@ -174,6 +176,7 @@ TEST(LlmFp4, WeightsAreChosenForInputsAsTheyAreRounded) {
                           second_moment,
                           &hessian,
                           pool,
+                          *backend,
                           {},
                           std::move(inputs)},
                          parameters);
