@@ -11,6 +11,7 @@
 #include "backends/cuda/kernels/attention_prefill_sm90.h"
 #include "cuda/attention_oracle.h"
 #include "cuda/device_array.h"
+#include "cuda/repeats.h"
 
 namespace nibble::test {
 namespace {
@@ -296,6 +297,32 @@ TEST(AttentionPrefillSm90, EqualsFloat64) {
   cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
   if (major != 9) GTEST_SKIP() << "no device of compute capability 9";
   check_all(prefill_sm90_kernel(), kLong, {8, 64, 80, 96});
+}
+
+void expect_same_bits(const AttentionKernel& kernel, const AttentionCase& c) {
+  SCOPED_TRACE(kernel.name + ": " + describe(c));
+  DeviceCall call(make_attention_data(c, 5));
+  ASSERT_EQ(nullptr, kernel.unsupported(call.launch()));
+  const std::vector<float> first = call.run(kernel);
+  for (int i = 0; i < repeats(100); ++i) {
+    const std::vector<float> again = call.run(kernel);
+    ASSERT_EQ(0, std::memcmp(first.data(), again.data(), first.size() * sizeof(float))) << i;
+  }
+}
+
+TEST(AttentionDecode, TheSameBitsAtEveryRun) {
+  NIBBLE_NEEDS_CUDA();
+  for (const KvType type : {KvType::kBF16, KvType::kInt8}) {
+    expect_same_bits(decode_kernel(), {type, 8, 2, 128, {{1, 3000}, {1, 70}}});
+  }
+}
+
+TEST(AttentionPrefillSm90, TheSameBitsAtEveryRun) {
+  NIBBLE_NEEDS_CUDA();
+  int major = 0;
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
+  if (major != 9) GTEST_SKIP() << "no device of compute capability 9";
+  expect_same_bits(prefill_sm90_kernel(), {KvType::kBF16, 4, 2, 128, {{300, 300}, {129, 700}}});
 }
 
 TEST(Attention, SaysWhatItDoesNotTake) {

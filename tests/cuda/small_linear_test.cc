@@ -15,6 +15,7 @@
 #include "backends/cuda/fragment_weight.h"
 #include "backends/cuda/kernels/decode_fragments.h"
 #include "cuda/device_array.h"
+#include "cuda/repeats.h"
 #include "formats/registry.h"
 #include "support/tolerance.h"
 
@@ -320,7 +321,7 @@ TEST_P(SmallLinearTest, TheSameBitsAtEveryRun) {
     for (const SmallLinearTile& tile : kTiles) {
       const auto first = problem.run(tile);
       const std::size_t bytes = first[0].size() * sizeof(float);
-      for (int i = 0; i < 200; ++i) {
+      for (int i = 0; i < repeats(200); ++i) {
         const auto again = problem.run(tile);
         ASSERT_EQ(0, std::memcmp(first[0].data(), again[0].data(), bytes)) << "run " << i;
       }

@@ -13,6 +13,7 @@
 #include "backends/cuda/kernels/round_rows.h"
 #include "base/half.h"
 #include "cuda/device_array.h"
+#include "cuda/repeats.h"
 #include "formats/activation_format.h"
 
 namespace nibble::test {
@@ -336,9 +337,9 @@ TEST(W4Large, KeepsItsAccuracyOverLongSumsOfPositiveInputs) {
 TEST(W4Large, GivesTheSameBitsEveryTime) {
   NIBBLE_NEEDS_HOPPER();
   Case c{300, 448, 1024, 128};
-  for (const W4LargeTile& tile : kTiles) expect_right(c, tile, 100);
+  for (const W4LargeTile& tile : kTiles) expect_right(c, tile, repeats(100));
   c.fp8 = true;
-  for (const W4LargeTile& tile : kFp8Tiles) expect_right(c, tile, 100);
+  for (const W4LargeTile& tile : kFp8Tiles) expect_right(c, tile, repeats(100));
 }
 
 TEST(W4Large, ChoosesTilesThatItAccepts) {
