@@ -39,9 +39,7 @@ class Bench {
         bench.ms.empty() ? 0 : *std::max_element(bench.ms.begin(), bench.ms.end());
     w_ = random(shape.rows * shape.cols);
     x_ = random(largest * shape.cols);
-    DeviceMemory& memory = backend_->memory();
-    x_there_ = memory.upload(x_);
-    y_there_ = memory.allocate(DType::kF32, {largest, shape.rows});
+    y_ = Tensor::allocate(DType::kF32, {largest, shape.rows});
   }
 
   void run(std::vector<BenchRow>& rows) {
@@ -51,27 +49,19 @@ class Bench {
         fail(ErrorKind::kUsage, "--formats '{}': leaves the weights alone", format);
       }
       activations_ = parts.activations;
-      const QuantTensor encoded = parts.weights->encode(w_.data<float>(), shape_.rows, shape_.cols);
-      std::vector<LinearWeight> weights;
-      for (std::size_t i = 0; i < copies(encoded.byte_size()); ++i) {
-        weights.push_back(backend_->prepare(encoded, "", activations_.get()));
-      }
+      const LinearWeight weight =
+          backend_->prepare(parts.weights->encode(w_.data<float>(), shape_.rows, shape_.cols), "",
+                            activations_.get());
       for (const std::int64_t m : bench_.ms) {
         for (const ImplRow& impl : backend_->impl_rows()) {
-          if (impl.op == "linear" && impl.usable) run_impl(impl, weights, m, rows);
+          if (impl.op == "linear" && impl.usable) run_impl(impl, weight, m, rows);
         }
       }
     }
-    if (backend_->memory().is_host()) run_vendor(backend_->pool().threads(), rows);
+    run_vendor(backend_->pool().threads(), rows);
   }
 
  private:
-  // What a GPU's cache could hold is turned over at each round.
-  std::size_t copies(std::size_t bytes) const {
-    constexpr std::size_t kTurnover = std::size_t{256} << 20;
-    return backend_->memory().is_host() ? 1 : kTurnover / bytes + 1;
-  }
-
   static Tensor random(std::int64_t count) {
     std::mt19937 generator(1);
     std::uniform_real_distribution<float> uniform(-0.1f, 0.1f);
@@ -80,36 +70,24 @@ class Bench {
     return values;
   }
 
-  void run_impl(const ImplRow& impl, const std::vector<LinearWeight>& weights, std::int64_t m,
+  void run_impl(const ImplRow& impl, const LinearWeight& weight, std::int64_t m,
                 std::vector<BenchRow>& rows) {
     constexpr std::int64_t kReferenceRows = 16;  // beyond, it only costs patience
     if (impl.name == "reference" && m > kReferenceRows) return;
     const std::unique_ptr<Backend> backend = make_("linear:" + impl.name);
     LinearArgs args;
-    args.x = x_there_.data<float>();
+    args.x = x_.data<float>();
     args.x_stride = shape_.cols;
     args.m = m;
-    args.y = y_there_.mutable_data<float>();
+    args.w = &weight;
+    args.y = y_.mutable_data<float>();
     args.y_stride = shape_.rows;
     args.activations = activations_.get();
-    const auto round = [&] {
-      backend->run_step([&] {
-        for (const LinearWeight& weight : weights) {
-          args.w = &weight;
-          backend->run(args);
-        }
-      });
-      if (backend->memory().is_host()) return;
-      float last;
-      backend->memory().copy_out(args.y, m > 0 ? sizeof(last) : 0, &last);  // waits
-    };
     try {
-      round();  // once as it comes, once to be recorded
-      const double seconds = best_seconds(bench_.seconds, round);
-      const std::string name = weights[0].canonical.format->name();
+      const double seconds = best_seconds(bench_.seconds, [&] { backend->run(args); });
+      const std::string name = weight.canonical.format->name();
       const std::string inputs = activations_ != nullptr ? " a=" + activations_->name() : "";
-      rows.push_back(row(impl, name + inputs, m, seconds / static_cast<double>(weights.size()),
-                         weights[0].canonical.byte_size()));
+      rows.push_back(row(impl, name + inputs, m, seconds, weight.canonical.byte_size()));
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kUnsupported) throw;  // this implementation, not for this m
     }
@@ -121,7 +99,7 @@ class Bench {
     for (const std::int64_t m : bench_.ms) {
       const double seconds = best_seconds(bench_.seconds, [&] {
         vendor->linear(x_.data<float>(), w_.data<float>(), m, shape_.rows, shape_.cols,
-                       y_there_.mutable_data<float>());
+                       y_.mutable_data<float>());
       });
       rows.push_back(row({"linear", "openblas"}, "f32", m, seconds, w_.byte_size()));
     }
@@ -158,8 +136,7 @@ class Bench {
   ActivationFormatPtr activations_;  // of the format that is measured
   Tensor w_;
   Tensor x_;
-  Tensor x_there_;  // in the backend's memory
-  Tensor y_there_;
+  Tensor y_;
 };
 
 }  // namespace

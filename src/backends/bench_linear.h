@@ -1,5 +1,5 @@
-// Speed of every implementation of linear, beside the machine's measured limits and the vendor
-// library in the same run.
+// Speed of every implementation of linear on the host, beside the machine's measured limits and the
+// vendor library in the same run. Of a card: bench_card_linear.h.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +23,8 @@ struct LinearBench {
   // Of the grammar; w= and a= count.
   std::vector<std::string> formats = {"bf16", "int4_g128_asym"};
   double seconds = 0.1;  // spent on each row
+  // Of weights on a card, at least, before the first is read again: more than a cache could hold.
+  std::size_t turnover_bytes = std::size_t{256} << 20;
 };
 
 struct BenchRow {
@@ -43,10 +45,8 @@ struct BenchRow {
 using MakeBackend = std::function<std::unique_ptr<Backend>(const std::string& force)>;
 
 // Rows in the order shape, format, m, implementation. Implementations that cannot run a case have
-// no row; the reference has one up to m = 16. On a CPU the vendor library (OpenBLAS, if the machine
-// has it) multiplies float32; on a GPU it is one of the implementations. There calls are recorded
-// and played, over as many copies of the weight as the caches cannot hold. Errors as `make` and
-// parse_weight_format.
+// no row; the reference has one up to m = 16. The vendor library (OpenBLAS, if the machine has it)
+// multiplies float32. Errors as `make` and parse_model_format().
 std::vector<BenchRow> bench_linear(const MakeBackend& make, const SpeedLimits& limits,
                                    const LinearBench& bench);
 

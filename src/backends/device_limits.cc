@@ -4,6 +4,7 @@
 #include <functional>
 #include <random>
 
+#include "backends/card_limits.h"
 #include "backends/cpu/probe.h"
 #include "formats/registry.h"
 
@@ -43,22 +44,25 @@ Tensor random_floats(std::int64_t count) {
 
 }  // namespace
 
+double measure_copy(Backend& backend, std::size_t bytes, double seconds) {
+  DeviceMemory& memory = backend.memory();
+  const auto count = static_cast<std::int64_t>(bytes);
+  Tensor from = memory.allocate(DType::kU8, {count});
+  Tensor to = memory.allocate(DType::kU8, {count});
+  memory.zero(from.address(), bytes);
+  const double copy = seconds_each(
+      seconds, [&] { memory.copy(from.address(), bytes, to.address()); },
+      [&] {
+        std::byte last;
+        memory.copy_out(to.address(), 1, &last);
+      });
+  return 2 * static_cast<double>(bytes) / copy;
+}
+
 DeviceLimits measure_device(Backend& backend, const DeviceLimitsOptions& options) {
   DeviceMemory& memory = backend.memory();
   DeviceLimits limits;
-  const auto bytes = static_cast<std::int64_t>(options.copy_bytes);
-  Tensor from = memory.allocate(DType::kU8, {bytes});
-  Tensor to = memory.allocate(DType::kU8, {bytes});
-  memory.zero(from.address(), options.copy_bytes);
-  const auto wait = [&] {
-    std::byte last;
-    memory.copy_out(to.address(), 1, &last);
-  };
-  const double copy = seconds_each(
-      options.seconds, [&] { memory.copy(from.address(), options.copy_bytes, to.address()); },
-      wait);
-  limits.copy_bytes_per_second = 2 * static_cast<double>(options.copy_bytes) / copy;
-
+  limits.copy_bytes_per_second = measure_copy(backend, options.copy_bytes, options.seconds);
   const std::int64_t side = options.side;
   const Tensor values = random_floats(side * side);
   const LinearWeight weight =
@@ -73,7 +77,11 @@ DeviceLimits measure_device(Backend& backend, const DeviceLimitsOptions& options
   args.y = y.mutable_data<float>();
   args.y_stride = side;
   const double product = seconds_each(
-      options.seconds, [&] { backend.run(args); }, wait);
+      options.seconds, [&] { backend.run(args); },
+      [&] {
+        float last;
+        memory.copy_out(y.address(), sizeof(last), &last);
+      });
   limits.product_operations_per_second =
       2 * static_cast<double>(side * side) * static_cast<double>(side) / product;
   return limits;
@@ -85,11 +93,13 @@ SpeedLimits measure_limits(Backend& backend) {
     return {limits.read_bandwidth.all_threads,
             [limits](Arithmetic arithmetic) { return limits.peak(arithmetic).all_threads; }};
   }
-  const DeviceLimits limits = measure_device(backend);
-  // Of one kind: products of 16-bit numbers have the same peak, and no other is measured.
-  return {limits.copy_bytes_per_second, [limits](Arithmetic arithmetic) {
-            return arithmetic == Arithmetic::kFloat32 ? 0.0 : limits.product_operations_per_second;
-          }};
+  const std::unique_ptr<CardTimer> timer = open_card_timer(backend);
+  if (timer == nullptr) fail(ErrorKind::kInternal, "measure_limits: no host, and no card");
+  CardLimitsOptions options;
+  options.seconds = 1;
+  const CardLimits limits = measure_card(backend, *timer, options);
+  return {limits.copy_bytes_per_second,
+          [limits](Arithmetic arithmetic) { return limits.operations_per_second(arithmetic); }};
 }
 
 }  // namespace nibble

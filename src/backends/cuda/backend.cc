@@ -5,7 +5,7 @@
 #include "backends/cuda/impls.h"
 #include "backends/cuda/linear_pair.h"
 #include "backends/cuda/memory.h"
-#include "backends/cuda/queue.h"
+#include "backends/cuda/queue_of.h"
 #include "backends/cuda/status.h"
 #include "backends/cuda/weight.h"
 #include "backends/cuda/weight_codec.h"
@@ -69,6 +69,7 @@ class CudaBackend final : public Backend {
   const DeviceCaps& caps() const override { return caps_; }
   ThreadPool& pool() override { return pool_; }
   DeviceMemory& memory() override { return memory_; }
+  DeviceQueue& queue() { return queue_; }
 
 #define NIBBLE_OP(name, Args)                                                       \
   void run(const Args& args) override {                                             \
@@ -160,6 +161,11 @@ class CudaBackend final : public Backend {
 };
 
 }  // namespace
+
+DeviceQueue* cuda::queue_of(Backend& backend) {
+  auto* const on_card = dynamic_cast<CudaBackend*>(&backend);
+  return on_card != nullptr ? &on_card->queue() : nullptr;
+}
 
 bool cuda_available() {
   int count = 0;

@@ -3,6 +3,7 @@
 #include <cublasLt.h>
 
 #include <map>
+#include <span>
 #include <tuple>
 
 #include "backends/cuda/library.h"
@@ -36,8 +37,11 @@ struct Functions {
   }
 };
 
-// What decides which algorithm is best.
-using Shape = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, BlasType, bool>;
+// What makes a plan another one.
+using Shape = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, BlasType, bool,
+                         std::int32_t, std::int32_t>;
+
+constexpr int kMaxAlgorithms = 12;
 
 // A product of one shape: descriptions and the chosen algorithm. The library is column-major: it
 // sees w as [cols, rows], x as [cols, m] and y as [rows, m].
@@ -51,6 +55,11 @@ struct Types {
   cudaDataType_t element, sum;
   cublasComputeType_t compute;
 };
+cudaDataType_t result_type(const BlasProduct& args, const Types& types) {
+  if (!args.half_results) return types.sum;
+  return args.type == BlasType::kF16 ? CUDA_R_16F : CUDA_R_16BF;
+}
+
 Types types_of(BlasType type) {
   switch (type) {
     case BlasType::kF16:
@@ -85,18 +94,27 @@ struct Blas::State {
     if (plan.product != nullptr) f.cublasLtMatmulDescDestroy(plan.product);
   }
 
-  bool choose(const BlasProduct& args, Plan& plan) {
+  // The first algorithms that the library proposes; how many there are.
+  int propose(const BlasProduct& args, const Plan& plan,
+              std::span<cublasLtMatmulHeuristicResult_t> found) {
     cublasLtMatmulPreference_t preference = nullptr;
-    if (f.cublasLtMatmulPreferenceCreate(&preference) != CUBLAS_STATUS_SUCCESS) return false;
+    if (f.cublasLtMatmulPreferenceCreate(&preference) != CUBLAS_STATUS_SUCCESS) return 0;
     f.cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                            &args.workspace_bytes, sizeof(args.workspace_bytes));
-    cublasLtMatmulHeuristicResult_t found{};
     int count = 0;
     const cublasStatus_t status = f.cublasLtMatmulAlgoGetHeuristic(
-        handle, plan.product, plan.w, plan.x, plan.y, plan.y, preference, 1, &found, &count);
+        handle, plan.product, plan.w, plan.x, plan.y, plan.y, preference,
+        static_cast<int>(found.size()), found.data(), &count);
     f.cublasLtMatmulPreferenceDestroy(preference);
-    plan.algorithm = found.algo;
-    return status == CUBLAS_STATUS_SUCCESS && count == 1;
+    return status == CUBLAS_STATUS_SUCCESS ? count : 0;
+  }
+
+  bool choose(const BlasProduct& args, Plan& plan) {
+    cublasLtMatmulHeuristicResult_t found[kMaxAlgorithms] = {};
+    const auto wanted = static_cast<std::size_t>(args.algorithm) + 1;
+    const int count = propose(args, plan, std::span(found).first(wanted));
+    plan.algorithm = found[args.algorithm].algo;
+    return count == args.algorithm + 1;
   }
 
   bool make(const BlasProduct& args, Plan& plan) {
@@ -115,7 +133,8 @@ struct Blas::State {
            set_scales(args, plan) &&
            layout(plan.w, types.element, args.cols, args.rows, args.cols) &&
            layout(plan.x, types.element, args.cols, args.m, args.cols) &&
-           layout(plan.y, types.sum, args.rows, args.m, args.y_stride) && choose(args, plan);
+           layout(plan.y, result_type(args, types), args.rows, args.m, args.y_stride) &&
+           choose(args, plan);
   }
 
   template <class T>
@@ -136,8 +155,9 @@ struct Blas::State {
 
   // Null when the library has no algorithm for the shape.
   const Plan* plan_of(const BlasProduct& args) {
-    const Shape shape{args.m,        args.rows, args.cols,
-                      args.y_stride, args.type, args.w_scales != nullptr};
+    const Shape shape{args.m,         args.rows,        args.cols,
+                      args.y_stride,  args.type,        args.w_scales != nullptr,
+                      args.algorithm, args.half_results};
     const auto known = plans.find(shape);
     if (known != plans.end()) return known->second.product != nullptr ? &known->second : nullptr;
     Plan plan;
@@ -166,6 +186,13 @@ Blas* Blas::get() {
 }
 
 bool Blas::scales(const BlasProduct& args) { return state_->plan_of(args) != nullptr; }
+
+int Blas::algorithms(const BlasProduct& args) {
+  const Plan* const plan = state_->plan_of(args);
+  if (plan == nullptr) return 0;
+  cublasLtMatmulHeuristicResult_t found[kMaxAlgorithms] = {};
+  return state_->propose(args, *plan, found);
+}
 
 bool Blas::takes(std::int64_t cols) { return cols % 8 == 0; }
 

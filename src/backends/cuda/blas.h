@@ -33,6 +33,8 @@ struct BlasProduct {
   std::size_t workspace_bytes = 0;
   BlasType type = BlasType::kBf16;
   std::int32_t accumulate = 0;
+  std::int32_t half_results = 0;  // y is of 16 bits: as x, bf16 for kFp8; not for kInt8
+  std::int32_t algorithm = 0;     // of those that the library proposes, below Blas::algorithms()
 };
 
 // Not thread-safe.
@@ -46,6 +48,8 @@ class Blas {
 
   // Whether it takes the shape: columns and strides that are a multiple of 8.
   static bool takes(std::int64_t cols);
+  // How many algorithms the library proposes for a product, the likely best first; at most 12.
+  int algorithms(const BlasProduct& args);
   // Whether a product with scales can be run.
   bool scales(const BlasProduct& args);
 

@@ -14,13 +14,44 @@ constexpr std::size_t kFirstWorkspace = std::size_t{64} << 20;
 
 std::size_t round_up(std::size_t n, std::size_t unit) { return (n + unit - 1) / unit * unit; }
 
+// Makes every dependency of a recorded step one on the end of the kernel ahead.
+cudaError_t separate_kernels(cudaGraph_t graph) {
+  std::size_t count = 0;
+  cudaError_t status = cudaGraphGetEdges(graph, nullptr, nullptr, nullptr, &count);
+  if (status != cudaSuccess || count == 0) return status;
+  std::vector<cudaGraphNode_t> from(count);
+  std::vector<cudaGraphNode_t> to(count);
+  std::vector<cudaGraphEdgeData> edges(count);
+  status = cudaGraphGetEdges(graph, from.data(), to.data(), edges.data(), &count);
+  if (status != cudaSuccess) return status;
+  status = cudaGraphRemoveDependencies(graph, from.data(), to.data(), edges.data(), count);
+  if (status != cudaSuccess) return status;
+  return cudaGraphAddDependencies(graph, from.data(), to.data(), nullptr, count);
+}
+
 }  // namespace
+
+// The state of a queue within a step.
+class DeviceQueue::InStep {
+ public:
+  InStep(DeviceQueue& queue, bool recording) : queue_(queue) {
+    queue_.in_step_ = true;
+    queue_.recording_ = recording;
+  }
+  ~InStep() { queue_.in_step_ = queue_.walking_ = queue_.recording_ = queue_.barriers_ = false; }
+  InStep(const InStep&) = delete;
+  InStep& operator=(const InStep&) = delete;
+
+ private:
+  DeviceQueue& queue_;
+};
 
 DeviceQueue::DeviceQueue() {
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "stream");
   for (Staging& staging : stagings_) {
     check(cudaEventCreateWithFlags(&staging.copied, cudaEventDisableTiming), "event");
   }
+  for (cudaEvent_t* event : {&begin_, &end_}) check(cudaEventCreate(event), "event");
   grow_data(kFirstData);
   workspace(kFirstWorkspace);
 }
@@ -34,6 +65,7 @@ DeviceQueue::~DeviceQueue() {
     (void)cudaFreeHost(staging.bytes);
     (void)cudaEventDestroy(staging.copied);
   }
+  for (const cudaEvent_t event : {begin_, end_}) (void)cudaEventDestroy(event);
   (void)cudaFree(data_);
   (void)cudaFree(workspace_.data);
   for (const Block& block : own_) (void)cudaFree(block.data);
@@ -42,12 +74,7 @@ DeviceQueue::~DeviceQueue() {
 
 void DeviceQueue::run(const std::function<void()>& step, bool record_it) {
   if (in_step_) return step();  // part of a larger one
-  in_step_ = true;
-  recording_ = record_it;
-  struct Done {
-    DeviceQueue& queue;
-    ~Done() { queue.in_step_ = queue.walking_ = queue.recording_ = false; }
-  } done{*this};
+  const InStep within(*this, record_it);
   try {
     walk(step);
   } catch (const NotRecordable&) {
@@ -56,27 +83,61 @@ void DeviceQueue::run(const std::function<void()>& step, bool record_it) {
     return step();
   }
   upload();
-  ++steps_;
   if (record_it) {
-    const auto [entry, is_new] = graphs_.try_emplace(fingerprint_);
-    Graph& graph = entry->second;
-    graph.used = steps_;
+    const auto [graph, is_new] = graph_of_walk();
     if (!is_new) {
-      if (graph.exec == nullptr) record(step, graph);
-      check(cudaGraphLaunch(graph.exec, stream_), "graph");
+      record(step, *graph);
+      check(cudaGraphLaunch(graph->exec, stream_), "graph");
       return;
     }
     forget_oldest();
   }
+  issue(step);
+}
+
+void DeviceQueue::issue(const std::function<void()>& step) {
   data_used_ = 0;
   puts_.clear();
   step();
+}
+
+std::optional<double> DeviceQueue::time(const std::function<void()>& step, int plays,
+                                        bool barriers) {
+  NIBBLE_CHECK(!in_step_ && plays > 0);
+  const InStep within(*this, true);
+  barriers_ = barriers;
+  try {
+    walk(step);
+  } catch (const NotRecordable&) {
+    return std::nullopt;
+  }
+  upload();
+  Graph& graph = *graph_of_walk().first;
+  forget_oldest();
+  if (graph.exec == nullptr) issue(step);  // what is made at a first launch is no part of a record
+  record(step, graph);
+  // The device plays the first while it is told of the others: none waits for the host.
+  check(cudaGraphLaunch(graph.exec, stream_), "graph");
+  check(cudaEventRecord(begin_, stream_), "event");
+  for (int i = 0; i < plays; ++i) check(cudaGraphLaunch(graph.exec, stream_), "graph");
+  check(cudaEventRecord(end_, stream_), "event");
+  check(cudaEventSynchronize(end_), "device");
+  float milliseconds = 0;
+  check(cudaEventElapsedTime(&milliseconds, begin_, end_), "event");
+  return 1e-3 * static_cast<double>(milliseconds) / plays;
+}
+
+std::pair<DeviceQueue::Graph*, bool> DeviceQueue::graph_of_walk() {
+  const auto [entry, is_new] = graphs_.try_emplace(fingerprint_);
+  entry->second.used = ++steps_;
+  return {&entry->second, is_new};
 }
 
 void DeviceQueue::walk(const std::function<void()>& step) {
   do {
     moved_ = false;
     fingerprint_ = 0xcbf29ce484222325u;
+    if (barriers_) mix(1);
     data_used_ = 0;
     puts_.clear();
     staging_ = (staging_ + 1) % kStagings;
@@ -97,19 +158,19 @@ void DeviceQueue::upload() {
 }
 
 void DeviceQueue::record(const std::function<void()>& step, Graph& graph) {
-  data_used_ = 0;
-  puts_.clear();
+  if (graph.exec != nullptr) return;
   check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeRelaxed), "graph");
   cudaGraph_t captured = nullptr;
   try {
-    step();
+    issue(step);
   } catch (...) {
     (void)cudaStreamEndCapture(stream_, &captured);
     if (captured != nullptr) (void)cudaGraphDestroy(captured);
     throw;
   }
   check(cudaStreamEndCapture(stream_, &captured), "graph");
-  const cudaError_t status = cudaGraphInstantiate(&graph.exec, captured, 0);
+  cudaError_t status = barriers_ ? separate_kernels(captured) : cudaSuccess;
+  if (status == cudaSuccess) status = cudaGraphInstantiate(&graph.exec, captured, 0);
   (void)cudaGraphDestroy(captured);
   check(status, "graph");
 }

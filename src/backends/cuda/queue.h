@@ -16,7 +16,9 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "backends/cuda/status.h"
@@ -35,6 +37,12 @@ class DeviceQueue {
 
   // Runs `step`, which calls the functions below. With `record`, as described above.
   void run(const std::function<void()>& step, bool record);
+
+  // Records `step`, if no step with its fingerprint was recorded before, and plays the record
+  // 1 + `plays` times: seconds that one of the last `plays` takes on the device. With `barriers`
+  // every kernel begins when the one ahead of it has ended, and no sooner. None, and nothing is
+  // timed, for a step that is never recorded. Not inside a step.
+  std::optional<double> time(const std::function<void()>& step, int plays, bool barriers);
 
   // Inside a step.
   //
@@ -67,6 +75,7 @@ class DeviceQueue {
 
  private:
   struct NotRecordable {};
+  class InStep;
   struct Graph {
     cudaGraphExec_t exec = nullptr;  // null: seen once
     std::uint64_t used = 0;          // when last
@@ -82,7 +91,11 @@ class DeviceQueue {
   void mix_bytes(const void* data, std::size_t bytes);
   void walk(const std::function<void()>& step);
   void upload();
+  void issue(const std::function<void()>& step);  // after walk()
+  // Records the step, unless it is recorded.
   void record(const std::function<void()>& step, Graph& graph);
+  // The record of the step that was walked last, and whether it came for the first time.
+  std::pair<Graph*, bool> graph_of_walk();
   void forget_oldest();
   void grow_data(std::size_t bytes);
 
@@ -90,9 +103,11 @@ class DeviceQueue {
   static constexpr std::size_t kMaxGraphs = 64;
 
   cudaStream_t stream_ = nullptr;
+  cudaEvent_t begin_ = nullptr, end_ = nullptr;  // of what is timed
   bool in_step_ = false;
   bool walking_ = false;    // nothing is launched
   bool recording_ = false;  // within run(..., true)
+  bool barriers_ = false;   // kernels do not overlap in what is recorded
   bool moved_ = false;      // an address has changed during this walk
   std::uint64_t fingerprint_ = 0;
   std::uint64_t steps_ = 0;

@@ -2,14 +2,12 @@
 
 #include <fmt/format.h>
 
-#include <cstdio>
-
 #include "backends/bench_codecs.h"
-#include "backends/bench_linear.h"
 #include "backends/device_limits.h"
 #include "base/error.h"
 #include "checkpoint/checkpoint.h"
 #include "cli/command.h"
+#include "cli/commands/bench_linear.h"
 #include "cli/commands/bench_serve.h"
 #include "cli/rounding_options.h"
 #include "cli/terminal.h"
@@ -25,11 +23,6 @@ struct ModelBenchOptions {
   RoundingArguments rounding;
   std::string kv_type;
   BenchOptions bench;
-};
-
-struct LinearBenchOptions {
-  std::vector<std::string> shapes;  // "KxN": inputs x outputs
-  LinearBench bench;
 };
 
 Model load_bench_model(const ModelBenchOptions& options, Backend& backend, const Context& context) {
@@ -83,48 +76,6 @@ void bench_model(const ModelBenchOptions& options, Context& context) {
                            result.operations_per_second / 1e9, to_string(result.arithmetic),
                            result.tg_tokens_per_second, 100 * result.bandwidth_fraction,
                            bench_options.bytes_per_second / 1e9, execution_text(model)));
-}
-
-LinearBench::Shape parse_shape(const std::string& text) {
-  long long cols = 0;
-  long long rows = 0;
-  int end = 0;
-  if (std::sscanf(text.c_str(), "%lldx%lld%n", &cols, &rows, &end) != 2 ||
-      static_cast<std::size_t>(end) != text.size() || cols < 1 || rows < 1 || cols > 1 << 20 ||
-      rows > 1 << 20) {
-    fail(ErrorKind::kUsage, "--shapes '{}': expected INPUTSxOUTPUTS, such as 4096x14336", text);
-  }
-  return {rows, cols};
-}
-
-void run_bench_linear(const LinearBenchOptions& options, Context& context) {
-  const auto backend = context.make_backend();
-  LinearBench bench = options.bench;
-  if (!options.shapes.empty()) bench.shapes.clear();
-  for (const std::string& shape : options.shapes) bench.shapes.push_back(parse_shape(shape));
-  const SpeedLimits limits = measure_limits(*backend);
-  const auto make = [&context](const std::string& force) { return context.make_backend(force); };
-  Json rows = Json::array();
-  std::vector<std::vector<std::string>> table = {
-      {"format", "in", "out", "m", "implementation", "ms", "GFLOP/s", "% peak", "GB/s", "% read"}};
-  for (const BenchRow& row : bench_linear(make, limits, bench)) {
-    rows.push_back({{"impl", row.impl},
-                    {"format", row.format},
-                    {"shape", {row.cols, row.rows}},
-                    {"m", row.m},
-                    {"seconds", row.seconds},
-                    {"gflops", row.gflops},
-                    {"gbytes_per_second", row.gbytes_per_second},
-                    {"flops_fraction", row.flops_fraction},
-                    {"bandwidth_fraction", row.bandwidth_fraction}});
-    table.push_back({row.format, std::to_string(row.cols), std::to_string(row.rows),
-                     std::to_string(row.m), row.impl, fmt::format("{:.3f}", 1e3 * row.seconds),
-                     fmt::format("{:.1f}", row.gflops),
-                     fmt::format("{:.1f}", 100 * row.flops_fraction),
-                     fmt::format("{:.1f}", row.gbytes_per_second),
-                     fmt::format("{:.1f}", 100 * row.bandwidth_fraction)});
-  }
-  context.emit({{"rows", rows}}, format_table(table));
 }
 
 void run_bench_codecs(const CodecBench& options, Context& context) {
@@ -182,16 +133,7 @@ void add_bench(CLI::App& app, Context& context) {
   add_kv_option(command, options->kv_type, "kv= of --format, or bf16");
   command->add_option("--repetitions", bench.repetitions, "Best of so many")->capture_default_str();
 
-  CLI::App* linear = command->add_subcommand("linear", "One op, every implementation");
-  auto linear_options = add_command<LinearBenchOptions>(linear, context, run_bench_linear);
-  linear->add_option("--shapes", linear_options->shapes, "INPUTSxOUTPUTS, comma separated")
-      ->delimiter(',');
-  linear->add_option("--m", linear_options->bench.ms, "Rows of the input, comma separated")
-      ->delimiter(',');
-  linear
-      ->add_option("--formats", linear_options->bench.formats,
-                   "Formats (w= and a= count), comma separated")
-      ->delimiter(',');
+  add_bench_linear(command, context);
 
   CLI::App* codecs = command->add_subcommand("codecs", "Encoding and decoding of weights");
   auto codec_options = add_command<CodecBench>(codecs, context, run_bench_codecs);
