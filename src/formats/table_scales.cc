@@ -4,6 +4,7 @@
 #include <atomic>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "base/error.h"
@@ -26,6 +27,19 @@ struct Source {
   std::int64_t rows;
   const Codec& codec;
 };
+
+// to[i] = of(i), sixteen at a time, which compilers make vectors of.
+template <class T, class Of>
+void fill(std::vector<T>& to, const Of& of) {
+  constexpr std::size_t kAtOnce = 16;
+  std::size_t i = 0;
+  for (; i + kAtOnce <= to.size(); i += kAtOnce) {
+    T part[kAtOnce];
+    for (std::size_t k = 0; k < kAtOnce; ++k) part[k] = of(i + k);
+    std::memcpy(to.data() + i, part, sizeof(part));
+  }
+  for (; i < to.size(); ++i) to[i] = of(i);
+}
 
 // The largest magnitude of each group; kCorrupt when some w is not finite.
 std::vector<float> magnitudes_of(const std::string& name, const Source& source) {
@@ -182,6 +196,15 @@ Better better_of(const Source& source, const std::vector<float>& first,
   return better;
 }
 
+// Codes of the second set where they are better; neither is the likelier one to branch to.
+void take_second(const std::vector<std::uint8_t>& better, const std::vector<std::uint8_t>& second,
+                 std::vector<std::uint8_t>& codes) {
+  fill(codes, [&](std::size_t i) {
+    const int mask = -better[i];
+    return static_cast<std::uint8_t>((second[i] & mask) | (codes[i] & ~mask));
+  });
+}
+
 std::vector<float> e8m0_values(const std::vector<std::uint8_t>& codes) {
   std::vector<float> values(codes.size());
   std::ranges::transform(codes, values.begin(), e8m0_value);
@@ -210,9 +233,7 @@ ChosenScales shared_exponents(const Source& source, const std::vector<float>& ab
   if (rule == ScaleRule::kFloor) return {{bytes_of(low, DType::kF8E8M0, shape)}, {}};
   if (rule == ScaleRule::kCeil) return {{bytes_of(high, DType::kF8E8M0, shape)}, {}};
   Better better = better_of(source, e8m0_values(low), e8m0_values(high));
-  for (std::size_t i = 0; i < absmax.size(); ++i) {
-    if (better.second[i] != 0) low[i] = high[i];
-  }
+  take_second(better.second, high, low);
   return {{bytes_of(low, DType::kF8E8M0, shape)}, std::move(better.codes)};
 }
 
@@ -255,13 +276,17 @@ Tensor scalar(float value) { return from_float(&value, DType::kF32, {1, 1}); }
 std::vector<std::uint8_t> e4m3_codes(const std::vector<float>& absmax, float top, float whole,
                                      const Codec& codec) {
   std::vector<float> wanted(absmax.size());
-  for (std::size_t i = 0; i < absmax.size(); ++i) wanted[i] = absmax[i] / top;
+  fill(wanted, [&](std::size_t i) { return absmax[i] / top; });
   std::vector<std::uint8_t> codes(absmax.size());
   codec.spans->table_codes(e4m3_table().view(), &whole, wanted.data(), 1,
                            static_cast<std::int64_t>(wanted.size()), codes.data());
   const std::uint8_t one = e4m3_table().nearest(1.0f);
-  for (std::size_t i = 0; i < absmax.size(); ++i) {
-    codes[i] = absmax[i] == 0 ? one : std::max<std::uint8_t>(1, codes[i]);
+  std::uint8_t* const end = codes.data() + codes.size();
+  const auto next_zero = [end](std::uint8_t* at) {
+    return static_cast<std::uint8_t*>(std::memchr(at, 0, static_cast<std::size_t>(end - at)));
+  };
+  for (std::uint8_t* at = next_zero(codes.data()); at != nullptr; at = next_zero(at + 1)) {
+    *at = absmax[static_cast<std::size_t>(at - codes.data())] == 0 ? one : 1;
   }
   return codes;
 }
@@ -281,7 +306,8 @@ ChosenScales scales_of_tensor(const Source& source, const std::vector<float>& ab
   const bool choice = source.scheme.rule == ScaleRule::kFourOverSix;
   const float top = source.table.max();
   const float largest = choice ? 256.0f : e4m3_table().max();
-  const float all = *std::ranges::max_element(absmax);
+  float all = 0;
+  source.codec.spans->magnitudes(absmax.data(), 1, static_cast<std::int64_t>(absmax.size()), &all);
   float whole = all / (largest * top);
   if (whole == 0) whole = all == 0 ? 1.0f : std::numeric_limits<float>::denorm_min();
 
@@ -291,9 +317,7 @@ ChosenScales scales_of_tensor(const Source& source, const std::vector<float>& ab
     const std::vector<std::uint8_t> others = e4m3_codes(absmax, 4.0f, whole, source.codec);
     better = better_of(source, e4m3_values(codes, whole, source.codec),
                        e4m3_values(others, whole, source.codec));
-    for (std::size_t i = 0; i < codes.size(); ++i) {
-      if (better.second[i] != 0) codes[i] = others[i];
-    }
+    take_second(better.second, others, codes);
   }
   return {{bytes_of(codes, DType::kF8E4M3, shape), scalar(whole)}, std::move(better.codes)};
 }
