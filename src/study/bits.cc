@@ -1,5 +1,6 @@
 #include "study/bits.h"
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 
@@ -47,11 +48,11 @@ SampledValues draw_samples(const std::string& name, Draw draw) {
 
 }  // namespace
 
-std::vector<NamedDistribution> study_distributions() {
+std::vector<NamedDistribution> study_distributions(std::span<const double> degrees) {
   std::vector<NamedDistribution> all = {{"uniform", uniform_distribution(1)},
                                         {"normal", normal_distribution()},
                                         {"laplace", laplace_distribution()}};
-  for (const int nu : {10, 8, 7, 6, 5, 4, 3, 2}) {
+  for (const double nu : degrees) {
     all.push_back({fmt::format("student-t {}", nu), student_t_distribution(nu)});
   }
   all.push_back({"normal + 1% to 20",
@@ -112,7 +113,12 @@ std::vector<NamedFormat> study_formats_named(const std::vector<std::string>& nam
   }
   for (const FormatAlias& alias : format_aliases()) {
     const FormatPtr format = parse_model_format(alias.name).weights;
-    if (format != nullptr && !format->is_float()) formats.push_back({alias.name, format});
+    // Names that differ in activations alone store the same weights.
+    const auto is_same = [&](const NamedFormat& other) {
+      return other.format->name() == format->name();
+    };
+    if (format == nullptr || format->is_float() || std::ranges::any_of(formats, is_same)) continue;
+    formats.push_back({alias.name, format});
   }
   return formats;
 }

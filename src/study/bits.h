@@ -35,8 +35,10 @@ struct NamedDistribution {
   std::string name;
   DistributionPtr distribution;
 };
-// Uniform, normal, Laplace, Student-t and outlier mixtures, from light to heavy tails.
-std::vector<NamedDistribution> study_distributions();
+// Uniform, normal, Laplace, Student-t of each of the degrees of freedom, and outlier mixtures.
+inline constexpr double kStudentDegrees[] = {10, 8, 7, 6, 5, 4, 3, 2};
+std::vector<NamedDistribution> study_distributions(
+    std::span<const double> degrees = kStudentDegrees);
 
 // Elements of 8, 6 and 4 bits under the best range and under that of the largest magnitude; free
 // levels too when `lloyd_max`.

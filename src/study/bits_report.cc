@@ -113,6 +113,10 @@ void add_elements(std::span<const BitsRow> rows, const KindText& kind, int width
                           "representable; of the "
                           "distributions that have no end it is 10 (normal), 16 (Laplace) and 100 "
                           "(Student's t).";
+    section.note +=
+        " e4m3 has a sign, 4 exponent and 3 mantissa bits and no code for infinity or NaN (fn and "
+        "ieee have); int8_full has -128 beside int8's -127 to 127; lloyd-max is a bound, what as "
+        "many levels keep that stand wherever they are best.";
     if (kind.kind == std::string_view("distribution")) {
       section.note +=
           " student-t 5 is Student's distribution of 5 degrees of freedom; normal + 1% to 20 has "
@@ -145,7 +149,8 @@ void add_stored(std::span<const BitsRow> rows, const KindText& kind, StudyReport
   section.heading = fmt::format("Stored formats {}", kind.of);
   section.note =
       "Scales by block or row as each format stores them; in brackets all that is stored, in bits "
-      "per weight, by which the rows are sorted.";
+      "per weight, by which the rows are sorted. Of names that differ in activations alone the "
+      "first is shown; 'nibble list formats' says what the names mean.";
   section.table = pivot.table("format");
   section.figures.push_back(labelled.figure(section.heading, [](const auto&) { return true; }));
   report.sections.push_back(std::move(section));
@@ -165,10 +170,11 @@ void add_blocks(std::span<const BitsRow> rows, const KindText& kind, StudyReport
   for (const auto& [heading, pivot] : by_heading) {
     report.sections.push_back(
         {heading,
-         "One exact scale a block, so that its largest magnitude is just representable; \"+clip\": "
-         "the best of 26 scales, block by block.",
+         "One exact scale for each block of so many values, so that its largest magnitude is just "
+         "representable; \"+clip\" (in the table): the best of 26 scales, block by block.",
          pivot.table("element"),
-         {pivot.figure(heading, [](const auto&) { return true; })}});
+         {pivot.figure(heading,
+                       [](const std::string& range) { return !range.ends_with("clip"); })}});
   }
 }
 

@@ -48,7 +48,9 @@ StudySection sites_section(const OutlierComparison& study) {
   section.note = fmt::format(
       "Over {} tokens. Ratio: the largest magnitude of the most outlying channel over that of the "
       "median channel; kurtosis of all values (3 for a normal distribution); outlier channels "
-      "reach a magnitude of 6, tokens are those with such a channel.",
+      "reach a magnitude of 6, tokens are those with such a channel. attn_in is what queries, keys "
+      "and values are made of, attn_out what the output projection reads, mlp_in and mlp_down what "
+      "the first and the last layer of the MLP read; blocks count from 0.",
       study.tokens);
   section.table = {
       {"layer.site", "absmax", "channel", "ratio", "kurtosis", "channels >= 6", "tokens % >= 6"}};

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <set>
 
 #include "backends/backend.h"
 #include "base/error.h"
@@ -105,7 +106,21 @@ TEST(StudyFormats, LeavesOutWhatCannotBeStored) {
 
 TEST(StudyFormats, NamesThatRoundNoWeightsAreErrors) {
   EXPECT_ERROR(study_formats_named({"w5a16_g182"}), ErrorKind::kUsage, "w5a16_g128");
-  EXPECT_GE(study_formats_named({}).size(), 10u);
+  const std::vector<NamedFormat> all = study_formats_named({});
+  EXPECT_GE(all.size(), 10u);
+  std::set<std::string> stored;
+  for (const NamedFormat& format : all) {
+    EXPECT_TRUE(stored.insert(format.format->name()).second) << format.name;
+  }
+}
+
+TEST(StudyDistributions, HaveTheDegreesOfFreedomThatAreAskedFor) {
+  const double degrees[] = {2.5, 0.8};
+  const auto all = study_distributions(degrees);
+  ASSERT_EQ(all.size(), 7u);
+  EXPECT_EQ(all[3].name, "student-t 2.5");
+  EXPECT_EQ(all[4].name, "student-t 0.8");
+  EXPECT_GT(all[4].distribution->above(5).mass, all[3].distribution->above(5).mass);
 }
 
 TEST(StudyCalibrators, BetweenNothingAndTheBestRange) {

@@ -23,6 +23,7 @@ struct BitsOptions {
   std::vector<std::string> formats;
   std::vector<std::string> calibrators;
   CalibratorOptions calibration;
+  std::vector<double> degrees{std::begin(kStudentDegrees), std::end(kStudentDegrees)};
   std::int64_t tokens = 2048;
   std::int64_t context = 512;
   StudyFiles files;
@@ -61,8 +62,8 @@ void append_parallel(BitsRun& run, std::size_t count, const Body& body) {
   for (auto& part : parts) run.rows.insert(run.rows.end(), part.begin(), part.end());
 }
 
-void run_distributions(BitsRun& run) {
-  const auto analytic = study_distributions();
+void run_distributions(std::span<const double> degrees, BitsRun& run) {
+  const auto analytic = study_distributions(degrees);
   append_parallel(run, analytic.size(), [&](std::size_t i) {
     const auto& [name, distribution] = analytic[i];
     return study_elements({"distribution", name, name}, *distribution, true);
@@ -140,7 +141,7 @@ void study_bits(const BitsOptions& options, Context& context) {
   run.formats = study_formats_named(options.formats);
   run.calibrators = chosen_calibrators(options.calibrators);
   run.calibration = options.calibration;
-  run_distributions(run);
+  run_distributions(options.degrees, run);
   if (!options.model.empty()) run_model(options, context, run);
 
   const StudyReport report = bits_report(run.rows, options.model);
@@ -163,6 +164,12 @@ void add_bits(CLI::App* study, Context& context) {
       ->add_option("--formats", options->formats,
                    "Stored formats, separated by commas (default: all registered ones)")
       ->delimiter(',');
+  command
+      ->add_option("--student-t", options->degrees,
+                   "Degrees of freedom of Student's distributions, separated by commas")
+      ->delimiter(',')
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   std::string names = "all";
   for (const Calibrator& c : calibrators()) names += ", " + c.name;
   command
