@@ -28,6 +28,18 @@ TEST(Codebook, Nf4IsThatOfBitsandbytes) {
   EXPECT_THAT(values_of(Codebook::kNf4), Pointwise(FloatNear(6e-8f), published));
 }
 
+// The bounds between its codes, midpoints of neighbours, to seven decimals.
+TEST(Codebook, Nf4Rounds) {
+  const CodeTable table = table_of(Codebook::kNf4);
+  const float bounds[] = {-0.8480964f, -0.6106330f, -0.4599953f, -0.3396794f, -0.2346074f,
+                          -0.1379117f, -0.0455250f, 0.0397902f,  0.1202553f,  0.2035212f,
+                          0.2920137f,  0.3893125f,  0.5016634f,  0.6427868f,  0.8614784f};
+  for (int code = 0; code < 15; ++code) {
+    EXPECT_EQ(table.nearest(bounds[code] - 2e-7f), code);
+    EXPECT_EQ(table.nearest(bounds[code] + 2e-7f), code + 1);
+  }
+}
+
 double normal_cdf(double x) { return std::erfc(-x / std::sqrt(2.0)) / 2; }
 
 // The construction, run backwards: the probabilities of the levels stand at equal steps.

@@ -9,6 +9,8 @@
 namespace nibble {
 namespace {
 
+constexpr double kPrinted = 0.5001e-5;
+
 // Counts of round(1e7 p) in 2048 bins on [0, range], p the mass of |x| in a bin.
 Histogram exact_histogram(const Distribution& distribution, double range) {
   const double width = range / 2048;
@@ -44,7 +46,6 @@ TEST(Calibrators, AnchorsOfExactHistograms) {
   };
   for (const Anchor& a : anchors) {
     const Histogram h = exact_histogram(*a.distribution, a.range);
-    constexpr double kPrinted = 0.5001e-5;
     const auto percentile = [&](double p) { return calibrate_percentile(h, {8, p, 3}); };
     EXPECT_NEAR(calibrate_entropy(h, {}), a.entropy, kPrinted) << a.name;
     EXPECT_NEAR(calibrate_entropy_migacz(h, {}), a.migacz, kPrinted) << a.name;
@@ -53,6 +54,26 @@ TEST(Calibrators, AnchorsOfExactHistograms) {
     EXPECT_NEAR(percentile(99.9), a.p999, kPrinted) << a.name;
     EXPECT_NEAR(percentile(99.99), a.p9999, kPrinted) << a.name;
     EXPECT_NEAR(percentile(99.999), a.p99999, kPrinted) << a.name;
+  }
+}
+
+// Of tests/golden/study/sqnr_anchors.py, printed to five decimals.
+TEST(Calibrators, SqnrAnchorsOfExactHistograms) {
+  const struct {
+    const char* name;
+    DistributionPtr distribution;
+    double range, eight_bits, four_bits;
+  } anchors[] = {
+      {"normal, 5", normal_distribution(), 5, 4.1, 2.8},
+      {"normal, 10", normal_distribution(), 10, 4.1, 2.8},
+      {"laplace", laplace_distribution(), 16, 10.4, 5.76},
+      {"t 5", student_t_distribution(5, 1e6), 40, 14.8, 6},
+      {"t 3", student_t_distribution(3, 1e6), 150, 45, 12},
+  };
+  for (const auto& a : anchors) {
+    const Histogram h = exact_histogram(*a.distribution, a.range);
+    EXPECT_NEAR(calibrate_sqnr(h, {8, 99.99, 3}), a.eight_bits, kPrinted) << a.name;
+    EXPECT_NEAR(calibrate_sqnr(h, {4, 99.99, 3}), a.four_bits, kPrinted) << a.name;
   }
 }
 

@@ -70,6 +70,11 @@ TEST(BitsOfAccuracy, EightBitTable) {
        {"0.1% outliers", {3.540, 4.475, 6.269, 5.312, 4.307, 6.703}}});
 }
 
+TEST(BitsOfAccuracy, ACodeForNanCostsTheUniformDistributionMost) {
+  EXPECT_NEAR(best_bits(*named("uniform"), float_grid(4, 3, FloatKind::kFn)), 5.329, 0.01);
+  EXPECT_NEAR(best_bits(*named("normal"), float_grid(4, 3, FloatKind::kFn)), 5.241, 0.005);
+}
+
 TEST(BitsOfAccuracy, SixBitTable) {
   expect_table({integer_grid(6), float_grid(2, 3), float_grid(3, 2), float_grid(4, 1)},
                {{"uniform", {5.977, 5.373, 4.365, 3.346, 6.000}},
@@ -108,9 +113,15 @@ TEST(BestClip, OfKnownFormats) {
   EXPECT_NEAR(best_clip(*normal, float_grid(2, 5).levels).clip, 4.35, 0.01);
   EXPECT_NEAR(best_clip(*normal, integer_grid(6).levels).clip, 3.27, 0.01);
   EXPECT_NEAR(best_clip(*normal, integer_grid(4).levels).clip, 2.474, 0.001);
+  EXPECT_NEAR(best_clip(*normal, float_grid(3, 4).levels).clip, 5.11, 0.01);
+  EXPECT_NEAR(best_clip(*normal, float_grid(2, 3).levels).clip, 3.75, 0.01);
+  EXPECT_NEAR(best_clip(*normal, float_grid(3, 2).levels).clip, 4.54, 0.01);
+  EXPECT_NEAR(best_clip(*normal, float_grid(2, 1).levels).clip, 2.92, 0.01);
+  EXPECT_NEAR(best_clip(*normal, float_grid(3, 0).levels).clip, 4.19, 0.01);
   const DistributionPtr t8 = student_t_distribution(8);
   EXPECT_NEAR(best_clip(*t8, integer_grid(8).levels).clip, 8.31, 0.01);
   EXPECT_NEAR(best_clip(*t8, float_grid(2, 5).levels).clip, 10.15, 0.01);
+  EXPECT_NEAR(best_clip(*t8, float_grid(3, 4).levels).clip, 21.4, 0.05);
 }
 
 TEST(LloydMax, SixteenLevelsOfTheNormalDistribution) {
