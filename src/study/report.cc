@@ -7,7 +7,7 @@ namespace {
 
 constexpr const char* kStyle =
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;"
-    "color:#222}table{border-collapse:collapse;margin:1rem 0}"
+    "color:#222}h1{overflow-wrap:anywhere}table{border-collapse:collapse;margin:1rem 0}"
     "td,th{padding:.15rem .7rem;text-align:right;border-bottom:1px solid #eee;"
     "font-variant-numeric:tabular-nums}"
     "td:first-child,th:first-child{text-align:left}.wide{overflow-x:auto}"
