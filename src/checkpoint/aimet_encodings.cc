@@ -119,7 +119,12 @@ Encoding input_encoding(const std::string& module, const ActivationFormat& forma
     fail(ErrorKind::kUnsupported,
          "module '{}': AIMET's encodings say inputs of integers, not of {}", module, format.name());
   }
-  AffineParams params = format.fixed().value();
+  if (d.scope != ActivationScope::kTensor || format.fixed().empty()) {
+    fail(ErrorKind::kUnsupported,
+         "module '{}': AIMET's encodings say inputs under one static scale, not {}", module,
+         format.name());
+  }
+  AffineParams params = format.fixed().front();
   if (d.symmetric) params.zero = 1 << (d.element.bits - 1);
   return {module + ".input.0", d.element.bits, d.symmetric, Granularity::kTensor, 0, 1, {params}};
 }

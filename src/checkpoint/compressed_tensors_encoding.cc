@@ -6,6 +6,7 @@
 #include "checkpoint/byte_codes.h"
 #include "checkpoint/encoding.h"
 #include "checkpoint/float_storage.h"
+#include "checkpoint/input_scales.h"
 #include "checkpoint/module_patterns.h"
 #include "checkpoint/pack_quantized.h"
 
@@ -67,7 +68,7 @@ std::string why_no_inputs(const ActivationFormat& format) {
   if ((d.element.kind != ElementKind::kInt || d.element.bits != 8) && !plain_fp8) {
     return format.name() + " is neither int8 nor fp8_e4m3";
   }
-  const bool fixed = d.is_static && d.symmetric;
+  const bool fixed = d.is_static && d.scope == ActivationScope::kTensor;
   if ((d.scope != ActivationScope::kToken && !fixed) || d.has_outliers()) {
     return format.name() + " is neither by token alone nor static";
   }
@@ -120,7 +121,7 @@ std::vector<StoredTensor> plan_floats(const QuantizedModule& m) {
   if (layout == FloatLayout::kNvfp4) {
     tensors.push_back({m.module + ".weight_global_scale", DType::kF32, {1}});
   }
-  add_input_scale(m, tensors);
+  plan_input_scales(m, tensors);
   return tensors;
 }
 
@@ -178,7 +179,7 @@ class CompressedTensorsEncoding final : public WeightEncoding {
                          whole ? Shape{1} : Shape{words, planes[1].shape[1]}});
     }
     tensors.push_back({m.module + ".weight_shape", DType::kI64, {2}});
-    add_input_scale(m, tensors);
+    plan_input_scales(m, tensors);
     return tensors;
   }
 
@@ -253,7 +254,7 @@ class TypedEncoding final : public WeightEncoding {
          m.format->is_affine() ? DType::kI8 : DType::kF8E4M3,
          {m.rows, m.cols}},
         {m.module + ".weight_scale", planes[1].dtype, whole ? Shape{1} : planes[1].shape}};
-    add_input_scale(m, tensors);
+    plan_input_scales(m, tensors);
     return tensors;
   }
 

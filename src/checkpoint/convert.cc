@@ -6,6 +6,7 @@
 #include "checkpoint/exact_form.h"
 #include "checkpoint/fp8_encoding.h"
 #include "checkpoint/gguf_convert.h"
+#include "checkpoint/input_scales.h"
 #include "checkpoint/source_modules.h"
 #include "checkpoint/staging.h"
 #include "checkpoint/writer.h"
@@ -27,11 +28,7 @@ DType half_type_of(const Json& config) {
 
 bool same_activations(const ActivationFormatPtr& a, const ActivationFormatPtr& b) {
   if (a == nullptr || b == nullptr) return a == b;
-  const auto scale = [](const ActivationFormat& format) {
-    return format.fixed() ? std::pair(format.fixed()->scale, format.fixed()->zero)
-                          : std::pair(0.0f, 0);
-  };
-  return a->descriptor() == b->descriptor() && scale(*a) == scale(*b);
+  return a->descriptor() == b->descriptor() && std::ranges::equal(a->fixed(), b->fixed());
 }
 
 class Converter {
@@ -246,9 +243,9 @@ void Converter::write_module(ShardedWriter& writer, const PlannedModule& planned
   for (const auto& [name, tensor] : encoding_->encode(stored.module, weight)) {
     writer.write(name, tensor);
   }
-  if (stored.has_static_input()) {
-    const float scale = stored.activations->fixed()->scale;
-    writer.write(stored.module + ".input_scale", from_float(&scale, DType::kF32, {1}));
+  if (!stored.has_static_input()) return;
+  for (const auto& [name, tensor] : input_scales(stored.module, *stored.activations)) {
+    writer.write(name, tensor);
   }
 }
 

@@ -8,11 +8,6 @@ std::size_t StoredTensor::byte_size() const {
   return static_cast<std::size_t>(element_count(shape)) * dtype_size(dtype);
 }
 
-void add_input_scale(const QuantizedModule& module, std::vector<StoredTensor>& tensors) {
-  if (!module.has_static_input()) return;
-  tensors.push_back({module.module + ".input_scale", DType::kF32, {1}});
-}
-
 void require_one_format(const std::vector<QuantizedModule>& modules, const char* writer) {
   const FormatPtr& format = modules.front().format;
   for (const QuantizedModule& m : modules) {

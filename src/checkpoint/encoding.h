@@ -28,17 +28,14 @@ struct QuantizedModule {
   std::int64_t rows = 0;
   std::int64_t cols = 0;
   bool linear = true;  // false for what is no torch.nn.Linear (embeddings)
-  // What its input is rounded to; null: nothing. A static scale is stored as
-  // "<module>.input_scale", F32 [1].
+  // What its input is rounded to; null: nothing. Static scales are tensors of their own
+  // (input_scales.h).
   ActivationFormatPtr activations = nullptr;
 
   bool has_static_input() const {
     return activations != nullptr && activations->descriptor().is_static;
   }
 };
-
-// Adds the place of its scale, if a module has a static one.
-void add_input_scale(const QuantizedModule& module, std::vector<StoredTensor>& tensors);
 
 // kUnsupported, naming a module, unless all modules have one format, as `writer` needs it.
 void require_one_format(const std::vector<QuantizedModule>& modules, const char* writer);
@@ -58,7 +55,7 @@ class WeightEncoding {
   }
   // The tensors of one module, in an order of their own.
   virtual std::vector<StoredTensor> plan(const QuantizedModule& module) const = 0;
-  // The same tensors with their bytes, in the order of plan(), a static scale left out; planes are
+  // The same tensors with their bytes, in the order of plan(), static scales left out; planes are
   // shared where they can be.
   virtual std::vector<std::pair<std::string, Tensor>> encode(const std::string& module,
                                                              const QuantTensor& weight) const = 0;

@@ -33,8 +33,12 @@ std::string why_not(const ActivationDescriptor& d) {
   if (d.scope == ActivationScope::kGroup && (d.group < 1 || d.group > std::int64_t{1} << 20)) {
     return "groups have 1 to 2^20 columns";
   }
-  if (d.is_static && d.scope != ActivationScope::kTensor) {
-    return "a static scale is one for all tokens of a layer: write tensor_static";
+  const bool by_channel = d.scope == ActivationScope::kChannel;
+  if (d.is_static && d.scope != ActivationScope::kTensor && !by_channel) {
+    return "static scales are for all tokens of a layer: write tensor_static or channel_static";
+  }
+  if (by_channel && !d.is_static) {
+    return "scales by channel come from calibration: write channel_static";
   }
   if (!std::isfinite(d.outlier_threshold) || d.outlier_threshold < 0) {
     return "the threshold of outliers is a positive number";
@@ -60,8 +64,13 @@ bool take_word(std::string_view word, ActivationDescriptor& d, bool (&seen)[4]) 
     d.symmetric = word == "sym";
     return once(0);
   }
-  if (word == "token" || word == "tensor") {
-    d.scope = word == "token" ? ActivationScope::kToken : ActivationScope::kTensor;
+  constexpr std::pair<std::string_view, ActivationScope> kScopes[] = {
+      {"token", ActivationScope::kToken},
+      {"tensor", ActivationScope::kTensor},
+      {"channel", ActivationScope::kChannel}};
+  for (const auto& [name, scope] : kScopes) {
+    if (word != name) continue;
+    d.scope = scope;
     return once(1);
   }
   if (word == "static" || word == "dynamic") {
@@ -84,6 +93,10 @@ bool take_word(std::string_view word, ActivationDescriptor& d, bool (&seen)[4]) 
   if (word[0] != 'o' || !threshold || !(*threshold > 0)) return false;
   d.outlier_threshold = *threshold;
   return once(3);
+}
+
+ActivationScale given(const AffineParams& params) {
+  return {params.scale, 1 / params.scale, params.zero};
 }
 
 std::optional<ActivationDescriptor> parse_descriptor(std::string_view text) {
@@ -128,6 +141,9 @@ std::string ActivationFormat::name() const {
     case ActivationScope::kTensor:
       text += "_tensor";
       break;
+    case ActivationScope::kChannel:
+      text += "_channel";
+      break;
     case ActivationScope::kGroup:
       text += fmt::format("_g{}", d.group);
       break;
@@ -138,15 +154,17 @@ std::string ActivationFormat::name() const {
   return text;
 }
 
-ActivationFormatPtr ActivationFormat::with_scale(const AffineParams& params) const {
-  NIBBLE_CHECK(descriptor_.is_static);
+ActivationFormatPtr ActivationFormat::with_scales(std::vector<AffineParams> params) const {
+  NIBBLE_CHECK(descriptor_.is_static && !params.empty());
+  NIBBLE_CHECK(descriptor_.scope == ActivationScope::kChannel || params.size() == 1);
   const int codes = descriptor_.symmetric ? 1 : 1 << descriptor_.element.bits;
-  if (!(params.scale > 0 && params.scale < kInfinity) || params.zero < 0 || params.zero >= codes) {
-    fail(ErrorKind::kCorrupt, "activation scale {} with zero point {} of a {} input", params.scale,
-         params.zero, name());
+  for (const auto& [scale, zero] : params) {
+    if (scale > 0 && scale < kInfinity && zero >= 0 && zero < codes) continue;
+    fail(ErrorKind::kCorrupt, "activation scale {} with zero point {} of a {} input", scale, zero,
+         name());
   }
   auto result = std::make_shared<ActivationFormat>(*this);
-  result->fixed_ = params;
+  result->fixed_ = std::move(params);
   return result;
 }
 
@@ -226,11 +244,15 @@ void ActivationFormat::round_span(const ActivationScale& by, const float* x, std
 ActivationCall ActivationFormat::observe(const float* x, std::int64_t stride, std::int64_t rows,
                                          std::int64_t cols) const {
   ActivationCall call;
-  if (fixed_) {
-    call.tensor = {fixed_->scale, 1 / fixed_->scale, fixed_->zero};
+  NIBBLE_CHECK(is_complete());
+  if (descriptor_.scope == ActivationScope::kChannel) {
+    NIBBLE_CHECK(static_cast<std::int64_t>(fixed_.size()) == cols);
     return call;
   }
-  NIBBLE_CHECK(is_complete());
+  if (!fixed_.empty()) {
+    call.tensor = given(fixed_.front());
+    return call;
+  }
   if (columns_) call.outliers = *columns_;
   if (descriptor_.outlier_threshold > 0) {
     std::vector<std::uint8_t> marks(static_cast<std::size_t>(cols));
@@ -265,6 +287,12 @@ ActivationCall ActivationFormat::observe(const float* x, std::int64_t stride, st
 void ActivationFormat::round_row(const ActivationCall& call, const float* x, std::int64_t cols,
                                  float* y) const {
   if (descriptor_.scope == ActivationScope::kTensor) return round_span(call.tensor, x, cols, y);
+  if (descriptor_.scope == ActivationScope::kChannel) {
+    for (std::int64_t col = 0; col < cols; ++col) {
+      round_span(given(fixed_[static_cast<std::size_t>(col)]), x + col, 1, y + col);
+    }
+    return;
+  }
   if (descriptor_.scope == ActivationScope::kGroup) {
     for (std::int64_t begin = 0; begin < cols; begin += descriptor_.group) {
       const std::int64_t count = std::min(descriptor_.group, cols - begin);
@@ -292,17 +320,28 @@ void ActivationFormat::round(const float* x, std::int64_t x_stride, std::int64_t
 }
 
 ActivationFormatPtr parse_activation_format(std::string_view text) {
-  if (text == "f32" || text == "f16" || text == "bf16") return nullptr;
+  if (plain_float_named(text)) return nullptr;
   constexpr std::size_t kMaxText = 256;
   std::string words(text.substr(0, kMaxText));
   std::ranges::replace(words, ':', '_');
   const auto descriptor = text.size() <= kMaxText ? parse_descriptor(words) : std::nullopt;
   if (!descriptor) {
-    const std::vector<std::string> names = {
-        "int8_token",      "int8_tensor",     "int8_g128",      "int8_tensor_static",
-        "int8_token_o6",   "int8_asym_token", "int4_token",     "fp8_e4m3_token",
-        "fp8_e4m3_tensor", "fp8_e4m3_g128",   "fp8_e5m2_token", "fp4_e2m1_token",
-        "fp4_e2m1_g32",    "nf4_g64"};
+    const std::vector<std::string> names = {"int8_token",
+                                            "int8_tensor",
+                                            "int8_g128",
+                                            "int8_tensor_static",
+                                            "int8_asym_tensor_static",
+                                            "int8_channel_static",
+                                            "int8_token_o6",
+                                            "int8_asym_token",
+                                            "int4_token",
+                                            "fp8_e4m3_token",
+                                            "fp8_e4m3_tensor",
+                                            "fp8_e4m3_g128",
+                                            "fp8_e5m2_token",
+                                            "fp4_e2m1_token",
+                                            "fp4_e2m1_g32",
+                                            "nf4_g64"};
     fail(ErrorKind::kUsage, "activation format '{}' is unknown{} (see docs/formats.md)", words,
          did_you_mean(words, names));
   }

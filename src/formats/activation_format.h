@@ -10,10 +10,11 @@
 //
 // with a the largest magnitude, lo and hi the range widened to hold 0, over what shares a scale: a
 // token (one row), a group of columns of a row (the last one may be shorter), or a tensor (all rows
-// of the call: the only scope whose result depends on what else is in a call, beside outliers). A
-// static scale is given once for a whole layer, from calibration; q = x * (1 / scale) then. Ties go
-// to even. Scales are float32. What is so small that m / a is no float32 becomes zero; what shares
-// a dynamic scale with a NaN or an infinity becomes NaN.
+// of the call: the only scope whose result depends on what else is in a call, beside outliers).
+// Static scales (and zero points) are given once for a whole layer, from calibration, one for all
+// or one for each column; q = x * (1 / scale) then. Ties go to even. Scales are float32. What is so
+// small that m / a is no float32 becomes zero; what shares a dynamic scale with a NaN or an
+// infinity becomes NaN.
 //
 // Outliers (LLM.int8(), arXiv 2208.07339; bitsandbytes' int8_vectorwise_quant): columns in which a
 // value of the call reaches the threshold stay as they are, and values that reach it do not count
@@ -34,14 +35,15 @@
 
 namespace nibble {
 
-enum class ActivationScope { kToken, kTensor, kGroup };
+// kChannel: a column of x, static only.
+enum class ActivationScope { kToken, kTensor, kGroup, kChannel };
 
 struct ActivationDescriptor {
   Element element = {.kind = ElementKind::kInt, .bits = 8};  // no kFloat
   bool symmetric = true;                                     // true for all but integers
   ActivationScope scope = ActivationScope::kToken;
   std::int64_t group = 0;        // kGroup: columns
-  bool is_static = false;        // kTensor only: the scale is given
+  bool is_static = false;        // kTensor or kChannel: scales are given
   float outlier_threshold = 0;   // kToken and dynamic only; 0: no outliers
   bool weight_outliers = false;  // symmetric only: the columns that the weight keeps are outliers
 
@@ -73,20 +75,22 @@ class ActivationFormat {
   explicit ActivationFormat(const ActivationDescriptor& descriptor);
 
   const ActivationDescriptor& descriptor() const { return descriptor_; }
-  // "int8_token", "fp8_e4m3_g128", "int8_asym_tensor_static", "int8_token_o6": round-trips through
-  // parse_activation_format().
+  // "int8_token", "fp8_e4m3_g128", "int8_asym_tensor_static", "int8_channel_static",
+  // "int8_token_o6": round-trips through parse_activation_format().
   std::string name() const;
 
-  // The same format with the scale (and zero point, of unsigned codes) of a layer. is_static only;
-  // kCorrupt unless the scale is positive and finite and the zero point a code.
-  ActivationFormatPtr with_scale(const AffineParams& params) const;
+  // The same format with the scales (and zero points, of unsigned codes) of a layer: one, or one a
+  // column. is_static only; kCorrupt unless scales are positive and finite and zero points codes.
+  ActivationFormatPtr with_scales(std::vector<AffineParams> params) const;
   // The same format with the outliers of a weight, ascending. weight_outliers only.
   ActivationFormatPtr with_columns(std::vector<std::int32_t> columns) const;
-  // True unless the format is static and its scale has not been given, or its columns have not.
+  // True unless the format is static and its scales have not been given, or its columns have not.
   bool is_complete() const {
-    return (!descriptor_.is_static || fixed_) && (!descriptor_.weight_outliers || columns_);
+    return (!descriptor_.is_static || !fixed_.empty()) &&
+           (!descriptor_.weight_outliers || columns_);
   }
-  const std::optional<AffineParams>& fixed() const { return fixed_; }
+  // Of with_scales(); empty otherwise.
+  std::span<const AffineParams> fixed() const { return fixed_; }
 
   // The largest magnitude of q, of symmetric elements.
   float largest() const;
@@ -113,13 +117,13 @@ class ActivationFormat {
 
   ActivationDescriptor descriptor_;
   std::optional<CodeTable> table_;  // of all but integers
-  std::optional<AffineParams> fixed_;
+  std::vector<AffineParams> fixed_;
   std::optional<std::vector<std::int32_t>> columns_;
 };
 
-// `element[_sym|_asym][_token|_tensor|_g<size>][_static][_o<threshold>|_ow]` (default: token,
-// dynamic, symmetric), a colon being as good as an underscore; f32, f16 and bf16 give null: not
-// rounded. kUsage, with near names, when the text is none.
+// `element[_sym|_asym][_token|_tensor|_channel|_g<size>][_static][_o<threshold>|_ow]` (default:
+// token, dynamic, symmetric), a colon being as good as an underscore; f32, f16 and bf16 give null:
+// not rounded. kUsage, with near names, when the text is none.
 ActivationFormatPtr parse_activation_format(std::string_view text);
 
 }  // namespace nibble

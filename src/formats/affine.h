@@ -20,6 +20,8 @@ namespace nibble {
 struct AffineParams {
   float scale = 1;
   int zero = 0;
+
+  bool operator==(const AffineParams&) const = default;
 };
 
 // Groups along a row of `cols` elements (1 for channel and tensor); of blocks the last may be cut.

@@ -191,15 +191,14 @@ ActivationFormatPtr input_format(const PlannedModule& module, const std::string&
          "round its input by token",
          module.module);
   }
-  float largest = *std::ranges::max_element(seen->max_abs);
+  const std::vector<Histogram>* histograms = nullptr;
   if (ranges.histograms != nullptr) {
     const auto found = ranges.histograms->find(site);
-    if (found != ranges.histograms->end()) {
-      largest = static_cast<float>(calibrated_range(*ranges.calibration, *format, found->second));
-    }
+    if (found != ranges.histograms->end()) histograms = &found->second;
   }
-  const float scale = format->scale_over(-largest, largest).scale;
-  return format->with_scale({scale > 0 ? scale : 1.0f, 0});  // all zeros stay so under any
+  const CalibrationOptions calibration =
+      ranges.calibration != nullptr ? *ranges.calibration : CalibrationOptions{};
+  return format->with_scales(static_scales(calibration, *format, *seen, histograms, ranges.pool));
 }
 
 void round_inputs(const ModelSpec& spec, const OutputPlan& plan, const InputRanges& ranges,
@@ -220,7 +219,7 @@ void round_layer(const Recipe& recipe, const OutputPlan& plan, const ModelSpec& 
                  const LayerStatistics& statistics, const LayerHessians& hessians,
                  LayerWeights& weights, const SolverBackends& backends, bool keep_codes) {
   const auto names = statistics_names(sites(spec, weights));
-  round_inputs(spec, plan, {statistics}, weights);
+  round_inputs(spec, plan, {statistics, backend.pool()}, weights);
   for (Linear* linear : weights.linears()) {
     const PlannedModule& module = plan.find(linear->module);
     if (module.format->is_float()) continue;

@@ -81,16 +81,17 @@ std::map<const Linear*, std::vector<float>> second_moments(const ModelSpec& spec
                                                            LayerWeights& weights,
                                                            const LayerStatistics& statistics);
 
-// What static scales of a layer's inputs follow from: of each site the largest magnitude, or the
-// range that a calibrator finds in its histogram, if there is one.
+// What static scales of a layer's inputs follow from: of each site (or column of it) the largest
+// magnitude, or the range that a calibrator finds in its histogram, if there is one.
 struct InputRanges {
   const LayerStatistics& statistics;
+  ThreadPool& pool;
   const LayerHistograms* histograms = nullptr;      // null: there are none
   const CalibrationOptions* calibration = nullptr;  // of them
 };
 
 // What the input of a module, which is seen as `site`, is rounded to; null for nothing. A static
-// format has its scale. kUsage, naming the module, where such a site saw no token.
+// format has its scales. kUsage, naming the module, where such a site saw no token.
 ActivationFormatPtr input_format(const PlannedModule& module, const std::string& site,
                                  const InputRanges& ranges);
 

@@ -74,7 +74,9 @@ std::set<std::string> site_names(const std::map<const Linear*, std::string>& nam
 LayerSolver::LayerSolver(const Job& job, std::int64_t done)
     : job_(job),
       needs_(job.options.recipe.solver().needs()),
-      watches_ranges_(job.plan.has_static_inputs() && needs_histograms(job.calibration)),
+      static_inputs_(job.plan.static_inputs()),
+      watches_ranges_(static_inputs_ != nullptr &&
+                      needs_histograms(job.calibration, *static_inputs_)),
       first_layer_(done) {
   const bool needs_stream = job.options.recipe.needs_stream() || watches_ranges_;
   if (!needs_stream || done == job.spec.layers) return;
@@ -175,7 +177,8 @@ std::map<const Linear*, SolvedLinear> LayerSolver::solve_stages(std::int64_t lay
                                                                 const LayerWeights* unquantized) {
   const auto names = statistics_names(sites(job_.spec, weights));
   if (stream_ != nullptr) {
-    round_inputs(job_.spec, job_.plan, {statistics, &histograms_, &job_.calibration}, weights);
+    round_inputs(job_.spec, job_.plan,
+                 {statistics, job_.backend.pool(), &histograms_, &job_.calibration}, weights);
     prepare_layer(weights, job_.backend);
   }
   std::map<const Linear*, SolvedLinear> solved;
@@ -204,7 +207,8 @@ std::vector<SolvedLinear> LayerSolver::solve(std::int64_t layer, const RecipePoi
                                              LayerStatistics& statistics, LayerWeights& weights) {
   transform(layer, point, statistics, weights);
   if (watches_ranges_) {
-    RangeObserver observer(layer);
+    const bool by_channel = static_inputs_->descriptor().scope == ActivationScope::kChannel;
+    RangeObserver observer(layer, by_channel, job_.backend.pool());
     stream_->watch(layer, weights, observer);
     histograms_ = observer.take();
   }

@@ -63,6 +63,7 @@ class LayerSolver {
 
   const Job& job_;
   Needs needs_;  // of the solver
+  ActivationFormatPtr static_inputs_;
   bool watches_ranges_ = false;
   std::int64_t first_layer_;
   LayerHistograms histograms_;

@@ -297,14 +297,15 @@ void OutputPlan::adopt(const std::string& module, const LinearFormats& chosen) {
   found->activations = chosen.activations;
 }
 
-bool OutputPlan::has_static_inputs() const {
-  return std::ranges::any_of(modules, [](const PlannedModule& m) {
+ActivationFormatPtr OutputPlan::static_inputs() const {
+  const auto found = std::ranges::find_if(modules, [](const PlannedModule& m) {
     return m.activations != nullptr && m.activations->descriptor().is_static;
   });
+  return found == modules.end() ? nullptr : found->activations;
 }
 
 bool OutputPlan::needs_statistics() const {
-  return has_static_inputs() || std::ranges::any_of(modules, [](const PlannedModule& m) {
+  return static_inputs() != nullptr || std::ranges::any_of(modules, [](const PlannedModule& m) {
            const Element& outer = m.format->descriptor().element;
            const Element& element = outer.base != nullptr ? outer.base->element : outer;
            return element.kind == ElementKind::kIntSplit ||

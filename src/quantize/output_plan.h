@@ -49,9 +49,9 @@ struct OutputPlan {
   // kUnsupported, naming the module, where they do not, or where the encoding cannot say the
   // format.
   void adopt(const std::string& module, const LinearFormats& chosen);
-  // Whether a static scale of activations is to be calibrated.
-  bool has_static_inputs() const;
-  // Whether it, or a format that chooses by the importance of columns, needs calibration text.
+  // The format of activations whose static scales are to be calibrated; null: there is none.
+  ActivationFormatPtr static_inputs() const;
+  // Whether they, or a format that chooses by the importance of columns, needs calibration text.
   bool needs_statistics() const;
   // Linear modules that stay plain, among them the head and routers.
   std::vector<std::string> plain(const ModelSpec& spec, const Checkpoint& source,

@@ -64,11 +64,6 @@ ModelFormat resolve_format(const QuantizeOptions& options) {
   }
   if (options.format.embeddings != nullptr) format.embeddings = options.format.embeddings;
   if (options.format.activations != nullptr) format.activations = options.format.activations;
-  if (format.activations != nullptr && !format.activations->is_complete() &&
-      !format.activations->descriptor().symmetric) {
-    fail(ErrorKind::kUnsupported, "activation format {}: only symmetric scales are calibrated",
-         format.activations->name());
-  }
   return format;
 }
 
@@ -138,11 +133,10 @@ Setup::Setup(const QuantizeOptions& options, Backend& backend, Backend& runner)
 
 void Setup::check_ranges() const {
   if (!calibration_.range.empty()) find_calibrator(calibration_.range);
-  for (const PlannedModule& module : plan_.modules) {
-    if (module.activations == nullptr || !module.activations->descriptor().is_static) continue;
-    const std::string reason = why_no_range(calibration_, *module.activations);
-    if (!reason.empty()) fail(ErrorKind::kUnsupported, "{}", reason);
-  }
+  const ActivationFormatPtr format = plan_.static_inputs();
+  if (format == nullptr) return;
+  const std::string reason = why_no_range(calibration_, *format);
+  if (!reason.empty()) fail(ErrorKind::kUnsupported, "{}", reason);
 }
 
 bool Setup::needs_text() const {

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "checkpoint/input_scales.h"
 #include "quantize/bytes.h"
 #include "quantize/layer_solver.h"
 #include "quantize/passes.h"
@@ -41,22 +42,19 @@ class LayerWriter {
   void write_input_scales(LayerWeights& weights, const LayerStatistics& statistics,
                           const LayerHistograms& histograms,
                           const std::vector<SolvedLinear>& solved) {
-    if (!job_.plan.has_static_inputs()) return;
-    const InputRanges ranges{statistics, &histograms, &job_.calibration};
+    if (job_.plan.static_inputs() == nullptr) return;
+    const InputRanges ranges{statistics, job_.backend.pool(), &histograms, &job_.calibration};
     for (const auto& [linear, name] : statistics_names(sites(job_.spec, weights))) {
       const auto chosen = std::ranges::find(solved, linear, &SolvedLinear::linear);
-      if (chosen != solved.end() && chosen->activations != nullptr) {
-        write_input_scale(*linear, chosen->activations->fixed().value().scale);
-        continue;
+      const ActivationFormatPtr format =
+          chosen != solved.end() && chosen->activations != nullptr
+              ? chosen->activations
+              : input_format(job_.plan.find(linear->module), name, ranges);
+      if (format == nullptr || format->fixed().empty()) continue;
+      for (const auto& [tensor, values] : input_scales(linear->module, *format)) {
+        writer_.write(tensor, values);
       }
-      const ActivationFormatPtr format = input_format(job_.plan.find(linear->module), name, ranges);
-      if (format == nullptr || !format->fixed()) continue;
-      write_input_scale(*linear, format->fixed()->scale);
     }
-  }
-
-  void write_input_scale(const Linear& linear, float scale) {
-    writer_.write(linear.module + ".input_scale", from_float(&scale, DType::kF32, {1}));
   }
 
   void write_linear(const SolvedLinear& solved) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <random>
 
 #include "base/error.h"
@@ -21,6 +22,47 @@ BitsRow element_row(const BitsSource& source, const Distribution& distribution, 
           bits_of_accuracy(distribution, clip.mean_squared_error),
           clip.clip / deviation(distribution),
           static_cast<double>(grid.bits)};
+}
+
+// The values that share a range, counted.
+struct Channel {
+  Histogram histogram = Histogram::of_channel();
+  DistributionPtr distribution;
+  double count = 0;
+};
+
+std::vector<Channel> channels_of(std::span<const float> values, std::int64_t cols,
+                                 bool of_columns) {
+  const std::int64_t rows = static_cast<std::int64_t>(values.size()) / cols;
+  const std::int64_t count = of_columns ? cols : rows;
+  const std::int64_t length = of_columns ? rows : cols;
+  std::vector<Channel> channels(static_cast<std::size_t>(count));
+  std::vector<float> own(static_cast<std::size_t>(length));
+  for (std::int64_t c = 0; c < count; ++c) {
+    for (std::int64_t i = 0; i < length; ++i) {
+      const std::int64_t at = of_columns ? i * cols + c : c * cols + i;
+      own[static_cast<std::size_t>(i)] = values[static_cast<std::size_t>(at)];
+    }
+    Channel& channel = channels[static_cast<std::size_t>(c)];
+    channel.histogram.add(own);
+    channel.distribution = empirical_distribution(own);
+    channel.count = static_cast<double>(length);
+  }
+  return channels;
+}
+
+// Squared error of all values under a calibrator's ranges.
+double channel_error(std::span<const Channel> channels, const Calibrator& calibrator,
+                     const CalibratorOptions& options, const Grid& grid) {
+  double sum = 0;
+  for (const Channel& channel : channels) {
+    const double range = calibrator.calibrate(channel.histogram, options);
+    const Distribution& values = *channel.distribution;
+    sum +=
+        channel.count * (range > 0 ? mean_squared_error(values, grid.levels, range)
+                                   : values.above(-std::numeric_limits<double>::infinity()).second);
+  }
+  return sum;
 }
 
 // Mean squared error of one round trip.
@@ -95,6 +137,29 @@ std::vector<BitsRow> study_calibrators(const BitsSource& source, const Distribut
       const Grid grid = integer_grid(width);
       rows.push_back(element_row(source, distribution, grid, calibrator.name,
                                  {range, mean_squared_error(distribution, grid.levels, range)}));
+    }
+  }
+  return rows;
+}
+
+std::vector<BitsRow> study_channel_calibrators(const BitsSource& source,
+                                               std::span<const float> values, std::int64_t cols,
+                                               bool of_columns,
+                                               std::span<const Calibrator> calibrators,
+                                               const CalibratorOptions& options) {
+  NIBBLE_CHECK(cols > 0 && static_cast<std::int64_t>(values.size()) % cols == 0);
+  const std::vector<Channel> channels = channels_of(values, cols, of_columns);
+  const DistributionPtr whole = empirical_distribution(values);
+  std::vector<BitsRow> rows;
+  for (const Calibrator& calibrator : calibrators) {
+    for (const int width : kWidths) {
+      CalibratorOptions own = options;
+      own.bits = width;
+      const Grid grid = integer_grid(width);
+      const double error = channel_error(channels, calibrator, own, grid);
+      rows.push_back({source, grid.name, calibrator.name + std::string(kByChannel),
+                      bits_of_accuracy(*whole, error / static_cast<double>(values.size())), 0,
+                      static_cast<double>(grid.bits)});
     }
   }
   return rows;

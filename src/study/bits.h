@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "formats/registry.h"
@@ -24,7 +25,8 @@ struct BitsRow {
   BitsSource source;
   std::string format;  // an element of grid.h or a format of the registry
   // "best" and "minmax" (one range for all values), "lloyd-max" (free levels), the name of a
-  // calibrator, "stored" (scales as the format stores them) or "block32" (block_error.h)
+  // calibrator, that with kByChannel behind it (a range for each channel), "stored" (scales as the
+  // format stores them) or "block32" (block_error.h)
   std::string range;
   double bits = 0;
   double clip = 0;             // in deviations; 0 where there is not one for all
@@ -51,6 +53,15 @@ std::vector<BitsRow> study_calibrators(const BitsSource& source, const Distribut
                                        const Histogram& histogram,
                                        std::span<const Calibrator> calibrators,
                                        const CalibratorOptions& options);
+
+// The same with a histogram and a range for each channel of values [rows, cols], one batch each:
+// for each column where `of_columns`, or else for each row.
+inline constexpr std::string_view kByChannel = "/channel";
+std::vector<BitsRow> study_channel_calibrators(const BitsSource& source,
+                                               std::span<const float> values, std::int64_t cols,
+                                               bool of_columns,
+                                               std::span<const Calibrator> calibrators,
+                                               const CalibratorOptions& options);
 
 struct NamedFormat {
   std::string name;

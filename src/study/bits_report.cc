@@ -183,14 +183,17 @@ bool is_calibrated(const BitsRow& row) {
          row.range != "stored" && !is_block(row);
 }
 
+bool is_by_channel(const BitsRow& row) { return row.range.ends_with(kByChannel); }
+
+// Of all values under one range; or, `by_channel`, with ranges of their own.
 void add_calibrators(std::span<const BitsRow> rows, const KindText& kind, int width,
-                     StudyReport& report) {
+                     bool by_channel, StudyReport& report) {
   const std::string format = fmt::format("int{}", width);
   Pivot pivot;
   bool any = false;
   for (const BitsRow& row : rows) {
     if (row.source.kind != kind.kind || row.format != format || row.range == "stored" ||
-        is_block(row)) {
+        is_block(row) || (is_calibrated(row) && is_by_channel(row) != by_channel)) {
       continue;
     }
     any = any || is_calibrated(row);
@@ -198,8 +201,13 @@ void add_calibrators(std::span<const BitsRow> rows, const KindText& kind, int wi
   }
   if (!any) return;
   StudySection section;
-  section.heading = fmt::format("Calibrators of INT{} {}", width, kind.of);
-  section.note = "One symmetric range for all values, chosen from a histogram of 2048 bins.";
+  section.heading =
+      fmt::format("Calibrators of INT{} {}{}", width, kind.of, by_channel ? ", by channel" : "");
+  section.note = by_channel
+                     ? "A symmetric range for each channel (a row of a weight, a column of "
+                       "activations), chosen from a histogram of 512 bins of its own; 'best' and "
+                       "'minmax' are one range for all values."
+                     : "One symmetric range for all values, chosen from a histogram of 2048 bins.";
   section.table = pivot.table(kind.group);
   section.figures.push_back(pivot.figure(section.heading, [](const auto&) { return true; }));
   report.sections.push_back(std::move(section));
@@ -319,7 +327,9 @@ StudyReport bits_report(std::span<const BitsRow> rows, const std::string& model)
     for (const int width : {8, 6, 4}) add_elements(rows, kind, width, report);
     add_blocks(rows, kind, report);
     add_stored(rows, kind, report);
-    for (const int width : {8, 6, 4}) add_calibrators(rows, kind, width, report);
+    for (const bool by_channel : {false, true}) {
+      for (const int width : {8, 6, 4}) add_calibrators(rows, kind, width, by_channel, report);
+    }
   }
   if (model.empty()) {
     report.findings = {say_light_tails(rows), say_outliers(rows), say_stored(rows)};

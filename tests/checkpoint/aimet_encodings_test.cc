@@ -130,7 +130,7 @@ TEST(AimetEncodings, SayWhatTheFormatDecodes) {
 
 TEST(AimetEncodings, InputsHaveThoseOfTheirScale) {
   Modules source;
-  const auto input = parse_activation_format("int8_tensor_static")->with_scale({0.25f, 0});
+  const auto input = parse_activation_format("int8_tensor_static")->with_scales({{0.25f, 0}});
   source.add("m", "int8_channel_sym", input);
   const Json listed =
       encodings(source, "m", EncodingsSchema::k100).at("activation_encodings").at(0);
@@ -155,6 +155,10 @@ TEST(AimetEncodings, WhatTheyCannotSay) {
                "table");
   EXPECT_ERROR(aimet_encodings(source, {"group"}, EncodingsSchema::k061), ErrorKind::kUnsupported,
                "take 1.0.0");
+  source.add("columns", "int8_channel_sym",
+             parse_activation_format("int8_channel_static")->with_scales({{0.5f, 0}, {0.25f, 0}}));
+  EXPECT_ERROR(aimet_encodings(source, {"columns"}, EncodingsSchema::k100), ErrorKind::kUnsupported,
+               "one static scale");
   EXPECT_ERROR(parse_encodings_schema("3"), ErrorKind::kUsage, "1.0.0");
   const EncodingsFile file = aimet_encodings(source, {"plain", "dynamic"}, EncodingsSchema::k200);
   EXPECT_EQ(file.plain, std::vector<std::string>{"plain"});

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "checkpoint/exact_form.h"
+#include "checkpoint/input_scales.h"
 #include "checkpoint/writer.h"
 #include "formats/registry.h"
 #include "support/golden_checkpoint.h"
@@ -44,8 +45,11 @@ std::filesystem::path write_model(const std::filesystem::path& dir, const QuantT
     writer.write(name, tensor);
   }
   if (module.has_static_input()) {
-    const float scale = 0.125f;
-    writer.write(module.module + ".input_scale", from_float(&scale, DType::kF32, {1}));
+    const int zero = module.activations->descriptor().symmetric ? 0 : 77;
+    const auto given = module.activations->with_scales({{0.125f, zero}});
+    for (const auto& [name, tensor] : input_scales(module.module, *given)) {
+      writer.write(name, tensor);
+    }
   }
   writer.write("model.norm.weight", from_float(sample().data(), DType::kF32, {kCols}));
   writer.finish();
@@ -168,7 +172,8 @@ TEST(Convert, PlainWeightsNameATypeThatHoldsThem) {
 TEST(Convert, KeepsWhatInputsAreRoundedToOrRefuses) {
   TempDir dir;
   const QuantTensor w8a8 = encoded("int8_channel_sym_sbf16");
-  for (const std::string activations : {"int8_token", "int8_tensor_static"}) {
+  for (const std::string activations :
+       {"int8_token", "int8_tensor_static", "int8_asym_tensor_static"}) {
     const auto source = write_model(dir / activations, w8a8, nibble_encoding(), activations);
     const auto out = dir / (activations + "_ct");
     EXPECT_TRUE(convert(source, out, "compressed-tensors").exact());

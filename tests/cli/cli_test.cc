@@ -252,9 +252,10 @@ TEST(CliTest, TextThatIsNotUtf8IsAUsageError) {
 
 TEST(CliTest, StudyBitsOfAModelWritesTableAndPage) {
   const test::TempDir dir;
-  const Json study = nibble_json({"study", "bits", tiny(), "--text", short_text(dir, 2000),
-                                  "--formats", "w4a16_g128", "--calibrator", "entropy", "--csv",
-                                  dir / "bits.csv", "--html", dir / "bits.html"});
+  const Json study =
+      nibble_json({"study", "bits", tiny(), "--text", short_text(dir, 2000), "--formats",
+                   "w4a16_g128", "--calibrator", "entropy", "--per-channel", "--csv",
+                   dir / "bits.csv", "--html", dir / "bits.html"});
   EXPECT_EQ(study["findings"].size(), 3u);
   std::map<std::string, int> kinds, ranges;
   for (const Json& row : study["rows"]) {
@@ -262,7 +263,8 @@ TEST(CliTest, StudyBitsOfAModelWritesTableAndPage) {
     ++ranges[row["range"]];
   }
   EXPECT_THAT(kinds, testing::SizeIs(3));  // distributions, weights, activations
-  for (const char* range : {"best", "minmax", "lloyd-max", "stored", "entropy"}) {
+  for (const char* range :
+       {"best", "minmax", "lloyd-max", "stored", "entropy", "entropy/channel"}) {
     EXPECT_GT(ranges[range], 0) << range;
   }
   const std::string csv = read_text_file(dir / "bits.csv");
@@ -274,6 +276,7 @@ TEST(CliTest, StudyBitsOfAModelWritesTableAndPage) {
 TEST(CliTest, StudyBitsRefusesWhatItCannotMean) {
   EXPECT_EQ(invoke({"study", "bits", "--text", "x.txt"}).status, 2);
   EXPECT_EQ(invoke({"study", "bits", "--calibrator", "mse"}).status, 2);
+  EXPECT_EQ(invoke({"study", "bits", tiny(), "--per-channel"}).status, 2);
   EXPECT_EQ(invoke({"study", "bits", tiny(), "--calibrator", "entropie"}).status, 2);
   EXPECT_EQ(invoke({"study"}).status, 2);
 }

@@ -9,20 +9,42 @@
 namespace nibble::test {
 namespace {
 
-constexpr const char* kActivations[] = {"int8_token",  "int4_token",    "int8_token_o6",
-                                        "int8_tensor", "int8_asym_g48", "fp8_e4m3_token",
-                                        "fp4_e2m1_g32"};
+constexpr const char* kActivations[] = {"int8_token",
+                                        "int4_token",
+                                        "int8_token_o6",
+                                        "int8_tensor",
+                                        "int8_asym_g48",
+                                        "fp8_e4m3_token",
+                                        "fp4_e2m1_g32",
+                                        "int8_tensor_static",
+                                        "int8_asym_tensor_static",
+                                        "int8_channel_static",
+                                        "fp8_e4m3_channel_static"};
 constexpr const char* kWeights[] = {
     "int8_channel_sym", "int8_g64_asym",    "int4_g32_asym", "int4_channel_sym",
     "int6_g32_asym",    "fp8_e4m3_channel", "bf16"};
 constexpr std::int64_t kRows = 70;       // fill no vector
 constexpr std::int64_t kWholeRows = 80;  // tensor cores' products of bytes take multiples of 16
 
+// A static format with scales (and zero points) as calibration would give it, other formats as they
+// are.
+ActivationFormatPtr completed(const char* name, std::int64_t cols) {
+  ActivationFormatPtr format = parse_activation_format(name);
+  const ActivationDescriptor& d = format->descriptor();
+  if (!d.is_static) return format;
+  std::vector<AffineParams> params;
+  for (std::int64_t i = 0; i < (d.scope == ActivationScope::kChannel ? cols : 1); ++i) {
+    params.push_back(
+        {(5.0f + static_cast<float>(i % 3)) / format->largest(), d.symmetric ? 0 : 99});
+  }
+  return format->with_scales(std::move(params));
+}
+
 // A weight and a call of it; x holds values beyond 6.
 struct Call {
   Call(Backend& backend, const char* weight_name, const char* format_name, std::int64_t rows_of_x,
        std::int64_t columns, std::int64_t rows_of_w = kRows)
-      : format(parse_activation_format(format_name)), m(rows_of_x), cols(columns), rows(rows_of_w) {
+      : format(completed(format_name, columns)), m(rows_of_x), cols(columns), rows(rows_of_w) {
     const std::vector<float> w = random_floats(rows * cols, 4, 0.1f);
     weight = parse_weight_format(weight_name)->encode(w.data(), rows, cols);
     prepared = backend.prepare(weight, "", format.get());

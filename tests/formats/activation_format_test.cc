@@ -27,9 +27,10 @@ std::vector<float> rounded(std::string_view name, const std::vector<float>& x,
 }
 
 TEST(ActivationFormat, NamesRoundTripAndSpellOutDefaults) {
-  for (const char* name :
-       {"int8_token", "int4_asym_token", "int8_tensor", "int8_tensor_static", "fp8_e4m3_token",
-        "fp8_e5m2_g128", "fp4_e2m1_g32", "nf4_g64", "int8_token_o6", "int6_token_o2.5"}) {
+  for (const char* name : {"int8_token", "int4_asym_token", "int8_tensor", "int8_tensor_static",
+                           "int8_asym_tensor_static", "int8_channel_static",
+                           "fp8_e4m3_channel_static", "fp8_e4m3_token", "fp8_e5m2_g128",
+                           "fp4_e2m1_g32", "nf4_g64", "int8_token_o6", "int6_token_o2.5"}) {
     EXPECT_EQ(parse_activation_format(name)->name(), name);
   }
   EXPECT_EQ(parse_activation_format("int8")->name(), "int8_token");
@@ -41,11 +42,11 @@ TEST(ActivationFormat, NamesRoundTripAndSpellOutDefaults) {
 TEST(ActivationFormat, RefusesWhatIsNone) {
   EXPECT_ERROR(parse_activation_format("int8_tokn"), ErrorKind::kUsage, "did you mean int8_token");
   for (const char* text : {"", "int8_", "token", "int8_token_token", "int8_g", "int8_o6_o6",
-                           "int8_o0", "int8_onan", "fp8_token", "fp9_e4m3", "int8_channel"}) {
+                           "int8_o0", "int8_onan", "fp8_token", "fp9_e4m3", "int8_chanel"}) {
     EXPECT_ERROR(parse_activation_format(text), ErrorKind::kUsage, "unknown");
   }
   for (const char* text : {"int9_token", "int1", "int8_token_static", "int8_g0", "fp8_e4m3_asym",
-                           "int8_tensor_o6", "int8_asym_o6", "int8_oinf"}) {
+                           "int8_tensor_o6", "int8_asym_o6", "int8_oinf", "int8_channel"}) {
     EXPECT_ERROR(parse_activation_format(text), ErrorKind::kUnsupported, "activation format");
   }
 }
@@ -84,16 +85,43 @@ TEST(ActivationFormat, SmallFloats) {
 TEST(ActivationFormat, StaticScalesSaturate) {
   const ActivationFormatPtr open = parse_activation_format("int8_tensor_static");
   EXPECT_FALSE(open->is_complete());
-  const ActivationFormatPtr format = open->with_scale({0.5f, 0});
+  const ActivationFormatPtr format = open->with_scales({{0.5f, 0}});
   EXPECT_TRUE(format->is_complete());
   const std::vector<float> x = {100, -100, 0.26f, NAN};
   std::vector<float> y(4);
   format->round(x.data(), 4, 1, 4, y.data(), 4);
   EXPECT_THAT(std::vector<float>(y.begin(), y.begin() + 3), ElementsAre(63.5f, -64, 0.5f));
   EXPECT_TRUE(std::isnan(y[3]));
-  EXPECT_ERROR(open->with_scale({0, 0}), ErrorKind::kCorrupt, "scale");
-  EXPECT_ERROR(open->with_scale({INFINITY, 0}), ErrorKind::kCorrupt, "scale");
-  EXPECT_ERROR(open->with_scale({1, 3}), ErrorKind::kCorrupt, "zero point");
+  EXPECT_ERROR(open->with_scales({{0, 0}}), ErrorKind::kCorrupt, "scale");
+  EXPECT_ERROR(open->with_scales({{INFINITY, 0}}), ErrorKind::kCorrupt, "scale");
+  EXPECT_ERROR(open->with_scales({{1, 3}}), ErrorKind::kCorrupt, "zero point");
+}
+
+// q + zero in 0 ... 15, worked by hand.
+TEST(ActivationFormat, StaticZeroPointsSaturate) {
+  const ActivationFormatPtr open = parse_activation_format("int4_asym_tensor_static");
+  const ActivationFormatPtr format = open->with_scales({{0.5f, 3}});
+  const std::vector<float> x = {100, -100, 0.26f, -1.25f, 0};
+  std::vector<float> y(x.size());
+  format->round(x.data(), 5, 1, 5, y.data(), 5);
+  EXPECT_THAT(y, ElementsAre(6, -1.5f, 0.5f, -1, 0));
+  EXPECT_ERROR(open->with_scales({{0.5f, 16}}), ErrorKind::kCorrupt, "zero point");
+}
+
+TEST(ActivationFormat, StaticScalesByChannel) {
+  const ActivationFormatPtr format =
+      parse_activation_format("int8_channel_static")->with_scales({{0.5f, 0}, {2, 0}, {1, 0}});
+  EXPECT_EQ(format->fixed().size(), 3u);
+  const std::vector<float> x = {100, 3.2f, 0.4f, -0.3f, -500, NAN};
+  std::vector<float> y(x.size());
+  format->round(x.data(), 3, 2, 3, y.data(), 3);
+  EXPECT_TRUE(std::isnan(y[5]));
+  y.pop_back();
+  EXPECT_THAT(y, ElementsAre(63.5f, 4, 0, -0.5f, -256));
+  const ActivationFormatPtr fp4 =
+      parse_activation_format("fp4_e2m1_channel_static")->with_scales({{1, 0}, {10, 0}});
+  fp4->round(x.data(), 2, 1, 2, y.data(), 2);
+  EXPECT_THAT(std::vector<float>(y.begin(), y.begin() + 2), ElementsAre(6, 5));
 }
 
 TEST(ActivationFormat, ZerosTinyValuesAndWhatIsNoNumber) {

@@ -107,11 +107,11 @@ TEST_F(QuantizedActivations, StaticScalesComeFromCalibration) {
     ASSERT_NE(activations, nullptr);
     EXPECT_EQ(activations->name(), "int8_tensor_static");
     const Tensor stored = result->tensor(std::string(kModule) + ".input_scale");
-    EXPECT_EQ(activations->fixed()->scale, stored.data<float>()[0]);
-    EXPECT_GT(activations->fixed()->scale, 1e-4f);
-    EXPECT_LT(activations->fixed()->scale, 10.0f);
-    EXPECT_NE(result->activations("model.layers.0.mlp.down_proj")->fixed()->scale,
-              activations->fixed()->scale);
+    EXPECT_EQ(activations->fixed()[0].scale, stored.data<float>()[0]);
+    EXPECT_GT(activations->fixed()[0].scale, 1e-4f);
+    EXPECT_LT(activations->fixed()[0].scale, 10.0f);
+    EXPECT_NE(result->activations("model.layers.0.mlp.down_proj")->fixed()[0].scale,
+              activations->fixed()[0].scale);
   }
   const auto source = open_checkpoint(dir_ / "model");
   EXPECT_ERROR(logits(*source, source->config(), parse_model_format("w=int8,a=int8_tensor_static")),
@@ -125,7 +125,7 @@ TEST_F(QuantizedActivations, StaticScalesByEveryCalibrator) {
   const std::string format = "w=int8_channel_sym,a=int8_tensor_static";
   const auto scale = [&](const char* calibrator, double percentile = 0) {
     const auto result = written(format, {0, 0, 0, calibrator, percentile});
-    return static_cast<double>(result->activations(kFirst)->fixed()->scale);
+    return static_cast<double>(result->activations(kFirst)->fixed()[0].scale);
   };
   const double most = scale("minmax");
   EXPECT_NEAR(scale("percentile", 100), most, most / 2048 * 1.001);
@@ -194,7 +194,7 @@ TEST_F(QuantizedActivations, ChosenRangesAreStored) {
     std::vector<double> found;
     for (const char* name : {"q_proj", "k_proj", "v_proj"}) {
       const auto format = result->activations(std::string("model.layers.0.self_attn.") + name);
-      found.push_back(static_cast<double>(format->fixed().value().scale) *
+      found.push_back(static_cast<double>(format->fixed()[0].scale) *
                       static_cast<double>(format->largest()));
     }
     return found;
@@ -224,6 +224,102 @@ TEST_F(QuantizedActivations, ShiftsAreFoldedIntoNormsAsPowersOfTwo) {
   }
   EXPECT_THAT(factors, ::testing::IsSubsetOf({1.0f, 2.0f, 4.0f, 8.0f}));  // E2: three steps
   EXPECT_GT(factors.size(), 1u);
+}
+
+// Zero points are stored as compressed-tensors stores them, less 128, and the range holds all that
+// the symmetric one of the same text holds.
+TEST_F(QuantizedActivations, StaticZeroPointsComeFromCalibration) {
+  // What comes here is the same whatever was quantized before it.
+  const std::string first = "model.layers.0.self_attn.q_proj";
+  const auto symmetric = written("w=int8_channel_sym,a=int8_tensor_static");
+  const double most = 127 * static_cast<double>(symmetric->activations(first)->fixed()[0].scale);
+  for (const char* weights : {"int8_channel_sym", "nf4_g64"}) {
+    const auto result = written(fmt::format("w={},a=int8_asym_tensor_static", weights));
+    const std::string convention = result->convention();
+    EXPECT_EQ(convention, weights[0] == 'i' ? "compressed-tensors" : "nibble");
+    const ActivationFormatPtr format = result->activations(first);
+    EXPECT_EQ(format->name(), "int8_asym_tensor_static");
+    const auto [scale, zero] = format->fixed()[0];
+    const Tensor stored = result->tensor(first + ".input_zero_point");
+    ASSERT_EQ(stored.dtype(), DType::kI8);
+    EXPECT_EQ(std::to_integer<std::int8_t>(stored.bytes()[0]), zero - 128);
+    const double lo = -static_cast<double>(scale) * zero;
+    const double hi = static_cast<double>(scale) * (255 - zero);
+    EXPECT_NEAR(std::max(-lo, hi), most, 1.5 * static_cast<double>(scale));
+    EXPECT_LT(hi - lo, 1.999 * most);
+    const Tensor exact = logits(*open_checkpoint(dir_ / "model"), symmetric->config());
+    const Tensor read = logits(*result, result->config());
+    EXPECT_NE(read.data<float>()[0], exact.data<float>()[0]);
+  }
+  const auto said = written("w=int8_channel_sym,a=int8_asym_tensor_static");
+  const Json& input = only_group(*said).at("input_activations");
+  EXPECT_EQ(input.at("symmetric"), false);
+  EXPECT_EQ(input.at("strategy"), "tensor");
+  EXPECT_EQ(input.at("dynamic"), false);
+}
+
+TEST_F(QuantizedActivations, StaticZeroPointsByEveryCalibrator) {
+  const std::string format = "w=int8_channel_sym,a=int4_asym_tensor_static";
+  const auto most = static_cast<double>(written(format)->activations(kModule)->fixed()[0].scale);
+  for (const Calibrator& calibrator : calibrators()) {
+    const CalibrationOptions options = {0, 0, 0, calibrator.name};
+    if (calibrator.calibrate_range == nullptr) {
+      EXPECT_ERROR(written(format, options), ErrorKind::kUnsupported, "around 0");
+      continue;
+    }
+    const auto found =
+        static_cast<double>(written(format, options)->activations(kModule)->fixed()[0].scale);
+    EXPECT_GT(found, 0.05 * most) << calibrator.name;
+    EXPECT_LT(found, 1.08 * most) << calibrator.name;
+  }
+}
+
+// One scale a column: the largest of them is that of the whole, and less is lost than under it.
+TEST_F(QuantizedActivations, StaticScalesByChannelComeFromCalibration) {
+  const auto whole = written("w=int8_channel_sym,a=int4_tensor_static");
+  const float one = whole->activations(kModule)->fixed()[0].scale;
+  const auto source = open_checkpoint(dir_ / "model");
+  const Tensor exact = logits(*source, source->config());
+  const auto distance = [&](const Checkpoint& checkpoint) {
+    const Tensor read = logits(checkpoint, checkpoint.config());
+    double sum = 0;
+    for (std::int64_t i = 0; i < read.elements(); ++i) {
+      sum += std::pow(double{read.data<float>()[i]} - double{exact.data<float>()[i]}, 2);
+    }
+    return sum;
+  };
+  const double of_whole = distance(*whole);
+  for (const char* calibrator : {"minmax", "mse"}) {
+    const auto result = written("w=int8_channel_sym,a=int4_channel_static", {0, 0, 0, calibrator});
+    EXPECT_EQ(result->convention(), "nibble");
+    const auto given = result->activations(kModule)->fixed();
+    EXPECT_EQ(static_cast<std::int64_t>(given.size()), result->linear(kModule).cols);
+    if (calibrator == std::string("minmax")) {
+      EXPECT_EQ(std::ranges::max(given, {}, &AffineParams::scale).scale, one);
+    }
+    EXPECT_LT(distance(*result), of_whole) << calibrator;
+  }
+  EXPECT_NO_THROW(written("w=nf4_g64,a=int8_asym_channel_static", {0, 0, 0, "sqnr"}));
+}
+
+// LLM-FP4 searches one range around 0; other static ranges are those of the calibrator.
+TEST_F(QuantizedActivations, SolversLeaveOtherStaticRangesToTheCalibrator) {
+  for (const char* inputs : {"int8_asym_tensor_static", "fp4_e2m1_channel_static"}) {
+    std::vector<std::vector<AffineParams>> found;
+    for (const char* steps :
+         {R"({"algorithm": "rtn"})",
+          R"({"algorithm": "llm_fp4", "rounds": 1, "steps": 4, "shortlist": 1})"}) {
+      std::filesystem::remove_all(dir_ / "out");
+      QuantizeOptions options =
+          small_options(dir_ / "model", dir_ / "out", fmt::format(R"({{"steps": [{}]}})", steps));
+      options.format = parse_model_format(fmt::format("w=fp4_e2m1_channel,a={}", inputs));
+      quantize(options, *backend_);
+      const auto result = open_checkpoint(dir_ / "out");
+      const auto given = result->activations("model.layers.0.self_attn.q_proj")->fixed();
+      found.emplace_back(given.begin(), given.end());
+    }
+    EXPECT_EQ(found[0], found[1]) << inputs;
+  }
 }
 
 // Columns of large inputs stay in 16 bits in the weight, and the same ones at run time.

@@ -144,7 +144,7 @@ TEST(BestRounding, IsTheLeastErrorOfAllCandidates) {
   for (const ActivationFormatPtr& split : splits) {
     for (int k = 1; k <= 30; ++k) {
       const float range = largest * static_cast<float>(k) / 20;
-      best = std::min(best, error_of(*split->with_scale({range / split->largest(), 0})));
+      best = std::min(best, error_of(*split->with_scales({{range / split->largest(), 0}})));
     }
   }
   EXPECT_NEAR(error_of(*found), best, 1e-4 * best);

@@ -145,6 +145,46 @@ TEST(StudyCalibrators, BetweenNothingAndTheBestRange) {
   }
 }
 
+// Channels that are multiples of one another keep what one channel keeps under its own range, and a
+// shared range loses; rows and columns are told apart.
+TEST(StudyCalibrators, RangesByChannel) {
+  constexpr std::int64_t kRows = 64, kCols = 512;
+  const std::vector<float> base = sample_distributions()[0].values;
+  std::vector<float> values(kRows * kCols), turned(values.size());
+  for (std::int64_t r = 0; r < kRows; ++r) {
+    for (std::int64_t c = 0; c < kCols; ++c) {
+      const float v = base[static_cast<std::size_t>(c)] * std::exp2(static_cast<float>(r % 8));
+      values[static_cast<std::size_t>(r * kCols + c)] = v;
+      turned[static_cast<std::size_t>(c * kRows + r)] = v;
+    }
+  }
+  const std::vector<float> one(values.begin(), values.begin() + kCols);
+  Histogram histogram = Histogram::of_channel();
+  histogram.add(one);
+  const auto of_one = study_calibrators({}, *empirical_distribution(one), histogram, calibrators(),
+                                        CalibratorOptions{});
+  const auto by_row =
+      study_channel_calibrators({}, values, kCols, false, calibrators(), CalibratorOptions{});
+  const auto by_column =
+      study_channel_calibrators({}, turned, kRows, true, calibrators(), CalibratorOptions{});
+  Histogram all;
+  all.add(values);
+  const auto of_all = study_calibrators({}, *empirical_distribution(values), all, calibrators(),
+                                        CalibratorOptions{});
+  const auto across =
+      study_channel_calibrators({}, values, kCols, true, calibrators(), CalibratorOptions{});
+  ASSERT_EQ(by_row.size(), of_one.size());
+  for (std::size_t i = 0; i < of_one.size(); ++i) {
+    EXPECT_EQ(by_row[i].range, of_one[i].range + "/channel");
+    EXPECT_NEAR(by_row[i].bits, of_one[i].bits, 1e-3) << of_one[i].range;
+    EXPECT_DOUBLE_EQ(by_column[i].bits, by_row[i].bits) << of_one[i].range;
+    if (of_one[i].range == "minmax") {
+      EXPECT_LT(of_all[i].bits, by_row[i].bits - 0.1);
+      EXPECT_NE(across[i].bits, by_row[i].bits);
+    }
+  }
+}
+
 TEST(Tensors, OfAModelAreSampledByBlock) {
   const auto checkpoint = open_checkpoint(test::tiny_novel());
   const ModelSpec spec = build_spec(checkpoint->config());

@@ -103,9 +103,11 @@ void multiply_bytes(const LinearArgs& args, const ByteRows& rows, ExecContext& c
 
 // ---- rounded first
 
-// Whether a kernel rounds to it: what asks for the values of other rows is rounded on the host.
+// Whether a kernel rounds to it: what asks for the values of other rows, or has a scale for each
+// column, is rounded on the host.
 bool rounds_on_device(const ActivationDescriptor& d) {
-  return !d.has_outliers() && (d.scope != ActivationScope::kTensor || d.is_static);
+  return !d.has_outliers() && d.scope != ActivationScope::kChannel &&
+         (d.scope != ActivationScope::kTensor || d.is_static);
 }
 
 void set_elements(const ActivationFormat& format, DeviceQueue& queue, RoundActivations& args) {
@@ -137,9 +139,9 @@ void round_on_device(const LinearArgs& args, float* y, DeviceQueue& queue) {
   rows.cols = args.w->canonical.cols;
   rows.group = d.scope == ActivationScope::kGroup ? d.group : rows.cols;
   set_elements(format, queue, rows);
-  if (const std::optional<AffineParams>& fixed = format.fixed()) {
-    rows.fixed_scale = fixed->scale;
-    rows.fixed_zero = static_cast<float>(fixed->zero);
+  if (const std::span<const AffineParams> fixed = format.fixed(); !fixed.empty()) {
+    rows.fixed_scale = fixed.front().scale;
+    rows.fixed_zero = static_cast<float>(fixed.front().zero);
   }
   queue.launch("round activations", rows, round_activations);
 }

@@ -8,6 +8,7 @@
 #include "checkpoint/byte_codes.h"
 #include "checkpoint/compressed_tensors_config.h"
 #include "checkpoint/hf_directory.h"
+#include "checkpoint/input_scales.h"
 #include "checkpoint/pack_quantized.h"
 #include "checkpoint/scaled_floats.h"
 #include "formats/affine.h"
@@ -63,18 +64,7 @@ class CompressedModules final : public QuantizedModules {
     if (!args.input) return nullptr;
     auto format = std::make_shared<ActivationFormat>(*args.input);
     if (!args.input->is_static) return format;
-    AffineParams params;
-    params.scale = read_single_float(files(), module + ".input_scale");
-    if (!args.input->symmetric) {
-      const std::string name = module + ".input_zero_point";
-      const Tensor zero = files().tensor(name);
-      if (zero.dtype() != DType::kI8 || zero.elements() != 1) {
-        fail(ErrorKind::kCorrupt, "tensor '{}': not one I8", name);
-      }
-      params.zero =
-          static_cast<std::int8_t>(zero.bytes()[0]) + (1 << (args.input->element.bits - 1));
-    }
-    return format->with_scale(params);
+    return read_input_scales(files(), module, 1, *format);
   }
 
   QuantTensor read(const std::string& module) const override {

@@ -6,6 +6,7 @@
 
 #include "checkpoint/encoding.h"
 #include "checkpoint/hf_directory.h"
+#include "checkpoint/input_scales.h"
 #include "checkpoint/nibble_descriptor.h"
 #include "formats/registry.h"
 #include "formats/split_format.h"
@@ -92,7 +93,7 @@ class NibbleModules final : public QuantizedModules {
     }
     const ActivationFormatPtr parsed = parse_activation_format(format.get<std::string>());
     if (parsed == nullptr || !parsed->descriptor().is_static) return parsed;
-    return parsed->with_scale({read_single_float(directory_->files, name + ".input_scale"), 0});
+    return read_input_scales(directory_->files, name, modules_.at(name).cols, *parsed);
   }
 
   std::shared_ptr<const HfDirectory> directory_;
@@ -116,7 +117,7 @@ class NibbleEncoding final : public WeightEncoding {
     for (const PlaneSpec& plane : m.format->planes(m.rows, m.cols)) {
       tensors.push_back({m.module + ".weight." + plane.name, plane.dtype, plane.shape});
     }
-    add_input_scale(m, tensors);
+    plan_input_scales(m, tensors);
     return tensors;
   }
 

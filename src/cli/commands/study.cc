@@ -24,6 +24,7 @@ struct BitsOptions {
   std::vector<std::string> calibrators;
   CalibratorOptions calibration;
   std::vector<double> degrees{std::begin(kStudentDegrees), std::end(kStudentDegrees)};
+  bool per_channel = false;
   std::int64_t tokens = 2048;
   std::int64_t context = 512;
   StudyFiles files;
@@ -34,6 +35,7 @@ struct BitsRun {
   std::vector<NamedFormat> formats;
   std::vector<Calibrator> calibrators;
   CalibratorOptions calibration;
+  bool per_channel = false;
   ThreadPool pool;
   std::vector<BitsRow> rows;
 
@@ -92,6 +94,12 @@ void run_tensors(BitsRun& run, const std::string& kind, const std::vector<Tensor
           study_formats(source, sample.values, sample.cols, run.formats)}) {
       rows.insert(rows.end(), more.begin(), more.end());
     }
+    if (run.per_channel) {
+      const auto more =
+          study_channel_calibrators(source, sample.values, sample.cols, kind == "activation",
+                                    run.calibrators, run.calibration);
+      rows.insert(rows.end(), more.begin(), more.end());
+    }
     return rows;
   });
 }
@@ -136,11 +144,15 @@ void study_bits(const BitsOptions& options, Context& context) {
   if (options.model.empty() && !options.calibrators.empty()) {
     fail(ErrorKind::kUsage, "study bits: --calibrator needs a model whose tensors to calibrate");
   }
+  if (options.per_channel && options.calibrators.empty()) {
+    fail(ErrorKind::kUsage, "study bits: --per-channel needs a --calibrator of ranges");
+  }
   context.exact = true;  // activations as they are
   BitsRun run(context.threads);
   run.formats = study_formats_named(options.formats);
   run.calibrators = chosen_calibrators(options.calibrators);
   run.calibration = options.calibration;
+  run.per_channel = options.per_channel;
   run_distributions(options.degrees, run);
   if (!options.model.empty()) run_model(options, context, run);
 
@@ -180,6 +192,9 @@ void add_bits(CLI::App* study, Context& context) {
       ->add_option("--percentile", options->calibration.percentile,
                    "Share of values that calibrator 'percentile' keeps")
       ->capture_default_str();
+  command->add_flag(
+      "--per-channel", options->per_channel,
+      "Calibrate a range for each row of a weight and each column of activations too");
   add_study_files(command, options->files);
 }
 

@@ -1,6 +1,7 @@
 // LLM-FP4 (arXiv 2310.16836): for each linear layer the split of the bits between exponent and
 // mantissa and the range (which is the real-valued bias) of weights and of inputs, chosen in turns
 // by the error of the layer's output. Ranges alone where elements are no floats.
+#include <algorithm>
 #include <limits>
 #include <optional>
 
@@ -43,7 +44,7 @@ class Search {
   Solution run(int rounds) {
     choose_weights(problem_.hessian);
     const Hessian* seen = problem_.hessian;
-    if (problem_.activations == nullptr || seen == nullptr || seen->samples.empty()) {
+    if (!searches_inputs() || seen == nullptr || seen->samples.empty()) {
       return {std::move(stored_), {}};
     }
     const std::vector<ActivationFormatPtr> candidates = float_splits(problem_.activations);
@@ -67,9 +68,15 @@ class Search {
   }
 
  private:
+  // Static ranges with zero points, and those by channel, are left to the calibrator.
+  bool searches_inputs() const {
+    if (problem_.activations == nullptr) return false;
+    const ActivationDescriptor& d = problem_.activations->descriptor();
+    return !d.is_static || (d.symmetric && d.scope == ActivationScope::kTensor);
+  }
+
   static bool same(const ActivationFormat& a, const ActivationFormat& b) {
-    const auto scale = [](const ActivationFormat& f) { return f.fixed() ? f.fixed()->scale : 0; };
-    return a.descriptor() == b.descriptor() && scale(a) == scale(b);
+    return a.descriptor() == b.descriptor() && std::ranges::equal(a.fixed(), b.fixed());
   }
 
   void choose_weights(const Hessian* inputs) {

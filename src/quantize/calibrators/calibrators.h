@@ -1,4 +1,4 @@
-// Clipping ranges of symmetric integer quantization, from a histogram of magnitudes.
+// Clipping ranges of integer quantization, from a histogram.
 #pragma once
 
 #include <string>
@@ -41,14 +41,37 @@ double calibrate_entropy_migacz(const Histogram& histogram, const CalibratorOpti
 // squared error; the first of equal minima.
 double calibrate_mse(const Histogram& histogram, const CalibratorOptions& options);
 
-// AIMET's TF-Enhanced for symmetric ranges (TfEnhancedEncodingAnalyzer.cpp): of k/100 of the
-// largest magnitude, k = 1 ... 101, the one with the least rounding error plus gamma times the
-// saturation error over the bins' centres; the first of equal minima.
+// AIMET's TF-Enhanced for strict symmetric ranges (SqnrEncodingAnalyzer, its version 2): of k/100
+// of the largest magnitude, k = 1 ... 101, the one with the least rounding error plus gamma times
+// the saturation error over the bins' centres; the first of equal minima.
 double calibrate_sqnr(const Histogram& histogram, const CalibratorOptions& options);
+
+// A range of asymmetric quantization: lo maps to the code 0, hi to 2^bits - 1. lo <= 0 <= hi.
+struct CalibratedRange {
+  double lo = 0;
+  double hi = 0;
+};
+
+// Errors as above; both ends are 0 when only zeros were counted.
+using CalibrateRangeFunction = CalibratedRange (*)(const Histogram&, const CalibratorOptions&);
+
+CalibratedRange minmax_range(const Histogram& histogram, const CalibratorOptions& options);
+// Of the batches' least and greatest values.
+CalibratedRange moving_average_range(const Histogram& histogram, const CalibratorOptions& options);
+// On each side the magnitude that `percentile` % of all values do not pass there, as above.
+CalibratedRange percentile_range(const Histogram& histogram, const CalibratorOptions& options);
+// Ends at hundredths of the observed ones, chosen in turn for the least squared error of the bins'
+// centres until neither moves.
+CalibratedRange mse_range(const Histogram& histogram, const CalibratorOptions& options);
+// TF-Enhanced for asymmetric ranges (aimet_torch/v2/quantization/encoding_analyzer.py): steps of
+// k/16 of the observed one, k = 1 ... 17, with the observed zero point and up to 20 at equal
+// distances, rounded, all cut to the observed range; the first of equal minima.
+CalibratedRange sqnr_range(const Histogram& histogram, const CalibratorOptions& options);
 
 struct Calibrator {
   std::string name;
   CalibrateFunction calibrate;
+  CalibrateRangeFunction calibrate_range;  // null where only symmetric ranges are defined
   std::string description;
   bool of_integers;  // counts the errors of integers; others look at magnitudes alone
 };

@@ -94,16 +94,16 @@ double uncorrelated_error(const Hessian& hessian, std::span<const float> d,
 std::vector<ActivationFormatPtr> under_scales(const ActivationFormatPtr& format, float largest,
                                               const RangeFactors& factors) {
   if (!format->descriptor().is_static) return {format};
-  if (!(largest > 0)) return {format->with_scale({1, 0})};
+  if (!(largest > 0)) return {format->with_scales({{1, 0}})};
   std::vector<ActivationFormatPtr> result;
   const auto last = static_cast<int>(std::floor(factors.steps * (1 + factors.max_stretch)));
   for (int k = factors.steps; k >= 1; --k) {
     const float range = largest * static_cast<float>(k) / static_cast<float>(factors.steps);
-    result.push_back(format->with_scale({range / format->largest(), 0}));
+    result.push_back(format->with_scales({{range / format->largest(), 0}}));
   }
   for (int k = factors.steps + 1; k <= last; ++k) {
     const float range = largest * static_cast<float>(k) / static_cast<float>(factors.steps);
-    result.push_back(format->with_scale({range / format->largest(), 0}));
+    result.push_back(format->with_scales({{range / format->largest(), 0}}));
   }
   return result;
 }
