@@ -19,12 +19,12 @@ double sustained(Backend& backend, CardTimer& timer, Arithmetic type,
   const auto step = [&] { products->issue(side, choice.algorithm); };
   // The last figure counts: by then clocks have settled.
   constexpr int kPlays = 64;
-  using Clock = std::chrono::steady_clock;
-  const auto start = Clock::now();
+  const auto start = std::chrono::steady_clock::now();
   double seconds = 0;
   do {
     seconds = timer.time(backend, step, kPlays, false).card;
-  } while (std::chrono::duration<double>(Clock::now() - start).count() < options.seconds);
+  } while (std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() <
+           options.seconds);
   const double operations =
       2 * static_cast<double>(side) * static_cast<double>(side) * static_cast<double>(side);
   return operations / seconds;

@@ -4,6 +4,7 @@
 // have one for each row. Source: Model Optimizer, torch/export; vLLM, quantization/modelopt.py.
 #include "checkpoint/float_storage.h"
 #include "checkpoint/fp8_encoding.h"
+#include "checkpoint/input_scales.h"
 
 namespace nibble {
 namespace {
@@ -53,7 +54,7 @@ class ModelOptEncoding final : public WeightEncoding {
            m.module);
     }
     if (has_row_scales(*m.format)) tensors[1].shape = {m.rows};
-    add_input_scale(m, tensors);
+    plan_input_scales(m, tensors);
     return tensors;
   }
 

@@ -73,7 +73,7 @@ class ScaledFloatModules final : public QuantizedModules {
     const std::string scale = module + ".input_scale";
     if (files().has(scale)) {
       const ActivationFormatPtr format = parse_activation_format(kModelOptStaticInputs);
-      return format->with_scale({read_single_float(files(), scale), 0});
+      return format->with_scales({{read_single_float(files(), scale), 0}});
     }
     return by_row_ ? parse_activation_format(kModelOptTokenInputs) : nullptr;
   }

@@ -219,7 +219,7 @@ void round_layer(const Recipe& recipe, const OutputPlan& plan, const ModelSpec& 
                  const LayerStatistics& statistics, const LayerHessians& hessians,
                  LayerWeights& weights, const SolverBackends& backends, bool keep_codes) {
   const auto names = statistics_names(sites(spec, weights));
-  round_inputs(spec, plan, {statistics, backend.pool()}, weights);
+  round_inputs(spec, plan, {statistics, backends.host.pool()}, weights);
   for (Linear* linear : weights.linears()) {
     const PlannedModule& module = plan.find(linear->module);
     if (module.format->is_float()) continue;
