@@ -254,7 +254,7 @@ TEST(CliTest, StudyBitsOfAModelWritesTableAndPage) {
   const test::TempDir dir;
   const Json study =
       nibble_json({"study", "bits", tiny(), "--text", short_text(dir, 2000), "--formats",
-                   "w4a16_g128", "--calibrator", "entropy", "--per-channel", "--csv",
+                   "w4a16_g128", "--calibrator", "percentile", "--per-channel", "--csv",
                    dir / "bits.csv", "--html", dir / "bits.html"});
   EXPECT_EQ(study["findings"].size(), 3u);
   std::map<std::string, int> kinds, ranges;
@@ -264,7 +264,7 @@ TEST(CliTest, StudyBitsOfAModelWritesTableAndPage) {
   }
   EXPECT_THAT(kinds, testing::SizeIs(3));  // distributions, weights, activations
   for (const char* range :
-       {"best", "minmax", "lloyd-max", "stored", "entropy", "entropy/channel"}) {
+       {"best", "minmax", "lloyd-max", "stored", "percentile", "percentile/channel"}) {
     EXPECT_GT(ranges[range], 0) << range;
   }
   const std::string csv = read_text_file(dir / "bits.csv");
