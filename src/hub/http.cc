@@ -184,7 +184,7 @@ bool same_origin(const std::string& a, const std::string& b) {
   const Url one = parse_url(a), other = parse_url(b);
   if (one == nullptr || other == nullptr) return false;
   return std::ranges::all_of(
-      std::initializer_list{CURLUPART_SCHEME, CURLUPART_HOST, CURLUPART_PORT},
+      std::initializer_list<CURLUPart>{CURLUPART_SCHEME, CURLUPART_HOST, CURLUPART_PORT},
       [&](CURLUPart p) { return part_of(one, p) == part_of(other, p); });
 }
 
