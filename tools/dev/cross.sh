@@ -70,9 +70,11 @@ expect_kernels() {
 
 run_cross_tests() {
   local status=0 program
-  # Speeds under emulation mean nothing, and what NEON does not touch is slow: the widest loop over
-  # the implementations that other processors share is left to those.
+  # Speeds under emulation mean nothing, and what NEON does not touch is slow: the widest loops over
+  # the implementations that other processors share are left to those.
   local shared='*EveryFormatAndShape/generic*:*EveryFormatAndShape/reference'
+  shared+=':*AttentionContract.*/generic:*AttentionContract.*/reference'
+  shared+=':*BlocksContract.*/generic*:*BlocksContract.*/reference:*InverseFactorContract*'
   expect_kernels max neon neon_blocked neon_dotprod neon_dotprod_token neon_gemv neon_i8mm \
     neon_i8mm_token || status=1
   expect_kernels neoverse-n1 neon neon_blocked neon_dotprod neon_dotprod_token neon_gemv || status=1
