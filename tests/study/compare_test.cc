@@ -36,7 +36,8 @@ class CompareTest : public testing::Test {
   std::vector<CompareRow> run() {
     steps_.clear();
     warnings_.clear();
-    return compare_recipes(options_, {folder_ / "cache", options_.log}, {*backend_, *backend_, *backend_});
+    return compare_recipes(options_, {folder_ / "cache", options_.log},
+                           {*backend_, *backend_, *backend_});
   }
 
   test::TempDir folder_;

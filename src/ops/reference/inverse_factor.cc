@@ -1,4 +1,5 @@
-// With P the reversal of rows and columns and P h P = L L^T: U = P L^-1 P is upper, and U^T U = h^-1.
+// With P the reversal of rows and columns and P h P = L L^T: U = P L^-1 P is upper, and U^T U =
+// h^-1.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -38,9 +39,9 @@ void solve_row(const double* a, std::int64_t n, std::int64_t begin, std::int64_t
   }
 }
 
-// The lower triangle of data [n, n] = L L^T is replaced by L; what lies above the diagonal is neither
-// read nor changed. False, with it in no particular state, when a pivot is not positive or not
-// finite.
+// The lower triangle of data [n, n] = L L^T is replaced by L; what lies above the diagonal is
+// neither read nor changed. False, with it in no particular state, when a pivot is not positive or
+// not finite.
 bool cholesky(double* data, std::int64_t n, ThreadPool& pool) {
   std::vector<double> panel(static_cast<std::size_t>(kBlock * n));  // transposed: [kBlock, n]
   for (std::int64_t begin = 0; begin < n; begin += kBlock) {
