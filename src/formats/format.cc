@@ -75,12 +75,18 @@ void validate(const QuantTensor& tensor) {
   }
 }
 
-void decode_all(const QuantTensor& tensor, float* out, const Codec& codec) {
-  codec.for_rows(tensor.rows, tensor.cols, [&](std::int64_t begin, std::int64_t end) {
+void decode_rows(const QuantTensor& tensor, std::int64_t first, std::int64_t rows, float* out,
+                 const Codec& codec) {
+  codec.for_rows(rows, tensor.cols, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
-      tensor.format->decode(tensor, row, 0, tensor.cols, out + row * tensor.cols, *codec.spans);
+      tensor.format->decode(tensor, first + row, 0, tensor.cols, out + row * tensor.cols,
+                            *codec.spans);
     }
   });
+}
+
+void decode_all(const QuantTensor& tensor, float* out, const Codec& codec) {
+  decode_rows(tensor, 0, tensor.rows, out, codec);
 }
 
 double bits_per_weight(const Format& format, std::int64_t rows, std::int64_t cols) {

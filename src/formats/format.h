@@ -174,6 +174,9 @@ class Format {
 // Throws kCorrupt unless the planes have the dtypes and shapes that the format asks for.
 void validate(const QuantTensor& tensor);
 
+// Rows [first, first + rows) as float32 [rows, cols].
+void decode_rows(const QuantTensor& tensor, std::int64_t first, std::int64_t rows, float* out,
+                 const Codec& codec = {});
 // The whole matrix as float32 [rows, cols].
 void decode_all(const QuantTensor& tensor, float* out, const Codec& codec = {});
 

@@ -18,13 +18,7 @@ void encode_by(const EncodeArgs& args, const Codec& codec) {
 }
 
 void decode_by(const DecodeArgs& args, const Codec& codec) {
-  const QuantTensor& weight = *args.weight;
-  codec.for_rows(args.rows, weight.cols, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t row = begin; row < end; ++row) {
-      weight.format->decode(weight, args.first_row + row, 0, weight.cols,
-                            args.out + row * weight.cols, *codec.spans);
-    }
-  });
+  decode_rows(*args.weight, args.first_row, args.rows, args.out, codec);
 }
 
 }  // namespace nibble
