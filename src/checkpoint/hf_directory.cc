@@ -145,6 +145,15 @@ std::vector<std::string> find_companions(const std::filesystem::path& directory)
   return names;
 }
 
+Tensor read_matrix(const TensorFiles& files, const std::string& name, DType dtype, ErrorKind kind) {
+  Tensor tensor = files.tensor(name);
+  if (tensor.dtype() != dtype || tensor.shape().size() != 2 || tensor.elements() == 0) {
+    fail(kind, "tensor '{}': {} {} where a matrix of {} is needed", name, to_string(tensor.dtype()),
+         to_string(tensor.shape()), to_string(dtype));
+  }
+  return tensor;
+}
+
 float read_single_float(const TensorFiles& files, const std::string& name) {
   const Tensor tensor = files.tensor(name);
   if (!is_float_weight(tensor.dtype()) || tensor.elements() != 1) {

@@ -30,6 +30,10 @@ std::vector<std::string> find_companions(const std::filesystem::path& directory)
 // "<module>.weight" as a dense QuantTensor; kCorrupt unless it is a matrix of F16, BF16 or F32.
 QuantTensor read_plain_linear(const TensorFiles& files, const std::string& module);
 
+// A tensor of packed codes, scales or zero points; an error of `kind` unless it is a matrix of
+// `dtype` that is not empty.
+Tensor read_matrix(const TensorFiles& files, const std::string& name, DType dtype, ErrorKind kind);
+
 // The value of a tensor of one float; kCorrupt when it is not that.
 float read_single_float(const TensorFiles& files, const std::string& name);
 

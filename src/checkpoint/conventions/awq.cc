@@ -96,12 +96,7 @@ class AwqModules final : public QuantizedModules {
   const TensorFiles& files() const { return directory_->files; }
 
   Tensor matrix(const std::string& name, DType dtype) const {
-    Tensor tensor = files().tensor(name);
-    if (tensor.dtype() != dtype || tensor.shape().size() != 2 || tensor.elements() == 0) {
-      fail(ErrorKind::kUnsupported, "tensor '{}': {} {} where a matrix of {} is needed", name,
-           to_string(tensor.dtype()), to_string(tensor.shape()), to_string(dtype));
-    }
-    return tensor;
+    return read_matrix(files(), name, dtype, ErrorKind::kUnsupported);
   }
 
   AffineParts make_parts(std::int64_t rows, std::int64_t cols) const {
