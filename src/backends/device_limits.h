@@ -9,20 +9,6 @@
 
 namespace nibble {
 
-struct DeviceLimits {
-  double copy_bytes_per_second = 0;          // within its memory, bytes read and bytes written
-  double product_operations_per_second = 0;  // bf16 weights, as linear runs them
-};
-
-struct DeviceLimitsOptions {
-  std::size_t copy_bytes = std::size_t{1} << 30;
-  std::int64_t side = 8192;  // rows, columns and m of the product
-  double seconds = 1;        // spent on each, after a warm-up
-};
-
-// Errors as those of the backend's memory and linear.
-DeviceLimits measure_device(Backend& backend, const DeviceLimitsOptions& options = {});
-
 // Bytes read and bytes written a second by copies within the backend's memory, for so long.
 double measure_copy(Backend& backend, std::size_t bytes, double seconds);
 
