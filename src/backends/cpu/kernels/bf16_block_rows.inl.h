@@ -63,7 +63,6 @@ struct Bf16Blocks {
   template <int M>
   static void row(const Bf16BlocksTask& t, std::int64_t row, std::int64_t i0) {
     constexpr int kChains = M == 1 ? 4 : 2;
-    constexpr std::int64_t kAhead = 4096;
     // As many blocks at once as give every chain its turn.
     constexpr int kTogether = Block::kElements == 32 ? kChains : 1;
     const unsigned char* data = t.w.data + row * t.w.row_bytes;
@@ -78,10 +77,7 @@ struct Bf16Blocks {
     }
     const auto add_block = [&](int nth) {
       const Block block(data);
-#pragma GCC unroll 4
-      for (int byte = 0; byte < Block::kBytes; byte += 64) {
-        __builtin_prefetch(data + byte + kAhead);
-      }
+      fetch_ahead<Block>(data);
 #pragma GCC unroll 8
       for (int k = 0; k < Block::kElements; k += 32) {
         const Pairs w = levels_at(block, k);
@@ -101,12 +97,7 @@ struct Bf16Blocks {
       data += Block::kBytes;
       x += Block::kElements;
     };
-    std::int64_t left = t.w.cols / Block::kElements;
-    for (; left >= kTogether; left -= kTogether) {
-#pragma GCC unroll 4
-      for (int nth = 0; nth < kTogether; ++nth) add_block(nth);
-    }
-    for (; left > 0; --left) add_block(0);
+    for_blocks<kTogether>(t.w.cols / Block::kElements, add_block);
 #pragma GCC unroll 4
     for (int i = 0; i < M; ++i) acc[0][i] = vsub(acc[0][i], taken[i].all());
     store_dots(acc, t, row, i0);

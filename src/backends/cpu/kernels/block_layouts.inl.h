@@ -340,3 +340,22 @@ inline void with_block(BlockStorage type, const Use& use) {
       return;  // none of kReadBlocks
   }
 }
+
+// Asks for what is read of a row some blocks after the one at `data`.
+template <class Block>
+inline void fetch_ahead(const unsigned char* data) {
+  constexpr std::int64_t kAhead = 4096;
+#pragma GCC unroll 4
+  for (int byte = 0; byte < Block::kBytes; byte += 64) __builtin_prefetch(data + byte + kAhead);
+}
+
+// add_block(nth) for each of the blocks of a row, kTogether at a time: nth counts those, and is
+// known when it is compiled.
+template <int kTogether, class AddBlock>
+inline void for_blocks(std::int64_t blocks, const AddBlock& add_block) {
+  for (; blocks >= kTogether; blocks -= kTogether) {
+#pragma GCC unroll 4
+    for (int nth = 0; nth < kTogether; ++nth) add_block(nth);
+  }
+  for (; blocks > 0; --blocks) add_block(0);
+}

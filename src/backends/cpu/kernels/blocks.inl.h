@@ -109,7 +109,6 @@ struct InBlocks {
   template <int M>
   static void row(const GemvTask& t, std::int64_t row, std::int64_t i0) {
     constexpr int kChains = M == 1 ? 4 : 2;
-    constexpr std::int64_t kAhead = 4096;
     // As many blocks at once as give every chain its turn.
     constexpr int kTogether =
         Block::kElements < kChains * kLanes ? kChains * kLanes / Block::kElements : 1;
@@ -122,10 +121,7 @@ struct InBlocks {
       for (int i = 0; i < M; ++i) acc[s][i] = vzero();
     }
     const auto add_block = [&](int nth) {
-#pragma GCC unroll 4
-      for (int byte = 0; byte < Block::kBytes; byte += 64) {
-        __builtin_prefetch(data + byte + kAhead);
-      }
+      fetch_ahead<Block>(data);
       for_vectors<Block>(data, [&](int k, Floats values) {
         const Vec w = as_vec(values);
         const int s = (nth * Block::kElements + k) / kLanes % kChains;
@@ -135,12 +131,7 @@ struct InBlocks {
       data += Block::kBytes;
       x += Block::kElements;
     };
-    std::int64_t left = t.w.cols / Block::kElements;
-    for (; left >= kTogether; left -= kTogether) {
-#pragma GCC unroll 4
-      for (int nth = 0; nth < kTogether; ++nth) add_block(nth);
-    }
-    for (; left > 0; --left) add_block(0);
+    for_blocks<kTogether>(t.w.cols / Block::kElements, add_block);
     store_dots(acc, t, row, i0);
   }
 };
