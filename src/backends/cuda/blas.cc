@@ -25,17 +25,7 @@ namespace {
   X(cublasLtMatmulPreferenceSetAttribute) \
   X(cublasLtMatmulAlgoGetHeuristic)
 
-struct Functions {
-#define NIBBLE_BLAS_MEMBER(name) decltype(&::name) name = nullptr;
-  NIBBLE_BLAS_FUNCTIONS(NIBBLE_BLAS_MEMBER)
-#undef NIBBLE_BLAS_MEMBER
-
-  bool load(const Library& library) {
-#define NIBBLE_BLAS_LOAD(name) &&library.find(#name, name)
-    return true NIBBLE_BLAS_FUNCTIONS(NIBBLE_BLAS_LOAD);
-#undef NIBBLE_BLAS_LOAD
-  }
-};
+NIBBLE_LIBRARY_FUNCTIONS(Functions, NIBBLE_BLAS_FUNCTIONS);
 
 // What makes a plan another one.
 using Shape = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, BlasType, bool,

@@ -3,6 +3,16 @@
 
 #include <dlfcn.h>
 
+// A struct of the functions that a list of the library's header names (LIST(X): X(a) X(b) ...),
+// with bool load(const Library&): false unless all are found.
+#define NIBBLE_LIBRARY_MEMBER(name) decltype(&::name) name = nullptr;
+#define NIBBLE_LIBRARY_FIND(name) &&library.find(#name, name)
+#define NIBBLE_LIBRARY_FUNCTIONS(Functions, LIST)                                \
+  struct Functions {                                                             \
+    LIST(NIBBLE_LIBRARY_MEMBER)                                                  \
+    bool load(const Library& library) { return true LIST(NIBBLE_LIBRARY_FIND); } \
+  }
+
 namespace nibble::cuda {
 
 // Closes it when it goes.

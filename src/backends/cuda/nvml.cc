@@ -1,15 +1,15 @@
 #include "backends/cuda/nvml.h"
 
-#include <dlfcn.h>
+#include "backends/cuda/library.h"
 
 namespace nibble::cuda {
 
 // Of NVML's interface, whose header is not part of every toolkit: functions give 0 for success.
-struct Nvml::Library {
+struct Nvml::State {
   using Device = void*;
   enum Clock : unsigned { kSm = 1, kMemory = 2 };
 
-  void* handle = nullptr;
+  Library library{"libnvidia-ml.so.1"};
   bool started = false;
   Device device = nullptr;
   int (*start)() = nullptr;
@@ -18,22 +18,15 @@ struct Nvml::Library {
   int (*clock)(Device device, unsigned which, unsigned* mhz) = nullptr;
   int (*power)(Device device, unsigned* milliwatts) = nullptr;
 
-  ~Library() {
+  ~State() {
     if (started) shut_down();
-    if (handle != nullptr) ::dlclose(handle);
   }
 
-  template <class Function>
-  bool load(Function& function, const char* name) {
-    function = reinterpret_cast<Function>(::dlsym(handle, name));
-    return function != nullptr;
-  }
-
-  bool load_all() {
-    handle = ::dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
-    return handle != nullptr && load(start, "nvmlInit_v2") && load(shut_down, "nvmlShutdown") &&
-           load(find, "nvmlDeviceGetHandleByPciBusId_v2") &&
-           load(clock, "nvmlDeviceGetClockInfo") && load(power, "nvmlDeviceGetPowerUsage");
+  bool load() {
+    return library.find("nvmlInit_v2", start) && library.find("nvmlShutdown", shut_down) &&
+           library.find("nvmlDeviceGetHandleByPciBusId_v2", find) &&
+           library.find("nvmlDeviceGetClockInfo", clock) &&
+           library.find("nvmlDeviceGetPowerUsage", power);
   }
 
   double mhz(unsigned which) const {
@@ -42,23 +35,23 @@ struct Nvml::Library {
   }
 };
 
-Nvml::Nvml(std::unique_ptr<Library> library) : library_(std::move(library)) {}
+Nvml::Nvml(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Nvml::~Nvml() = default;
 
 std::unique_ptr<Nvml> Nvml::open(const std::string& pci_address) {
-  auto library = std::make_unique<Library>();
-  if (!library->load_all() || library->start() != 0) return nullptr;
-  library->started = true;
-  if (library->find(pci_address.c_str(), &library->device) != 0) return nullptr;
-  return std::unique_ptr<Nvml>(new Nvml(std::move(library)));
+  auto state = std::make_unique<State>();
+  if (!state->load() || state->start() != 0) return nullptr;
+  state->started = true;
+  if (state->find(pci_address.c_str(), &state->device) != 0) return nullptr;
+  return std::unique_ptr<Nvml>(new Nvml(std::move(state)));
 }
 
 CardState Nvml::state() const {
   CardState state;
-  state.sm_mhz = library_->mhz(Library::kSm);
-  state.memory_mhz = library_->mhz(Library::kMemory);
+  state.sm_mhz = state_->mhz(State::kSm);
+  state.memory_mhz = state_->mhz(State::kMemory);
   unsigned milliwatts = 0;
-  if (library_->power(library_->device, &milliwatts) == 0) state.watts = 1e-3 * milliwatts;
+  if (state_->power(state_->device, &milliwatts) == 0) state.watts = 1e-3 * milliwatts;
   return state;
 }
 

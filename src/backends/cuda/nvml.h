@@ -21,10 +21,10 @@ class Nvml {
   CardState state() const;
 
  private:
-  struct Library;
-  explicit Nvml(std::unique_ptr<Library> library);
+  struct State;
+  explicit Nvml(std::unique_ptr<State> state);
 
-  std::unique_ptr<Library> library_;
+  std::unique_ptr<State> state_;
 };
 
 }  // namespace nibble::cuda

@@ -22,17 +22,7 @@ namespace {
   X(cusolverDnXtrtri)              \
   X(cusolverDnXtrtri_bufferSize)
 
-struct SolverFunctions {
-#define NIBBLE_SOLVER_MEMBER(name) decltype(&::name) name = nullptr;
-  NIBBLE_SOLVER_FUNCTIONS(NIBBLE_SOLVER_MEMBER)
-#undef NIBBLE_SOLVER_MEMBER
-
-  bool load(const Library& library) {
-#define NIBBLE_SOLVER_LOAD(name) &&library.find(#name, name)
-    return true NIBBLE_SOLVER_FUNCTIONS(NIBBLE_SOLVER_LOAD);
-#undef NIBBLE_SOLVER_LOAD
-  }
-};
+NIBBLE_LIBRARY_FUNCTIONS(SolverFunctions, NIBBLE_SOLVER_FUNCTIONS);
 
 void check_solver(cusolverStatus_t status, const char* what) {
   if (status == CUSOLVER_STATUS_SUCCESS) return;
