@@ -11,19 +11,6 @@
 namespace nibble::cuda {
 namespace {
 
-FloatType float_type(DType type) {
-  switch (type) {
-    case DType::kF16:
-      return FloatType::kF16;
-    case DType::kBF16:
-      return FloatType::kBF16;
-    case DType::kF32:
-      return FloatType::kF32;
-    default:
-      fail(ErrorKind::kInternal, "a weight of {} on the card", to_string(type));
-  }
-}
-
 // A matrix in a format that kernels cannot decode, as floats of the same values.
 QuantTensor decoded(const QuantTensor& weight) {
   std::vector<float> values(static_cast<std::size_t>(weight.rows * weight.cols));
@@ -60,6 +47,19 @@ void add_tables(const QuantTensor& weight, WeightPlanes& planes) {
 }
 
 }  // namespace
+
+FloatType float_type(DType type) {
+  switch (type) {
+    case DType::kF16:
+      return FloatType::kF16;
+    case DType::kBF16:
+      return FloatType::kBF16;
+    case DType::kF32:
+      return FloatType::kF32;
+    default:
+      fail(ErrorKind::kInternal, "a weight of {} on the card", to_string(type));
+  }
+}
 
 const FragmentWeight* fragments_of(const LinearWeight& weight) {
   const auto* packed = dynamic_cast<const DeviceWeight*>(weight.packed.get());

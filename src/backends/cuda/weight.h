@@ -25,7 +25,9 @@ const FragmentWeight* fragments_of(const LinearWeight& weight);
 // Null when the weight is not kept as bytes.
 const ByteWeight* bytes_of(const LinearWeight& weight);
 
-// As the kernels are told of it.
+// As kernels are told of a type; kInternal for all but F16, BF16 and F32.
+FloatType float_type(DType type);
+// As they are told of a weight.
 FragmentMatrix matrix_of(const FragmentWeight& weight);
 WeightPlanes planes_of(const QuantTensor& weight);  // after with_tables()
 

@@ -58,18 +58,8 @@ Support encode_supports(const EncodeArgs& args, const DeviceCaps&) {
 }
 
 GroupScale group_scale(DType type) {
-  switch (type) {
-    case DType::kF16:
-      return GroupScale::kF16;
-    case DType::kBF16:
-      return GroupScale::kBF16;
-    case DType::kF8E8M0:
-      return GroupScale::kE8M0;
-    case DType::kF8E4M3:
-      return GroupScale::kE4M3;
-    default:
-      return GroupScale::kF32;
-  }
+  if (type == DType::kF8E8M0) return GroupScale::kE8M0;
+  return type == DType::kF8E4M3 ? GroupScale::kE4M3 : GroupScale::kFloat;
 }
 
 void set_table(const Format& format, EncodeWeight& encode) {
@@ -117,6 +107,7 @@ EncodeWeight encode_of(const EncodeArgs& args) {
   encode.codes = static_cast<std::uint32_t*>(out.planes[0].address());
   encode.scales = out.planes[1].address();
   encode.scale = group_scale(scheme.scale_type);
+  if (encode.scale == GroupScale::kFloat) encode.float_type = float_type(scheme.scale_type);
   encode.bits = descriptor.element.bits;
   if (!out.format->is_affine()) {
     set_table(*out.format, encode);

@@ -6,6 +6,7 @@
 #include <cuda_fp16.h>
 #include <cuda_fp8.h>
 
+#include "backends/cuda/device/weight_element.cuh"
 #include "backends/cuda/kernels/encode_weight.h"
 
 namespace nibble::cuda {
@@ -57,33 +58,23 @@ __device__ __forceinline__ float quotient(float a, float b, float inverse) {
   return __fmaf_rn(__fmaf_rn(-q, b, a), inverse, q);
 }
 
-__device__ __forceinline__ unsigned float_bits(GroupScale type, float v) {
+__device__ __forceinline__ unsigned float_bits(FloatType type, float v) {
   switch (type) {
-    case GroupScale::kF16:
+    case FloatType::kF16:
       return __half_as_ushort(__float2half_rn(v));
-    case GroupScale::kBF16:
+    case FloatType::kBF16:
       return __bfloat16_as_ushort(__float2bfloat16_rn(v));
-    default:
-      return __float_as_uint(v);
+    case FloatType::kF32:
+      break;
   }
-}
-
-__device__ __forceinline__ float float_value(GroupScale type, unsigned bits) {
-  switch (type) {
-    case GroupScale::kF16:
-      return __half2float(__ushort_as_half(static_cast<unsigned short>(bits)));
-    case GroupScale::kBF16:
-      return __uint_as_float(bits << 16);
-    default:
-      return __uint_as_float(bits);
-  }
+  return __float_as_uint(v);
 }
 
 // A positive scale in its type: at least the least of it. `refused` when it is beyond.
-__device__ __forceinline__ StoredScale float_scale(GroupScale type, float wanted, bool& refused) {
+__device__ __forceinline__ StoredScale float_scale(FloatType type, float wanted, bool& refused) {
   unsigned bits = float_bits(type, wanted);
   if (bits == 0) bits = 1;
-  const float value = float_value(type, bits);
+  const float value = float_of(type, bits);
   refused = refused || !isfinite(value);
   return {bits, value, 0};
 }
@@ -95,23 +86,23 @@ __device__ __forceinline__ StoredScale integer_scale(const EncodeWeight& args,
   const int top = (1 << args.bits) - 1;
   const int middle = (top + 1) / 2;
   if (range.magnitude == 0) {
-    return {float_bits(args.scale, 1), 1, symmetric ? middle : 0};
+    return {float_bits(args.float_type, 1), 1, symmetric ? middle : 0};
   }
   const float absmax = range.absmax();
   if (args.top_code != 0) {
     StoredScale s =
-        float_scale(args.scale, static_cast<float>(double{absmax} / args.top_code), refused);
+        float_scale(args.float_type, static_cast<float>(double{absmax} / args.top_code), refused);
     // A type with few bits may round so far down that the code below the lowest would be nearer.
     if (__fdiv_rn(absmax, s.value) >= static_cast<float>(args.top_code) + 0.5f) {
       ++s.bits;
-      s.value = float_value(args.scale, s.bits);
+      s.value = float_of(args.float_type, s.bits);
     }
     s.zero = middle;
     return s;
   }
   const double span = symmetric ? 2.0 * double{absmax} : double{range.hi} - double{range.lo};
-  StoredScale s =
-      float_scale(args.scale, static_cast<float>(quotient(span, top, args.top_inverse)), refused);
+  StoredScale s = float_scale(args.float_type,
+                              static_cast<float>(quotient(span, top, args.top_inverse)), refused);
   s.zero = symmetric
                ? middle
                : __float2int_rn(fminf(__fdiv_rn(-range.lo, s.value), static_cast<float>(top)));
@@ -156,15 +147,15 @@ __device__ __forceinline__ StoredScale table_scale(const EncodeWeight& args, flo
   if (args.scale == GroupScale::kE4M3) {
     return e4m3_scale(absmax, second ? args.other_top : args.top, *args.whole);
   }
-  return float_scale(args.scale, absmax == 0 ? 1 : __fdiv_rn(absmax, args.top), refused);
+  return float_scale(args.float_type, absmax == 0 ? 1 : __fdiv_rn(absmax, args.top), refused);
 }
 
 __device__ __forceinline__ void store_scale(const EncodeWeight& args, std::int64_t at,
                                             const StoredScale& s) {
-  if (args.scale == GroupScale::kF32) {
-    static_cast<unsigned*>(args.scales)[at] = s.bits;
-  } else if (args.scale == GroupScale::kE8M0 || args.scale == GroupScale::kE4M3) {
+  if (args.scale != GroupScale::kFloat) {
     static_cast<std::uint8_t*>(args.scales)[at] = static_cast<std::uint8_t>(s.bits);
+  } else if (args.float_type == FloatType::kF32) {
+    static_cast<unsigned*>(args.scales)[at] = s.bits;
   } else {
     static_cast<std::uint16_t*>(args.scales)[at] = static_cast<std::uint16_t>(s.bits);
   }

@@ -6,14 +6,15 @@
 
 #include <cstdint>
 
+#include "backends/cuda/kernels/weight_planes.h"
 #include "formats/span_kernels.h"
 
 namespace nibble::cuda {
 
 inline constexpr int kEncodedColumns = 8;  // of a thread at a time: whole bytes of codes
 
-// How the range of a group becomes a scale, and what type that is stored in.
-enum class GroupScale : std::int32_t { kF16, kBF16, kF32, kE8M0, kE4M3 };
+// How the range of a group becomes a scale.
+enum class GroupScale : std::int32_t { kFloat, kE8M0, kE4M3 };
 
 // Codes by comparing with bounds between values, as nearest() of formats/code_table.h does.
 struct BoundTable {
@@ -39,7 +40,8 @@ struct EncodeWeight {
   float* whole = nullptr;           // kE4M3: the scale of the matrix, [1]
   std::int32_t* refused = nullptr;  // [1]: not 0 when the host has to say what is wrong with w
   ElementCodes elements = ElementCodes::kInteger;
-  GroupScale scale = GroupScale::kF32;
+  GroupScale scale = GroupScale::kFloat;
+  FloatType float_type = FloatType::kF32;  // of kFloat
   std::int32_t bits = 0;
   double top_inverse = 0;     // integers: 1 / (2^bits - 1)
   std::int32_t top_code = 0;  // integers of rules by magnitude: the code of the largest; or 0
