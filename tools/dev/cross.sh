@@ -46,15 +46,8 @@ emulate() {
 
 # emulate_tests CPU PROGRAM FILTER: a test program in one part a core.
 emulate_tests() {
-  local parts part pids=() status=0 name=$CROSS_DIR/test-results/$1-$2
-  parts=$(nproc)
-  for ((part = 0; part < parts; ++part)); do
-    GTEST_TOTAL_SHARDS=$parts GTEST_SHARD_INDEX=$part emulate "$1" "$2" --gtest_filter="$3" \
-      --gtest_brief=1 --gtest_output="json:$name-$part.json" &
-    pids+=($!)
-  done
-  for part in "${pids[@]}"; do wait "$part" || status=1; done
-  return $status
+  TEST_REPORT=$CROSS_DIR/test-results/$1-$2 in_parts emulate "$1" "$2" --gtest_filter="$3" \
+    --gtest_brief=1
 }
 
 # expect_kernels CPU NAME...: these NEON implementations are tested on that processor, no others.

@@ -48,6 +48,20 @@ build_preset() {
 }
 
 # Runs all tests of a build folder; prints one summary over all programs at the end.
+# in_parts COMMAND [ARGS]: a test program in one part a core. Their reports go to
+# $TEST_REPORT-PART.json, if that is set.
+in_parts() {
+  local parts part pids=() status=0
+  parts=$(nproc)
+  for ((part = 0; part < parts; ++part)); do
+    GTEST_TOTAL_SHARDS=$parts GTEST_SHARD_INDEX=$part \
+      GTEST_OUTPUT=${TEST_REPORT:+json:$TEST_REPORT-$part.json} "$@" &
+    pids+=($!)
+  done
+  for part in "${pids[@]}"; do wait "$part" || status=1; done
+  return $status
+}
+
 run_tests() {
   rm -rf "$1/test-results"
   local status=0
