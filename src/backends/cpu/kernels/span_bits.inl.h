@@ -1,4 +1,5 @@
-// The bit stream of codes, and halves (formats/span_kernels.h), in the vectors of spans.inl.h.
+// The bit stream of codes, and halves (formats/span_kernels.h), in the vectors of
+// compiler_vectors.inl.h.
 
 typedef std::uint64_t Eights __attribute__((vector_size(4 * kLanes)));  // of eight codes each
 constexpr int kEights = kLanes / 2;

@@ -1,5 +1,5 @@
 // Sums over runs of elements, and what is chosen by them (formats/span_kernels.h), in the vectors
-// of spans.inl.h.
+// of compiler_vectors.inl.h.
 
 constexpr int kHalfLanes = kLanes / 2;
 typedef float HalfFloats __attribute__((vector_size(4 * kHalfLanes)));
@@ -96,115 +96,74 @@ bool is_second_better(const TableView& table, float first, float second, const f
   return group_error(table, second, w, length) < group_error(table, first, w, length);
 }
 
-// Lane i becomes lane i ^ By.
-template <int By, class V>
-inline V swapped(V v) {
-  static constexpr std::int32_t kIndex[] = {0 ^ By,  1 ^ By,  2 ^ By,  3 ^ By, 4 ^ By,  5 ^ By,
-                                            6 ^ By,  7 ^ By,  8 ^ By,  9 ^ By, 10 ^ By, 11 ^ By,
-                                            12 ^ By, 13 ^ By, 14 ^ By, 15 ^ By};
-  return shuffled(v, load_as<Whole>(kIndex));
+// Squared errors in float32: each term is within a few parts of 2^24 of its value, and so are sums
+// of the few that a lane has.
+constexpr std::int64_t kMostTerms = 512;
+constexpr float kCertain = 0x1p-16f;  // more than 32 sums of a lane and their terms lose
+
+inline bool all_lanes(Whole v) {
+  return joined(v, [](Whole a, Whole b) { return a & b; }) != 0;
 }
 
-// Squared errors of both scales in float32. Each term is within a few parts of 2^24 of its value,
-// and so are sums of the few that a lane has.
-struct ErrorDifference {
-  static constexpr std::int64_t kMostTerms = 512;
-  static constexpr float kCertain = 0x1p-16f;  // more than 32 sums of a lane and their terms lose
-
-  Floats difference{};  // of the second less the first
-  Floats sum{};
-
-  void add(Floats first, Floats second) {
-    const Floats a = first * first, b = second * second;
-    difference += b - a;
-    sum += a + b;
-  }
-  // 1: the second has less error; 0: not; -1: float32 cannot tell.
-  int choice() const {
-    constexpr int kHalf = kLanes / 2;
-    const Floats d = difference + swapped<kHalf>(difference), s = sum + swapped<kHalf>(sum);
-    static constexpr std::int32_t kLane[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    Floats both = load_as<Whole>(kLane) < kHalf ? d : s;
-    if constexpr (kHalf > 4) both += swapped<4>(both);
-    if constexpr (kHalf > 2) both += swapped<2>(both);
-    both += swapped<1>(both);
-    const float least = both[0] < 0 ? -both[0] : both[0], all = both[kHalf];
-    // Squares that are subnormal or infinite say nothing.
-    if (!(least > kCertain * all && all > 1e-25f && all < 1e30f)) return -1;
-    return static_cast<int>(__builtin_bit_cast(std::uint32_t, static_cast<float>(both[0])) >> 31);
-  }
-};
-
-// Values of a small float type in float32: adding and taking off a power of two rounds to it.
-struct QuickRounding {
-  Floats top, normal;
-  Unsigned lift;
-
-  static bool fits(const FloatRounding* r) {
-    return r != nullptr && r->top < 1e15f && r->smallest_normal > 1e-15f;
-  }
-  // Whether `count` scales keep all that is computed with them normal.
-  static bool fits(const float* scales, std::int64_t count) {
-    bool all = true;
-    for (std::int64_t i = 0; i < count; ++i) all &= scales[i] > 1e-15f && scales[i] < 1e15f;
-    return all;
-  }
-  explicit QuickRounding(const FloatRounding& r)
-      : top(lanes_of<Floats>(r.top)),
-        normal(lanes_of<Floats>(r.smallest_normal)),
-        lift(lanes_of<Unsigned>(static_cast<std::uint32_t>(23 - r.mantissa) << 23)) {}
-
-  // Magnitudes, divided by scale, rounded and multiplied by it, less what they were.
-  Floats error(Floats size, Floats scale) const {
-    Floats q = size / scale;
-    q = q > top ? top : q;
-    const Unsigned exponent = bits_as<Unsigned>(q < normal ? normal : q) & 0x7f800000u;
-    const Floats magic = bits_as<Floats>(exponent + lift);
-    return (q + magic - magic) * scale - size;
-  }
-};
-
-// choice[g] for groups of whole vectors.
-void choose_quickly(const TableView& table, const float* first, const float* second, const float* w,
-                    std::int64_t groups, std::int64_t length, std::uint8_t* choice) {
-  const QuickRounding rounding(*table.rounding);
-  for (std::int64_t g = 0; g < groups; ++g, w += length) {
-    ErrorDifference errors;
+// Of kLanes groups of whole vectors those for which the second scale is better.
+template <class Length>
+Whole better_lanes(const TableView& table, const QuickRounding& rounding, const float* first,
+                   const float* second, const float* w, Length length) {
+  Floats errors_a[kLanes], errors_b[kLanes];
+  for (int g = 0; g < kLanes; ++g) {
     const Floats a = lanes_of<Floats>(first[g]), b = lanes_of<Floats>(second[g]);
+    Floats sum_a{}, sum_b{};
     for (std::int64_t i = 0; i < length; i += kLanes) {
-      const Floats size = bits_as<Floats>(load_as<Unsigned>(w + i) & 0x7fffffffu);
-      errors.add(rounding.error(size, a), rounding.error(size, b));
+      const Floats size = bits_as<Floats>(load_as<Unsigned>(w + g * length + i) & 0x7fffffffu);
+      const Floats error_a = rounding.error(size, a), error_b = rounding.error(size, b);
+      sum_a = i == 0 ? error_a * error_a : sum_a + error_a * error_a;
+      sum_b = i == 0 ? error_b * error_b : sum_b + error_b * error_b;
     }
-    int better = first[g] == second[g] ? 0 : errors.choice();  // powers of two often are
-    if (better < 0) better = is_second_better(table, first[g], second[g], w, length) ? 1 : 0;
-    choice[g] = static_cast<std::uint8_t>(better);
+    errors_a[g] = sum_a;
+    errors_b[g] = sum_b;
   }
+  const auto added = [](Floats a, Floats b) { return a + b; };
+  const Floats total_a = joined_each(errors_a, added), total_b = joined_each(errors_b, added);
+  const Floats difference = total_b - total_a, sum = total_a + total_b;
+  const Floats size = bits_as<Floats>(bits_as<Whole>(difference) & 0x7fffffff);
+  // Squares that are subnormal or infinite say nothing. Powers of two are often the same.
+  const Whole certain = ((size > kCertain * sum) & (sum > 1e-25f) & (sum < 1e30f)) |
+                        (load_as<Floats>(first) == load_as<Floats>(second));
+  Whole better = difference < 0;
+  if (all_lanes(certain)) return better;
+  for (int g = 0; g < kLanes; ++g) {
+    if (certain[g] != 0) continue;
+    better[g] = is_second_better(table, first[g], second[g], w + g * length, length) ? -1 : 0;
+  }
+  return better;
 }
 
 void span_better_codes(const TableView& table, const float* first, const float* second,
                        const float* w, std::int64_t groups, std::int64_t length,
                        std::uint8_t* codes, std::uint8_t* choice) {
-  const bool quick = length % kLanes == 0 && length <= ErrorDifference::kMostTerms &&
-                     QuickRounding::fits(table.rounding);
-  constexpr std::int64_t kAtOnce = 64;
-  float chosen[kAtOnce];
-  for (std::int64_t begin = 0; begin < groups; begin += kAtOnce) {
-    const std::int64_t count = groups - begin < kAtOnce ? groups - begin : kAtOnce;
-    const float* const scales[] = {first + begin, second + begin};
-    if (quick && QuickRounding::fits(scales[0], count) && QuickRounding::fits(scales[1], count)) {
-      choose_quickly(table, scales[0], scales[1], w, count, length, choice + begin);
-    } else {
-      for (std::int64_t i = 0; i < count; ++i) {
-        const float* const from = w + i * length;
-        choice[begin + i] =
-            is_second_better(table, scales[0][i], scales[1][i], from, length) ? 1 : 0;
-      }
+  std::int64_t g = 0;
+  if (length % kLanes == 0 && length <= kMostTerms && QuickRounding::fits(table.rounding)) {
+    const QuickRounding rounding(*table.rounding);
+    for (; g + kLanes <= groups; g += kLanes) {
+      const auto a = load_as<Floats>(first + g), b = load_as<Floats>(second + g);
+      if (!all_lanes(QuickRounding::fits(a) & QuickRounding::fits(b))) break;
+      const float* const from = w + g * length;
+      const Whole better =
+          length == kLanes ? better_lanes(table, rounding, first + g, second + g, from, OneVector{})
+                           : better_lanes(table, rounding, first + g, second + g, from, length);
+      const Bytes ones = __builtin_convertvector(better & 1, Bytes);
+      const Floats chosen = better != 0 ? b : a;
+      float scales[kLanes];
+      __builtin_memcpy(choice + g, &ones, sizeof(ones));
+      __builtin_memcpy(scales, &chosen, sizeof(chosen));
+      span_table_codes(table, scales, from, kLanes, length, codes + g * length);
     }
-    // An index, for neither is the likelier one to branch to.
-    for (std::int64_t i = 0; i < count; ++i) chosen[i] = scales[choice[begin + i]][i];
-    span_table_codes(table, chosen, w, count, length, codes);
-    w += count * length;
-    codes += count * length;
+  }
+  for (; g < groups; ++g) {
+    const float* const from = w + g * length;
+    const bool better = is_second_better(table, first[g], second[g], from, length);
+    choice[g] = better ? 1 : 0;
+    span_table_codes(table, better ? second + g : first + g, from, 1, length, codes + g * length);
   }
 }
 

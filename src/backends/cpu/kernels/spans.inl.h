@@ -1,43 +1,6 @@
-// Encoding and decoding of runs of elements (formats/span_kernels.h) in the compiler's own vectors,
-// as wide as those of the level. The same bits as the scalar definition: nothing here is
-// approximate, and no product is fused with a sum.
-
-// step(load, i) for every kLanes elements from i on; behind the last whole ones, `load` fills up
-// with zeros, which no step minds.
-template <class Step>
-inline void each_load(const float* w, std::int64_t length, const Step& step) {
-  std::int64_t i = 0;
-  for (; i + kLanes <= length; i += kLanes) step(load_as<Floats>(w + i));
-  if (i < length) step(load_first<Floats>(w + i, length - i));
-}
-
-// to[i] = step(from[i]), kLanes at a time.
-template <class In, class Out, class From, class To, class Step>
-inline void each_lane(const From* from, std::int64_t length, To* to, const Step& step) {
-  std::int64_t i = 0;
-  for (; i + kLanes <= length; i += kLanes) {
-    const Out out = step(load_as<In>(from + i));
-    __builtin_memcpy(to + i, &out, sizeof(out));
-  }
-  if (i < length) {
-    store_first<Out>(to + i, step(load_first<In>(from + i, length - i)), length - i);
-  }
-}
-
-// The lanes `by` further on, round about.
-template <class V>
-inline V rotated(V v, int by) {
-  static constexpr std::int32_t kLane[] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11,
-                                           12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23};
-  return shuffled(v, load_as<Whole>(kLane + by));
-}
-
-template <class V, class Join>
-inline auto joined(V v, const Join& join) {
-#pragma GCC unroll 4
-  for (int by = kLanes / 2; by > 0; by /= 2) v = join(v, rotated(v, by));
-  return v[0];
-}
+// Encoding and decoding of runs of elements (formats/span_kernels.h) in the vectors of
+// compiler_vectors.inl.h. The same bits as the scalar definition: nothing here is approximate, and
+// no product is fused with a sum.
 
 bool span_ranges(const float* w, std::int64_t groups, std::int64_t length, float* lo, float* hi) {
   const auto lesser = [](Floats a, Floats b) { return a < b ? a : b; };
@@ -58,16 +21,27 @@ bool span_ranges(const float* w, std::int64_t groups, std::int64_t length, float
 
 bool span_magnitudes(const float* w, std::int64_t groups, std::int64_t length, float* absmax) {
   const auto greater = [](Whole a, Whole b) { return a > b ? a : b; };
-  std::int32_t most = 0;  // magnitudes are ordered as their bits are
-  for (std::int64_t g = 0; g < groups; ++g, w += length) {
+  Whole most{};  // magnitudes are ordered as their bits are
+  const auto largest_of = [&](const float* group) {
     Whole largest{};
-    each_load(w, length,
+    each_load(group, length,
               [&](Floats x) { largest = greater(bits_as<Whole>(x) & 0x7fffffff, largest); });
-    const std::int32_t bits = joined(largest, greater);
-    absmax[g] = __builtin_bit_cast(float, bits);
-    most = bits > most ? bits : most;
+    return largest;
+  };
+  std::int64_t g = 0;
+  for (; g + kLanes <= groups; g += kLanes) {
+    Whole largest[kLanes];
+    for (int i = 0; i < kLanes; ++i, w += length) largest[i] = largest_of(w);
+    const Whole all = joined_each(largest, greater);
+    most = greater(all, most);
+    __builtin_memcpy(absmax + g, &all, sizeof(all));
   }
-  return most < 0x7f800000;
+  for (; g < groups; ++g, w += length) {
+    const std::int32_t bits = joined(largest_of(w), greater);
+    absmax[g] = __builtin_bit_cast(float, bits);
+    most = greater(lanes_of<Whole>(bits), most);
+  }
+  return joined(most, greater) < 0x7f800000;
 }
 
 // 1.5 * 2^23: a small number added to it is rounded to a whole one, which stands in its lowest
@@ -133,6 +107,68 @@ inline void for_scales(const float* scales, const float* w, std::int64_t groups,
   }
 }
 
+// Values of a small float type in float32: adding and taking off a power of two rounds to it.
+struct QuickRounding {
+  Whole top, normal;  // bits: magnitudes are ordered as their bits are
+  Unsigned lift;
+
+  static bool fits(const FloatRounding* r) {
+    return r != nullptr && r->top < 1e15f && r->smallest_normal > 1e-15f;
+  }
+  // Where scales keep all that is computed with them normal.
+  static Whole fits(Floats scales) { return (scales > 1e-15f) & (scales < 1e15f); }
+  explicit QuickRounding(const FloatRounding& r)
+      : top(bits_as<Whole>(lanes_of<Floats>(r.top))),
+        normal(bits_as<Whole>(lanes_of<Floats>(r.smallest_normal))),
+        lift(lanes_of<Unsigned>(static_cast<std::uint32_t>(23 - r.mantissa) << 23)) {}
+
+  Floats cut(Floats size) const {
+    const Whole bits = bits_as<Whole>(size);
+    return bits_as<Floats>(bits < top ? bits : top);
+  }
+  // Bits of the power of two below a magnitude, or that of the least normal value.
+  Unsigned exponent(Floats size) const {
+    const Whole bits = bits_as<Whole>(size);
+    return bits_as<Unsigned>(bits > normal ? bits : normal) & 0x7f800000u;
+  }
+  // What, added to it, leaves no bits behind the mantissa.
+  Floats magic(Unsigned exponent) const { return bits_as<Floats>(exponent + lift); }
+
+  // Magnitudes, divided by scale, rounded and multiplied by it, less what they were.
+  Floats error(Floats size, Floats scale) const {
+    const Floats q = cut(size / scale);
+    const Floats by = magic(exponent(q));
+    return (q + by - by) * scale - size;
+  }
+};
+
+// Codes of floats with a mantissa and a -0: a code's last bits are those of the magnitude and
+// QuickRounding's power of two.
+struct QuickCodes {
+  QuickRounding rounding;
+  int mantissa_shift, sign_shift;
+  Unsigned sign, first;
+
+  static bool fits(const FloatRounding* r) {
+    return QuickRounding::fits(r) && r->mantissa > 0 && r->signed_zero;
+  }
+  explicit QuickCodes(const FloatRounding& r)
+      : rounding(r),
+        mantissa_shift(23 - r.mantissa),
+        sign_shift(__builtin_clz(r.sign)),
+        sign(lanes_of<Unsigned>(r.sign)),
+        first(bits_as<Unsigned>(rounding.normal) >> mantissa_shift) {}
+
+  Bytes operator()(Floats q) const {
+    const Unsigned bits = bits_as<Unsigned>(q);
+    const Floats size = rounding.cut(bits_as<Floats>(bits & 0x7fffffffu));
+    const Unsigned exponent = rounding.exponent(size);
+    const Unsigned sum = bits_as<Unsigned>(size + rounding.magic(exponent));
+    const Unsigned code = sum + (exponent >> mantissa_shift) - first;
+    return __builtin_convertvector(code | (bits >> sign_shift & sign), Bytes);
+  }
+};
+
 // Codes of w / scale by the bits of float32.
 void round_to_codes(const FloatRounding& r, const float* scales, const float* w,
                     std::int64_t groups, std::int64_t length, std::uint8_t* codes) {
@@ -153,6 +189,15 @@ void round_to_codes(const FloatRounding& r, const float* scales, const float* w,
     return __builtin_convertvector(code | (bits_as<Whole>(quotient) < 0 ? sign : Unsigned{}),
                                    Bytes);
   };
+  for_scales(scales, w, groups, length, codes, 0, [&](const float* from, Floats by, auto* to) {
+    each_lane<Floats, Bytes>(from, length, to, [&](Floats x) { return code_of(x / by); });
+  });
+}
+
+template <class Length>
+void round_quickly(const FloatRounding& r, const float* scales, const float* w, std::int64_t groups,
+                   Length length, std::uint8_t* codes) {
+  const QuickCodes code_of(r);
   for_scales(scales, w, groups, length, codes, 0, [&](const float* from, Floats by, auto* to) {
     each_lane<Floats, Bytes>(from, length, to, [&](Floats x) { return code_of(x / by); });
   });
@@ -229,7 +274,10 @@ void step_to_codes(const TableView& table, const float* scales, const float* w, 
 
 void span_table_codes(const TableView& table, const float* scales, const float* w,
                       std::int64_t groups, std::int64_t length, std::uint8_t* codes) {
-  if (table.rounding != nullptr) {
+  if (QuickCodes::fits(table.rounding)) {
+    length == kLanes ? round_quickly(*table.rounding, scales, w, groups, OneVector{}, codes)
+                     : round_quickly(*table.rounding, scales, w, groups, length, codes);
+  } else if (table.rounding != nullptr) {
     round_to_codes(*table.rounding, scales, w, groups, length, codes);
   } else if (table.steps > 0) {
     step_to_codes(table, scales, w, groups, length, codes);
