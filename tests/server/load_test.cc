@@ -83,7 +83,7 @@ TEST(LoadReport, IsWorkedByHand) {
   bad.sent = 1;
   bad.ended = 1.1;
   bad.error = "503";
-  const auto report = server::load_report({a, b, bad}, {.first_token = 0.6});
+  const auto report = server::load_report({{a, b, bad}}, {.first_token = 0.6});
   EXPECT_EQ(report.completed, 2);
   EXPECT_EQ(report.failed, 1);
   EXPECT_EQ(report.errors.at("503"), 1);
@@ -97,6 +97,26 @@ TEST(LoadReport, IsWorkedByHand) {
   EXPECT_DOUBLE_EQ(report.tpot.mean, 0.375);
   EXPECT_NEAR(report.itl.p50, 0.3, 1e-12);
   EXPECT_DOUBLE_EQ(report.e2e.max, 2);
+}
+
+TEST(LoadReport, AWindowCountsWhatCameInIt) {
+  server::LoadRecord whole;  // pieces of two tokens
+  whole.chunks = {0.5, 1, 1.5};
+  whole.ended = 1.5;
+  whole.output_tokens = 6;
+  server::LoadRecord cut;
+  cut.chunks = {0.9, 1.1, 1.9, 2};
+  cut.ended = 2;
+  cut.cut = true;
+  server::LoadRecord failed = whole;
+  failed.error = "503";
+  const auto report = server::load_report({{whole, cut, failed}, 1, 2}, {});
+  EXPECT_EQ(report.completed, 1);
+  EXPECT_EQ(report.failed, 1);
+  EXPECT_EQ(report.cut, 1);
+  EXPECT_DOUBLE_EQ(report.window_seconds, 1);
+  // 1 and 1.5 of the first, 1.1 and 1.9 of the second; 2 is outside.
+  EXPECT_DOUBLE_EQ(report.window_throughput, 8);
 }
 
 TEST(LoadReport, PercentilesAreNumpys) {
@@ -127,7 +147,7 @@ TEST(LoadClient, MeasuresAServer) {
   };
   server::LoadOptions options = load_options(server);
   options.concurrency = 4;
-  const auto records = server::run_load(server::uniform_load(20, 30, 7, 0, 1), options);
+  const auto records = server::run_load(server::uniform_load(20, 30, 7, 0, 1), options).records;
   ASSERT_EQ(records.size(), 20u);
   for (const auto& record : records) {
     EXPECT_EQ(record.error, "");
@@ -148,16 +168,38 @@ TEST(LoadClient, MeasuresAServer) {
   }
 }
 
+TEST(LoadClient, StopsAtTheEndOfAWindow) {
+  test::RunningServer server;
+  server.engine.model_len = 1000;
+  server::LoadOptions options = load_options(server);
+  options.window_seconds = 0.2;
+  EXPECT_ERROR(server::run_load(server::uniform_load(9, 30, 7, 0, 1), options), ErrorKind::kUsage,
+               "under way");
+  options.concurrency = 4;
+  const auto run = server::run_load(server::uniform_load(100'000, 30, 7, 0, 1), options);
+  EXPECT_GE(run.window_end - run.window_begin, 0.2);
+  EXPECT_LT(run.records.size(), 100'000u);
+  for (const auto& record : run.records) {
+    EXPECT_EQ(record.error, "");
+    EXPECT_LE(record.ended, run.window_end);
+    EXPECT_TRUE(record.cut ? record.ended == run.window_end : record.ended > record.sent);
+  }
+  EXPECT_ERROR(server::run_load(server::uniform_load(6, 30, 7, 0, 1), options), ErrorKind::kUsage,
+               "send more");
+}
+
 TEST(LoadClient, CountsFailures) {
   test::RunningServer server;
   server.engine.model_len = 20;
-  const auto records = server::run_load(server::uniform_load(3, 30, 7, 0, 1), load_options(server));
+  const auto records =
+      server::run_load(server::uniform_load(3, 30, 7, 0, 1), load_options(server)).records;
   for (const auto& record : records) EXPECT_THAT(record.error, testing::StartsWith("400 "));
   server.engine.model_len = 100;
   server.engine.script = [](const EngineRequest&) {
     return test::Script{{"a", "b"}, FinishReason::kStop, Error(ErrorKind::kCorrupt, "NaN"), false};
   };
-  const auto broken = server::run_load(server::uniform_load(1, 30, 7, 0, 1), load_options(server));
+  const auto broken =
+      server::run_load(server::uniform_load(1, 30, 7, 0, 1), load_options(server)).records;
   EXPECT_THAT(broken[0].error, testing::HasSubstr("NaN"));
 }
 
@@ -167,7 +209,7 @@ TEST(LoadClient, ArrivalsAreKept) {
   requests[1].arrival = 0.6;
   server::LoadOptions options = load_options(server);
   options.time_scale = 2;
-  const auto records = server::run_load(requests, options);
+  const auto records = server::run_load(requests, options).records;
   EXPECT_GE(records[1].sent, 0.3);
   EXPECT_LT(records[0].sent, 0.3);
 }

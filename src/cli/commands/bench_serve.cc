@@ -21,12 +21,28 @@ struct LoadBenchOptions {
   server::LoadOptions load;
 };
 
-std::vector<server::LoadRequest> planned(const LoadBenchOptions& options) {
-  constexpr std::size_t kDefaultPrompts = 100;
-  if (options.trace.empty()) {
-    return server::uniform_load(options.prompts == 0 ? kDefaultPrompts : options.prompts,
-                                options.input, options.output, options.rate, options.load.seed);
+// The first ones of a run with a window are shorter, each by another part, as if they had been
+// under way before: so they do not all end at once.
+std::vector<server::LoadRequest> uniform(const LoadBenchOptions& options) {
+  constexpr std::size_t kDefaultPrompts = 100, kEnough = 100'000;
+  const bool window = options.load.window_seconds > 0;
+  const std::size_t count = options.prompts > 0 ? options.prompts
+                            : window            ? kEnough
+                                                : kDefaultPrompts;
+  std::vector<server::LoadRequest> requests =
+      server::uniform_load(count, options.input, options.output, options.rate, options.load.seed);
+  if (!window) return requests;
+  const std::size_t places = options.load.concurrency;
+  for (std::size_t i = 0; i < std::min(places, count); ++i) {
+    const auto part = static_cast<std::int64_t>(i + 1);
+    requests[i].output =
+        std::max<std::int64_t>(1, options.output * part / static_cast<std::int64_t>(places));
   }
+  return requests;
+}
+
+std::vector<server::LoadRequest> planned(const LoadBenchOptions& options) {
+  if (options.trace.empty()) return uniform(options);
   std::vector<server::LoadRequest> requests = server::read_trace(options.trace, options.prompts);
   for (server::LoadRequest& request : requests) {
     if (options.most_input > 0) request.input = std::min(request.input, options.most_input);
@@ -41,11 +57,11 @@ void bench_serve(const LoadBenchOptions& options, Context& context) {
     load.api_key = key;
   }
   const std::vector<server::LoadRequest> requests = planned(options);
-  const auto records = server::run_load(requests, load, context.progress());
+  const server::LoadRun run = server::run_load(requests, load, context.progress());
   const server::LoadGoal goal = {1e-3 * options.goal_ms.first_token,
                                  1e-3 * options.goal_ms.per_token,
                                  1e-3 * options.goal_ms.end_to_end};
-  const server::LoadReport report = server::load_report(records, goal);
+  const server::LoadReport report = server::load_report(run, goal);
   context.emit(to_json(report), to_text(report));
   if (report.completed == 0) {
     fail(ErrorKind::kDisk, "bench serve: no request succeeded; the first error: {}",
@@ -57,7 +73,8 @@ void add_shape_options(CLI::App* command, LoadBenchOptions& options) {
   auto* trace = command->add_option("--trace", options.trace,
                                     "Replay a trace: Azure's CSV or Mooncake's JSON lines");
   command->add_option("--num-prompts", options.prompts,
-                      "Requests (default: 100, or the whole trace)");
+                      "Requests (default: 100, with a window as many as it takes, or the whole "
+                      "trace)");
   command->add_option("--input-len", options.input, "Tokens of each prompt")
       ->check(CLI::PositiveNumber)
       ->capture_default_str()
@@ -93,6 +110,11 @@ void add_bench_serve(CLI::App* bench, Context& context) {
   add_shape_options(command, *options);
   command->add_option("--concurrency", load.concurrency,
                       "Requests under way at most (default: no limit)");
+  command
+      ->add_option("--window", load.window_seconds,
+                   "Seconds to measure once all places are taken (needs --concurrency), with the "
+                   "first requests at all ages; then the run ends")
+      ->check(CLI::PositiveNumber);
   command->add_option("--vocab", load.vocab, "Prompts are random tokens below this")
       ->check(CLI::Range(101, 1 << 24))
       ->capture_default_str();

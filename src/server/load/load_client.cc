@@ -113,14 +113,20 @@ struct Shared {
   double now() const { return std::chrono::duration<double>(Clock::now() - start).count(); }
 };
 
+// What follows of a request.
+struct CallEvents {
+  std::function<void()> first_text;
+  std::function<void()> ended;
+};
+
 // One request under way.
 class Call : public std::enable_shared_from_this<Call> {
  public:
-  Call(Shared& shared, LoadRecord& record, std::string text, std::function<void()> ended)
+  Call(Shared& shared, LoadRecord& record, std::string text, CallEvents then)
       : shared_(shared),
         record_(record),
         text_(std::move(text)),
-        ended_(std::move(ended)),
+        then_(std::move(then)),
         stream_(shared.context) {
     parser_.body_limit(kMostBytes);
   }
@@ -175,13 +181,18 @@ class Call : public std::enable_shared_from_this<Call> {
     if (choices != json.end() && !choices->empty()) {
       const Json& choice = choices->front();
       const bool more = choice.value("finish_reason", Json()).is_null();
-      if (more || !choice.value("text", "").empty()) record_.chunks.push_back(shared_.now());
+      if (more || !choice.value("text", "").empty()) take_text();
     }
     const auto usage = json.find("usage");
     if (usage != json.end() && usage->is_object()) {
       record_.prompt_tokens = usage->value("prompt_tokens", record_.prompt_tokens);
       record_.output_tokens = usage->value("completion_tokens", std::int64_t{0});
     }
+  }
+
+  void take_text() {
+    record_.chunks.push_back(shared_.now());
+    if (record_.chunks.size() == 1) then_.first_text();
   }
 
   std::string outcome() const {
@@ -203,13 +214,13 @@ class Call : public std::enable_shared_from_this<Call> {
     beast::error_code ignored;
     stream_.socket().shutdown(Tcp::socket::shutdown_both, ignored);
     stream_.close();
-    std::exchange(ended_, nullptr)();
+    std::exchange(then_, {}).ended();
   }
 
   Shared& shared_;
   LoadRecord& record_;
   std::string text_;
-  std::function<void()> ended_;
+  CallEvents then_;
   beast::tcp_stream stream_;
   beast::flat_buffer buffer_;
   Parser parser_;
@@ -243,13 +254,17 @@ class Run {
         requests_(requests),
         progress_(progress),
         records_(requests.size()),
-        timer_(shared.context) {}
+        timer_(shared.context),
+        window_timer_(shared.context) {}
 
-  std::vector<LoadRecord> go() {
+  LoadRun go() {
     shared_.start = Clock::now();
     next();
     shared_.context.run();
-    return std::move(records_);
+    if (shared_.options.window_seconds > 0) close_window();
+    LoadRun run{std::move(records_), window_begin_, window_end_};
+    run.records.resize(sent_);
+    return run;
   }
 
  private:
@@ -271,6 +286,30 @@ class Run {
     });
   }
 
+  void on_first_text() {
+    const LoadOptions& options = shared_.options;
+    if (options.window_seconds <= 0 || ++begun_ != options.concurrency) return;
+    window_begin_ = shared_.now();
+    window_timer_.expires_after(std::chrono::duration_cast<Clock::duration>(
+        std::chrono::duration<double>(options.window_seconds)));
+    window_timer_.async_wait([this](beast::error_code) {
+      window_end_ = shared_.now();
+      shared_.context.stop();
+    });
+  }
+
+  // Takes note of what the end of the window cut off.
+  void close_window() {
+    if (window_end_ == 0 || sent_ == requests_.size()) {
+      fail(ErrorKind::kUsage, "the requests ended before the window did; send more of them");
+    }
+    for (std::size_t i = 0; i < sent_; ++i) {
+      LoadRecord& record = records_[i];
+      record.cut = record.ended == 0;
+      if (record.cut) record.ended = window_end_;
+    }
+  }
+
   void send(std::size_t index) {
     ++running_;
     const LoadRequest& request = requests_[index];
@@ -286,13 +325,14 @@ class Run {
     std::make_shared<Call>(
         shared_, records_[index],
         request_text(shared_.target, options, "POST", "/v1/completions", body.dump()),
-        [this] {
-          --running_;
-          ++ended_;
-          nibble::progress(progress_, "requests", static_cast<std::int64_t>(ended_),
-                           static_cast<std::int64_t>(requests_.size()));
-          next();
-        })
+        CallEvents{[this] { on_first_text(); },
+                   [this] {
+                     --running_;
+                     ++ended_;
+                     nibble::progress(progress_, "requests", static_cast<std::int64_t>(ended_),
+                                      static_cast<std::int64_t>(requests_.size()));
+                     next();
+                   }})
         ->start();
   }
 
@@ -301,15 +341,22 @@ class Run {
   const ProgressSink& progress_;
   std::vector<LoadRecord> records_;
   asio::steady_timer timer_;
+  asio::steady_timer window_timer_;
+  double window_begin_ = 0;
+  double window_end_ = 0;
   std::size_t sent_ = 0;
   std::size_t running_ = 0;
+  std::size_t begun_ = 0;  // with some text
   std::size_t ended_ = 0;
 };
 
 }  // namespace
 
-std::vector<LoadRecord> run_load(const std::vector<LoadRequest>& requests,
-                                 const LoadOptions& options, const ProgressSink& progress) {
+LoadRun run_load(const std::vector<LoadRequest>& requests, const LoadOptions& options,
+                 const ProgressSink& progress) {
+  if (options.window_seconds > 0 && options.concurrency == 0) {
+    fail(ErrorKind::kUsage, "a window needs a number of requests that are under way");
+  }
   Shared shared;
   shared.target = parse_url(options.url);
   shared.options = options;

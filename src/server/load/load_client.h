@@ -21,6 +21,9 @@ struct LoadOptions {
   std::int64_t vocab = 1000;
   std::uint64_t seed = 0;
   float temperature = 0;
+  // Not 0: the run ends so long after all of `concurrency` requests, which is not 0 then, have had
+  // their first text; what is under way is cut off.
+  double window_seconds = 0;
 };
 
 // Times in seconds after the start of the run.
@@ -31,12 +34,21 @@ struct LoadRecord {
   std::int64_t prompt_tokens = 0;  // as the server counts them, or else as sent
   std::int64_t output_tokens = 0;  // as the server counts them, or else chunks
   std::string error;               // empty: all went well
+  bool cut = false;                // the window ended before
+};
+
+struct LoadRun {
+  std::vector<LoadRecord> records;  // of the requests that were sent
+  // Of a run with a window.
+  double window_begin = 0;
+  double window_end = 0;
 };
 
 // Requests go out when they arrive, unless `concurrency` holds them back; answers are asked to have
 // their full length (ignore_eos). Failures of single requests are in their records. kUsage for a
-// URL that makes no sense, kDisk when the server cannot be reached at all.
-std::vector<LoadRecord> run_load(const std::vector<LoadRequest>& requests,
-                                 const LoadOptions& options, const ProgressSink& progress = {});
+// URL that makes no sense and for a window that the requests do not fill, kDisk when the server
+// cannot be reached at all.
+LoadRun run_load(const std::vector<LoadRequest>& requests, const LoadOptions& options,
+                 const ProgressSink& progress = {});
 
 }  // namespace nibble::server

@@ -28,6 +28,25 @@ std::string line(const char* name, const Percentiles& p) {
                      1e3 * p.mean, 1e3 * p.p50, 1e3 * p.p90, 1e3 * p.p95, 1e3 * p.p99, 1e3 * p.max);
 }
 
+// Tokens are counted by what came in the window: pieces of text, each as many tokens as those of
+// completed requests are on average.
+void add_window(const LoadRun& run, LoadReport& report) {
+  report.window_seconds = run.window_end - run.window_begin;
+  if (report.window_seconds <= 0) return;
+  std::int64_t within = 0, pieces = 0, tokens = 0;
+  for (const LoadRecord& record : run.records) {
+    if (!record.error.empty()) continue;
+    within += std::ranges::count_if(record.chunks, [&](double time) {
+      return time >= run.window_begin && time < run.window_end;
+    });
+    if (record.cut) continue;
+    pieces += static_cast<std::int64_t>(record.chunks.size());
+    tokens += record.output_tokens;
+  }
+  const double each = pieces == 0 ? 1 : static_cast<double>(tokens) / static_cast<double>(pieces);
+  report.window_throughput = static_cast<double>(within) * each / report.window_seconds;
+}
+
 }  // namespace
 
 Percentiles percentiles(std::vector<double> sample) {
@@ -42,15 +61,19 @@ Percentiles percentiles(std::vector<double> sample) {
           sample.back()};
 }
 
-LoadReport load_report(const std::vector<LoadRecord>& records, const LoadGoal& goal) {
+LoadReport load_report(const LoadRun& run, const LoadGoal& goal) {
   LoadReport report;
   std::vector<double> ttft, tpot, itl, e2e;
   std::int64_t good = 0;
   double first = INFINITY;
   double last = 0;
-  for (const LoadRecord& record : records) {
+  for (const LoadRecord& record : run.records) {
     first = std::min(first, record.sent);
     last = std::max(last, record.ended);
+    if (record.cut) {
+      ++report.cut;
+      continue;
+    }
     if (!record.error.empty() || record.chunks.empty()) {
       ++report.failed;
       ++report.errors[record.error];
@@ -81,6 +104,7 @@ LoadReport load_report(const std::vector<LoadRecord>& records, const LoadGoal& g
         static_cast<double>(report.input_tokens + report.output_tokens) / report.seconds;
     report.goodput = static_cast<double>(good) / report.seconds;
   }
+  add_window(run, report);
   report.ttft = percentiles(std::move(ttft));
   report.tpot = percentiles(std::move(tpot));
   report.itl = percentiles(std::move(itl));
@@ -98,6 +122,9 @@ Json to_json(const LoadReport& report) {
           {"output_token_throughput", report.output_throughput},
           {"total_token_throughput", report.total_throughput},
           {"goodput", report.goodput},
+          {"cut", report.cut},
+          {"window_seconds", report.window_seconds},
+          {"window_output_token_throughput", report.window_throughput},
           {"ttft_ms", to_json(report.ttft)},
           {"tpot_ms", to_json(report.tpot)},
           {"itl_ms", to_json(report.itl)},
@@ -115,6 +142,13 @@ std::string to_text(const LoadReport& report) {
       "max");
   text += line("time to first token", report.ttft) + line("time per output token", report.tpot) +
           line("inter-token latency", report.itl) + line("end to end", report.e2e);
+  if (report.window_seconds > 0) {
+    text += fmt::format(
+        "in a window of {:.1f} s with all places taken: {:.1f} output tokens/s; {} requests were "
+        "cut "
+        "off at its end\n",
+        report.window_seconds, report.window_throughput, report.cut);
+  }
   for (const auto& [error, count] : report.errors) {
     text += fmt::format("{} times: {}\n", count, error);
   }

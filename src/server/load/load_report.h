@@ -33,13 +33,16 @@ struct LoadReport {
   double output_throughput = 0;   // tokens a second
   double total_throughput = 0;    // tokens of prompts and answers a second
   double goodput = 0;             // requests a second that kept the goal
+  std::int64_t cut = 0;           // requests under way when the window ended
+  double window_seconds = 0;      // 0: none
+  double window_throughput = 0;   // output tokens a second in it, of whatever request
   // In seconds. TTFT from sending to the first text; TPOT the rest of a request over its other
   // tokens; ITL between two pieces of text; E2E from sending to the end.
   Percentiles ttft, tpot, itl, e2e;
   std::map<std::string, std::int64_t> errors;
 };
 
-LoadReport load_report(const std::vector<LoadRecord>& records, const LoadGoal& goal);
+LoadReport load_report(const LoadRun& run, const LoadGoal& goal);
 Json to_json(const LoadReport& report);  // times in ms
 std::string to_text(const LoadReport& report);
 
