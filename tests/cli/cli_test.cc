@@ -54,6 +54,7 @@ TEST(CliTest, UsageErrorsAreOneLineAndExitTwo) {
         {"quantize", tiny(), "/tmp/x", "--format", "int_four"},
         {"serve"},
         {"serve", tiny(), "--port", "99999"},
+        {"serve", tiny(), "--format", "int_four"},
         {"convert", tiny(), "/tmp/x", "--to", "gptq"},
         {"convert", tiny(), "/tmp/x", "--to", "nonsense"},
         {"convert", tiny(), "/tmp/x", "--to", "gptq", "--format", "w4a16_g128"},

@@ -322,6 +322,18 @@ async def check_async(openai, address):
         assert await one(3) == together[3]
 
 
+def check_rounding(openai, program, model):
+    """A model that is rounded at load answers as `nibble run` with the same format does."""
+    rounding = ["--format", "w3a16_g128"]
+    with Server(program, model, *rounding) as server:
+        client = openai.OpenAI(base_url=server.address + "/v1", api_key=KEY, max_retries=0)
+        served = client.completions.create(model="tiny", prompt="It was a", max_tokens=12,
+                                           temperature=0).choices[0].text
+    told = subprocess.run([program, "--json", "run", model, "-p", "It was a", "-n", "12", *rounding],
+                          check=True, capture_output=True, text=True).stdout
+    assert json.loads(told)["text"] == served, (told, served)
+
+
 def main(program, model, encoder):
     try:
         import openai
@@ -339,6 +351,7 @@ def main(program, model, encoder):
             check_curl(server)
         else:
             print("curl is not installed: not tried")
+        check_rounding(openai, program, model)
         if importlib.util.find_spec("numpy"):
             check_embeddings(openai, program, encoder)
         else:

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "cli/command.h"
+#include "cli/rounding_options.h"
 #include "model/tokenizer/chat_template.h"
 #include "runtime/embedder.h"
 #include "runtime/engine.h"
@@ -28,6 +29,7 @@ struct ServeOptions {
   std::string chat_template_file;
   std::string generation_config = "auto";
   std::string kv_type;
+  RoundingArguments rounding;
   std::string draft;
   std::string pooling = "auto";
   bool deterministic = false;
@@ -186,13 +188,15 @@ void serve(const ServeOptions& options, Context& context) {
   if (!options.draft.empty() && options.engine.speculative.tokens == 0) {
     fail(ErrorKind::kUsage, "serve: --speculative-model needs --num-speculative-tokens");
   }
+  const ModelFormat rounding = rounding_of(options.rounding);
   // A taken port is found before a large model is loaded.
   server::Listener listener = open_listener(options);
   const auto backend = make_serving_backend(options, context);
   EngineOptions engine_options = options.engine;
   engine_options.device_bytes = backend->memory().available();
   engine_options.swap_bytes = swap_bytes(options, backend->memory().is_host());
-  const Session session = context.open(options.model, *backend, parse_kv_format(options.kv_type));
+  const Session session =
+      context.open(options.model, *backend, parse_kv_format(options.kv_type), rounding);
   if (!session.model->spec().decoder) {
     return serve_encoder(options, session, std::move(listener), context);
   }
@@ -315,6 +319,8 @@ void add_serve(CLI::App& app, Context& context) {
                    "else mean)")
       ->check(CLI::IsMember({"auto", "mean", "cls"}))
       ->capture_default_str();
+  add_rounding_options(command, options->rounding,
+                       "Round the model to this format at load (w=..,a=..,e=..,kv=..)");
   add_engine_options(command, *options);
   add_speculation_options(command, *options);
   add_http_options(command, *options);
