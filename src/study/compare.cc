@@ -26,7 +26,11 @@ constexpr int kMathsVersion = 1;
 // One recipe in one format.
 struct Candidate {
   const Recipe& recipe;
-  std::string format;
+  std::string name;  // of the format, as it was asked for
+  ModelFormat format;
+
+  Candidate(const Recipe& of, const std::string& in)
+      : recipe(of), name(in), format(parse_model_format(in)) {}
 };
 
 // Fields of a stored result and where they go.
@@ -77,14 +81,19 @@ class Comparison {
       row.bits_per_weight_total = inventory.bits_per_weight_total;
       row.bytes = static_cast<double>(inventory.bytes);
     }
-    evaluate(options_.source, key, row);
+    if (!read(key, kEvaluated, row)) {
+      look_at_source(row);
+      look_at_speed(options_.source, row);
+      write(key, kEvaluated, Json::object(), row);
+    }
+    say(row);
     return row;
   }
 
   CompareRow row_of(const Candidate& candidate) {
     CompareRow row;
     row.recipe = candidate.recipe.name;
-    row.format = candidate.format;
+    row.format = candidate.name;
     const std::string key = base_key_ + key_of(candidate);
     ContentHash hash;
     hash.add(key);
@@ -93,9 +102,14 @@ class Comparison {
     if (!read_quantized(key, row) || (!evaluated && !fs::exists(output))) {
       quantize_into(candidate, output, key, row);
     }
-    if (!evaluated) evaluate(output, key + text_key(), row);
+    if (!evaluated) {
+      look_at_quality(output, row);
+      look_at_speed(output, row);
+      write(key + text_key(), kEvaluated, Json::object(), row);
+    }
     std::error_code ignored;
     if (!options_.keep) fs::remove_all(output, ignored);
+    say(row);
     return row;
   }
 
@@ -121,7 +135,7 @@ class Comparison {
 
   std::string key_of(const Candidate& candidate) const {
     return fmt::format("recipe {}\nformat {}\ncalibration {} {} {} {}\n",
-                       to_string(candidate.recipe), candidate.format, calibration_hash_,
+                       to_string(candidate.recipe), candidate.name, calibration_hash_,
                        options_.calibration.tokens, options_.calibration.search_tokens,
                        options_.calibration.context);
   }
@@ -165,7 +179,7 @@ class Comparison {
     options.source = options_.source;
     options.output = output;
     options.recipe = candidate.recipe;
-    options.format = parse_model_format(candidate.format);
+    options.format = candidate.format;
     options.calibration_files = options_.calibration_files;
     options.calibration = options_.calibration;
     options.verify.enabled = false;
@@ -182,26 +196,42 @@ class Comparison {
     write(key, kQuantized, {{"stored", row.stored}}, row);
   }
 
-  void evaluate(const fs::path& checkpoint, const std::string& key, CompareRow& row) {
-    if (read(key, kEvaluated, row)) return;
-    {
-      const Session reference = open_session(options_.source, backends_.runner);
-      const Session candidate = open_session(checkpoint, backends_.runner);
-      const DivergenceResult result =
-          divergence(*candidate.model, *reference.model, ids_, windows_, options_.progress);
-      row.perplexity = result.model.perplexity;
-      row.stderr_nll = result.model.stderr_nll;
-      row.mean_kl = result.mean_kl;
-      row.p99_kl = result.p99_kl;
-      row.top1_agreement = result.top1_agreement;
-    }
+  // The model is no distance from itself: it is run once, not as both sides of a comparison.
+  void look_at_source(CompareRow& row) {
+    const Session source = open_session(options_.source, backends_.runner);
+    const PerplexityResult result = perplexity(*source.model, ids_, windows_, options_.progress);
+    row.perplexity = result.perplexity;
+    row.stderr_nll = result.stderr_nll;
+    row.top1_agreement = 1;
+  }
+
+  void look_at_quality(const fs::path& checkpoint, CompareRow& row) {
+    const Session reference = open_session(options_.source, backends_.runner);
+    const Session candidate = open_session(checkpoint, backends_.runner);
+    const DivergenceResult result =
+        divergence(*candidate.model, *reference.model, ids_, windows_, options_.progress);
+    row.perplexity = result.model.perplexity;
+    row.stderr_nll = result.model.stderr_nll;
+    row.mean_kl = result.mean_kl;
+    row.p99_kl = result.p99_kl;
+    row.top1_agreement = result.top1_agreement;
+  }
+
+  void look_at_speed(const fs::path& checkpoint, CompareRow& row) {
     const Session fast = open_session(checkpoint, backends_.fast);
     BenchOptions speed;
     speed.prompt = 16;
     speed.generated = 64;
     speed.kv_type = fast.kv_type;
     row.tokens_per_second = bench(*fast.model, speed).tg_tokens_per_second;
-    write(key, kEvaluated, Json::object(), row);
+  }
+
+  // A long comparison is read while it runs; the table comes at its end.
+  void say(const CompareRow& row) const {
+    log(options_.log, LogLevel::kInfo,
+        fmt::format("{}: {:.3f} bits a weight, perplexity {:.3f}, mean KL {:.5f}, top-1 {:.2f} %",
+                    name_of(row), row.bits_per_weight, row.perplexity, row.mean_kl,
+                    100 * row.top1_agreement));
   }
 
   const CompareOptions& options_;
@@ -215,32 +245,38 @@ class Comparison {
 std::vector<Candidate> candidates_of(const CompareOptions& options) {
   std::vector<Candidate> candidates;
   for (const Recipe& recipe : options.recipes) {
-    for (const std::string& format : options.formats) candidates.push_back({recipe, format});
-    if (options.formats.empty()) candidates.push_back({recipe, recipe.format});
+    for (const std::string& format : options.formats) candidates.emplace_back(recipe, format);
+    if (options.formats.empty()) candidates.emplace_back(recipe, recipe.format);
   }
   return candidates;
 }
 
 }  // namespace
 
+std::string name_of(const CompareRow& row) {
+  return row.recipe.empty() ? "as it is" : row.recipe + " in " + row.format;
+}
+
 std::vector<CompareRow> compare_recipes(const CompareOptions& options, const ResultCache& cache,
                                         const CompareBackends& backends) {
+  const std::vector<Candidate> candidates = candidates_of(options);
   Comparison comparison(options, cache, backends);
+  const CompareRow source = comparison.source_row();
   std::vector<CompareRow> rows;
-  for (const Candidate& candidate : candidates_of(options)) {
+  for (const Candidate& candidate : candidates) {
     try {
       rows.push_back(comparison.row_of(candidate));
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kUnsupported) throw;
       log(options.log, LogLevel::kWarning,
-          fmt::format("left out: {} in {}: {}", candidate.recipe.name, candidate.format,
+          fmt::format("left out: {} in {}: {}", candidate.recipe.name, candidate.name,
                       error.what()));
     }
   }
   if (rows.empty()) fail(ErrorKind::kUsage, "compare: none of the recipes can make these formats");
   std::ranges::stable_sort(
       rows, {}, [](const CompareRow& row) { return std::tuple(row.bytes, row.mean_kl); });
-  rows.insert(rows.begin(), comparison.source_row());
+  rows.insert(rows.begin(), source);
   mark_pareto(rows);
   return rows;
 }

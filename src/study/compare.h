@@ -30,6 +30,9 @@ struct CompareRow {
   bool pareto = false;           // nothing is as small with a mean KL as low
 };
 
+// "as it is" for the source, otherwise "RECIPE in FORMAT".
+std::string name_of(const CompareRow& row);
+
 struct CompareOptions {
   std::filesystem::path source;
   std::vector<Recipe> recipes;
@@ -54,10 +57,11 @@ struct CompareBackends {
   Backend& fast;
 };
 
-// The source first, then the rows by size, those of one size by KL. Finished rows, and finished
-// quantizations, are taken from the cache; an interrupted quantization continues. A recipe that
-// cannot make a format is left out, with a warning. kUsage when nothing is left to compare or the
-// text is in the calibration text; otherwise errors as quantize() and divergence().
+// The source first, then the rows by size, those of one size by KL. Each is said (as information)
+// and kept as soon as it is there: finished rows, and finished quantizations, are taken from the
+// cache; an interrupted quantization continues. A recipe that cannot make a format is left out,
+// with a warning. kUsage when nothing is left to compare or the text is in the calibration text;
+// otherwise errors as quantize() and divergence().
 std::vector<CompareRow> compare_recipes(const CompareOptions& options, const ResultCache& cache,
                                         const CompareBackends& backends);
 

@@ -13,10 +13,6 @@ namespace {
 
 constexpr double kMegabyte = 1e6;
 
-std::string name_of(const CompareRow& row) {
-  return row.recipe.empty() ? "as it is" : row.recipe + " in " + row.format;
-}
-
 double delta_percent(const CompareRow& row, const CompareRow& source) {
   return 100 * (row.perplexity / source.perplexity - 1);
 }

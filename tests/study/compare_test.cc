@@ -89,6 +89,24 @@ TEST_F(CompareTest, ASecondRunComputesNothingAndSaysTheSame) {
   }
 }
 
+TEST_F(CompareTest, EveryRowIsSaidBeforeTheNextIsBegun) {
+  options_.recipes = {load_recipe("rtn")};
+  std::string order;  // rows said, and comparisons ended
+  options_.log = [&](LogLevel level, const std::string& line) {
+    if (level == LogLevel::kInfo && line.find("mean KL") != std::string::npos) {
+      order += line.substr(0, line.find(':')) + "; ";
+    }
+  };
+  options_.progress = [&](const std::string& step, std::int64_t done, std::int64_t) {
+    if (step == "divergence" && done == 2) order += "compared; ";
+  };
+  run();
+  EXPECT_EQ(order, "as it is; compared; rtn in w4a16_g128; compared; rtn in nf4; ");
+  order.clear();
+  run();  // kept rows too
+  EXPECT_EQ(order, "as it is; rtn in w4a16_g128; rtn in nf4; ");
+}
+
 class Interrupt : public std::exception {};
 
 TEST_F(CompareTest, GoesOnWhereItWasInterrupted) {
