@@ -30,15 +30,15 @@ struct Source {
 
 // to[i] = of(i), sixteen at a time, which compilers make vectors of.
 template <class T, class Of>
-void fill(std::vector<T>& to, const Of& of) {
-  constexpr std::size_t kAtOnce = 16;
-  std::size_t i = 0;
-  for (; i + kAtOnce <= to.size(); i += kAtOnce) {
+void fill(T* to, std::int64_t count, const Of& of) {
+  constexpr std::int64_t kAtOnce = 16;
+  std::int64_t i = 0;
+  for (; i + kAtOnce <= count; i += kAtOnce) {
     T part[kAtOnce];
-    for (std::size_t k = 0; k < kAtOnce; ++k) part[k] = of(i + k);
-    std::memcpy(to.data() + i, part, sizeof(part));
+    for (std::int64_t k = 0; k < kAtOnce; ++k) part[k] = of(i + k);
+    std::memcpy(to + i, part, sizeof(part));
   }
-  for (; i < to.size(); ++i) to[i] = of(i);
+  for (; i < count; ++i) to[i] = of(i);
 }
 
 // The largest magnitude of each group; kCorrupt when some w is not finite.
@@ -171,11 +171,18 @@ struct Better {
   Tensor codes;  // the plane under the better ones; empty where rows share scales
 };
 
-Better better_of(const Source& source, const std::vector<float>& first,
-                 const std::vector<float>& second) {
+// both(at, count, first, second) are the scales of `count` groups from `at` on, counted over the
+// whole matrix, at most kScalesAtOnce.
+constexpr std::int64_t kScalesAtOnce = 256;
+template <class Both>
+Better better_of(const Source& source, std::int64_t scales, const Both& both) {
   const GroupLayout& layout = source.layout;
-  Better better{std::vector<std::uint8_t>(first.size()), {}};
+  Better better{std::vector<std::uint8_t>(static_cast<std::size_t>(scales)), {}};
   if (layout.rows_per > 1) {
+    std::vector<float> first(better.second.size()), second(better.second.size());
+    for (std::int64_t at = 0; at < scales; at += kScalesAtOnce) {
+      both(at, std::min(kScalesAtOnce, scales - at), first.data() + at, second.data() + at);
+    }
     const Errors errors = errors_of(source, first, second);
     for (std::size_t i = 0; i < first.size(); ++i) {
       better.second[i] = errors.second[i] < errors.first[i] ? 1 : 0;
@@ -187,11 +194,16 @@ Better better_of(const Source& source, const std::vector<float>& first,
   encode_rows(layout, source.rows, bits, better.codes.mutable_data<std::uint32_t>(), source.codec,
               [&](std::int64_t row, std::int64_t group, std::int64_t groups, std::int64_t length,
                   std::int64_t col, std::uint8_t* codes) {
-                const std::int64_t at = layout.first(row) + group;
-                source.codec.spans->better_codes(source.table.view(), first.data() + at,
-                                                 second.data() + at,
-                                                 source.w + row * layout.cols + col, groups, length,
-                                                 codes, better.second.data() + at);
+                const float* w = source.w + row * layout.cols + col;
+                float first[kScalesAtOnce], second[kScalesAtOnce];
+                for (std::int64_t g = 0; g < groups; g += kScalesAtOnce) {
+                  const std::int64_t at = layout.first(row) + group + g;
+                  const std::int64_t count = std::min(kScalesAtOnce, groups - g);
+                  both(at, count, first, second);
+                  source.codec.spans->better_codes(source.table.view(), first, second,
+                                                   w + g * length, count, length,
+                                                   codes + g * length, better.second.data() + at);
+                }
               });
   return better;
 }
@@ -199,16 +211,11 @@ Better better_of(const Source& source, const std::vector<float>& first,
 // Codes of the second set where they are better; neither is the likelier one to branch to.
 void take_second(const std::vector<std::uint8_t>& better, const std::vector<std::uint8_t>& second,
                  std::vector<std::uint8_t>& codes) {
-  fill(codes, [&](std::size_t i) {
-    const int mask = -better[i];
-    return static_cast<std::uint8_t>((second[i] & mask) | (codes[i] & ~mask));
+  std::uint8_t* const to = codes.data();
+  fill(to, static_cast<std::int64_t>(codes.size()), [&, to](std::int64_t i) {
+    const int mask = -better.data()[i];
+    return static_cast<std::uint8_t>((second.data()[i] & mask) | (to[i] & ~mask));
   });
-}
-
-std::vector<float> e8m0_values(const std::vector<std::uint8_t>& codes) {
-  std::vector<float> values(codes.size());
-  std::ranges::transform(codes, values.begin(), e8m0_value);
-  return values;
 }
 
 Tensor bytes_of(const std::vector<std::uint8_t>& codes, DType type, const Shape& shape) {
@@ -232,9 +239,17 @@ ChosenScales shared_exponents(const Source& source, const std::vector<float>& ab
   }
   if (rule == ScaleRule::kFloor) return {{bytes_of(low, DType::kF8E8M0, shape)}, {}};
   if (rule == ScaleRule::kCeil) return {{bytes_of(high, DType::kF8E8M0, shape)}, {}};
-  Better better = better_of(source, e8m0_values(low), e8m0_values(high));
+  const auto values_of = [](const std::uint8_t* codes, std::int64_t count, float* values) {
+    std::transform(codes, codes + count, values, e8m0_value);
+  };
+  const Better better =
+      better_of(source, static_cast<std::int64_t>(low.size()),
+                [&](std::int64_t at, std::int64_t count, float* first, float* second) {
+                  values_of(low.data() + at, count, first);
+                  values_of(high.data() + at, count, second);
+                });
   take_second(better.second, high, low);
-  return {{bytes_of(low, DType::kF8E8M0, shape)}, std::move(better.codes)};
+  return {{bytes_of(low, DType::kF8E8M0, shape)}, better.codes};
 }
 
 float smallest_positive(DType type) {
@@ -272,32 +287,32 @@ Tensor float_scales(std::vector<float> scales, const std::vector<float>& absmax,
 
 Tensor scalar(float value) { return from_float(&value, DType::kF32, {1, 1}); }
 
-// Codes of E4M3 that times `whole` bring magnitudes to `top`, at least 1: no scale is zero.
-std::vector<std::uint8_t> e4m3_codes(const std::vector<float>& absmax, float top, float whole,
-                                     const Codec& codec) {
-  std::vector<float> wanted(absmax.size());
-  fill(wanted, [&](std::size_t i) { return absmax[i] / top; });
-  std::vector<std::uint8_t> codes(absmax.size());
-  codec.spans->table_codes(e4m3_table().view(), &whole, wanted.data(), 1,
-                           static_cast<std::int64_t>(wanted.size()), codes.data());
-  const std::uint8_t one = e4m3_table().nearest(1.0f);
-  std::uint8_t* const end = codes.data() + codes.size();
-  const auto next_zero = [end](std::uint8_t* at) {
-    return static_cast<std::uint8_t*>(std::memchr(at, 0, static_cast<std::size_t>(end - at)));
-  };
-  for (std::uint8_t* at = next_zero(codes.data()); at != nullptr; at = next_zero(at + 1)) {
-    *at = absmax[static_cast<std::size_t>(at - codes.data())] == 0 ? one : 1;
-  }
-  return codes;
-}
+// Scales in E4M3 that times `whole` bring magnitudes to `top`: codes of at least 1, for no scale is
+// zero.
+struct TensorScales {
+  float whole;
+  const SpanKernels& spans;
 
-std::vector<float> e4m3_values(const std::vector<std::uint8_t>& codes, float whole,
-                               const Codec& codec) {
-  std::vector<float> values(codes.size());
-  codec.spans->table_values(e4m3_table().view(), &whole, codes.data(), 1,
-                            static_cast<std::int64_t>(codes.size()), values.data());
-  return values;
-}
+  void codes(const float* absmax, std::int64_t count, float top, std::uint8_t* to) const {
+    float wanted[kScalesAtOnce];
+    for (std::int64_t at = 0; at < count; at += kScalesAtOnce) {
+      const std::int64_t part = std::min(kScalesAtOnce, count - at);
+      fill(wanted, part, [&](std::int64_t i) { return absmax[at + i] / top; });
+      spans.table_codes(e4m3_table().view(), &whole, wanted, 1, part, to + at);
+    }
+    const std::uint8_t one = e4m3_table().nearest(1.0f);
+    const auto next_zero = [end = to + count](std::uint8_t* from) {
+      const auto left = static_cast<std::size_t>(end - from);
+      return static_cast<std::uint8_t*>(std::memchr(from, 0, left));
+    };
+    for (std::uint8_t* at = next_zero(to); at != nullptr; at = next_zero(at + 1)) {
+      *at = absmax[at - to] == 0 ? one : 1;
+    }
+  }
+  void values(const std::uint8_t* codes, std::int64_t count, float* to) const {
+    spans.table_values(e4m3_table().view(), &whole, codes, 1, count, to);
+  }
+};
 
 // Second level kTensor: E4M3 multiples of one F32. With a choice of two scales a group, the larger
 // is half as large again, so the F32 leaves room for it.
@@ -311,15 +326,23 @@ ChosenScales scales_of_tensor(const Source& source, const std::vector<float>& ab
   float whole = all / (largest * top);
   if (whole == 0) whole = all == 0 ? 1.0f : std::numeric_limits<float>::denorm_min();
 
-  std::vector<std::uint8_t> codes = e4m3_codes(absmax, top, whole, source.codec);
-  Better better;
-  if (choice) {
-    const std::vector<std::uint8_t> others = e4m3_codes(absmax, 4.0f, whole, source.codec);
-    better = better_of(source, e4m3_values(codes, whole, source.codec),
-                       e4m3_values(others, whole, source.codec));
-    take_second(better.second, others, codes);
+  const TensorScales scales{whole, *source.codec.spans};
+  const auto count = static_cast<std::int64_t>(absmax.size());
+  std::vector<std::uint8_t> codes(absmax.size());
+  if (!choice) {
+    scales.codes(absmax.data(), count, top, codes.data());
+    return {{bytes_of(codes, DType::kF8E4M3, shape), scalar(whole)}, {}};
   }
-  return {{bytes_of(codes, DType::kF8E4M3, shape), scalar(whole)}, std::move(better.codes)};
+  std::vector<std::uint8_t> others(codes.size());
+  const Better better =
+      better_of(source, count, [&](std::int64_t at, std::int64_t n, float* first, float* second) {
+        scales.codes(absmax.data() + at, n, top, codes.data() + at);
+        scales.codes(absmax.data() + at, n, 4.0f, others.data() + at);
+        scales.values(codes.data() + at, n, first);
+        scales.values(others.data() + at, n, second);
+      });
+  take_second(better.second, others, codes);
+  return {{bytes_of(codes, DType::kF8E4M3, shape), scalar(whole)}, better.codes};
 }
 
 // Second level kDynamic. The mean is taken off, so that the signed map is used on both sides.

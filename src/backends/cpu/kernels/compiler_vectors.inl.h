@@ -117,13 +117,13 @@ inline auto joined(V v, const Join& join) {
   return v[0];
 }
 
-// Lane i becomes lane i ^ By.
-template <int By, class V>
-inline V swapped(V v) {
-  static constexpr std::int32_t kIndex[] = {0 ^ By,  1 ^ By,  2 ^ By,  3 ^ By, 4 ^ By,  5 ^ By,
-                                            6 ^ By,  7 ^ By,  8 ^ By,  9 ^ By, 10 ^ By, 11 ^ By,
-                                            12 ^ By, 13 ^ By, 14 ^ By, 15 ^ By};
-  return shuffled(v, load_as<Whole>(kIndex));
+// Whether some lane is not 0.
+inline bool any_lane(Whole v) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi32_mask(bits_as<__m512i>(v), bits_as<__m512i>(v)) != 0;
+#else
+  return joined(v, [](Whole a, Whole b) { return a | b; }) != 0;
+#endif
 }
 
 // Lane i is joined(v[i]): halves of two vectors meet, then of two of those.
@@ -135,7 +135,7 @@ inline V joined_each(const V* v, const Join& join) {
     constexpr int kHalf = Count / 2;
     const V a = joined_each<kHalf>(v, join), b = joined_each<kHalf>(v + kHalf, join);
     static constexpr std::int32_t kLane[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    const Whole upper = (load_as<Whole>(kLane) & kHalf) != 0;
-    return join(upper ? b : a, swapped<kHalf>(upper ? a : b));
+    const Whole lane = load_as<Whole>(kLane), upper = (lane & kHalf) != 0;
+    return join(upper ? b : a, shuffled(a, b, (lane ^ kHalf) + (upper & kLanes)));
   }
 }

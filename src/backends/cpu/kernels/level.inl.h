@@ -15,6 +15,9 @@
 #include "backends/cpu/kernels/math.inl.h"
 #include "backends/cpu/kernels/rows.inl.h"
 #include "backends/cpu/kernels/spans.inl.h"
+#if defined(__AVX512F__)
+#include "backends/cpu/kernels/slots_avx512.inl.h"
+#endif
 #include "backends/cpu/kernels/span_sums.inl.h"
 #include "backends/cpu/kernels/span_bits.inl.h"
 #include "backends/cpu/kernels/hadamard.inl.h"

@@ -101,14 +101,20 @@ bool is_second_better(const TableView& table, float first, float second, const f
 constexpr std::int64_t kMostTerms = 512;
 constexpr float kCertain = 0x1p-16f;  // more than 32 sums of a lane and their terms lose
 
-inline bool all_lanes(Whole v) {
-  return joined(v, [](Whole a, Whole b) { return a & b; }) != 0;
+// `better` where it is certain, and for the other ones of kLanes groups as it is defined.
+inline Whole settled(const TableView& table, Whole better, Whole certain, const float* first,
+                     const float* second, const float* w, std::int64_t length) {
+  if (!any_lane(~certain)) return better;
+  for (int g = 0; g < kLanes; ++g) {
+    if (certain[g] != 0) continue;
+    better[g] = is_second_better(table, first[g], second[g], w + g * length, length) ? -1 : 0;
+  }
+  return better;
 }
 
 // Of kLanes groups of whole vectors those for which the second scale is better.
-template <class Length>
 Whole better_lanes(const TableView& table, const QuickRounding& rounding, const float* first,
-                   const float* second, const float* w, Length length) {
+                   const float* second, const float* w, std::int64_t length) {
   Floats errors_a[kLanes], errors_b[kLanes];
   for (int g = 0; g < kLanes; ++g) {
     const Floats a = lanes_of<Floats>(first[g]), b = lanes_of<Floats>(second[g]);
@@ -129,41 +135,83 @@ Whole better_lanes(const TableView& table, const QuickRounding& rounding, const 
   // Squares that are subnormal or infinite say nothing. Powers of two are often the same.
   const Whole certain = ((size > kCertain * sum) & (sum > 1e-25f) & (sum < 1e30f)) |
                         (load_as<Floats>(first) == load_as<Floats>(second));
-  Whole better = difference < 0;
-  if (all_lanes(certain)) return better;
-  for (int g = 0; g < kLanes; ++g) {
-    if (certain[g] != 0) continue;
-    better[g] = is_second_better(table, first[g], second[g], w + g * length, length) ? -1 : 0;
-  }
-  return better;
+  return settled(table, difference < 0, certain, first, second, w, length);
 }
+
+// kLanes groups at a time, better(g) says for which of those from g on the second scale is. Returns
+// the first one that scales beyond what is quick come with, or that is one too few.
+template <class Better>
+std::int64_t choose_quickly(const float* first, const float* second, std::int64_t groups,
+                            float* chosen, std::uint8_t* choice, const Better& better) {
+  std::int64_t g = 0;
+  for (; g + kLanes <= groups; g += kLanes) {
+    const auto a = load_as<Floats>(first + g), b = load_as<Floats>(second + g);
+    if (any_lane(~(QuickRounding::fits(a) & QuickRounding::fits(b)))) break;
+    const Whole seconds = better(g);
+    const Bytes ones = __builtin_convertvector(seconds & 1, Bytes);
+    const Floats scales = seconds != 0 ? b : a;
+    __builtin_memcpy(choice + g, &ones, sizeof(ones));
+    __builtin_memcpy(chosen + g, &scales, sizeof(scales));
+  }
+  return g;
+}
+
+// What is quick of the choice, and of the codes under it: how many groups of each are done.
+struct QuickChoice {
+  std::int64_t chosen = 0;
+  std::int64_t coded = 0;
+};
+
+#if defined(__AVX512F__)
+QuickChoice choose_by_slots(const TableView& table, const float* first, const float* second,
+                            const float* w, std::int64_t groups, float* chosen, std::uint8_t* codes,
+                            std::uint8_t* choice) {
+  const Slots slots(*table.rounding);
+  const SlotChoice errors(slots, first, second, w, groups / kLanes * kLanes);
+  const std::int64_t done =
+      choose_quickly(first, second, groups, chosen, choice, [&](std::int64_t g) {
+        Floats difference;
+        const bool in_slots = errors.differences(g, &difference);
+        const auto a = load_as<Floats>(first + g), b = load_as<Floats>(second + g);
+        const Floats unit = slots.width * vmax(a, b);
+        const Whole certain = (vabs(difference) > 0x1p-8f * unit * unit) | (a == b);
+        return settled(table, difference < 0, in_slots ? certain : Whole{}, first + g, second + g,
+                       w + g * kLanes, kLanes);
+      });
+  slot_codes(table, slots, chosen, w, done, codes);
+  return {done, done};
+}
+#endif
 
 void span_better_codes(const TableView& table, const float* first, const float* second,
                        const float* w, std::int64_t groups, std::int64_t length,
                        std::uint8_t* codes, std::uint8_t* choice) {
-  std::int64_t g = 0;
-  if (length % kLanes == 0 && length <= kMostTerms && QuickRounding::fits(table.rounding)) {
-    const QuickRounding rounding(*table.rounding);
-    for (; g + kLanes <= groups; g += kLanes) {
-      const auto a = load_as<Floats>(first + g), b = load_as<Floats>(second + g);
-      if (!all_lanes(QuickRounding::fits(a) & QuickRounding::fits(b))) break;
-      const float* const from = w + g * length;
-      const Whole better =
-          length == kLanes ? better_lanes(table, rounding, first + g, second + g, from, OneVector{})
-                           : better_lanes(table, rounding, first + g, second + g, from, length);
-      const Bytes ones = __builtin_convertvector(better & 1, Bytes);
-      const Floats chosen = better != 0 ? b : a;
-      float scales[kLanes];
-      __builtin_memcpy(choice + g, &ones, sizeof(ones));
-      __builtin_memcpy(scales, &chosen, sizeof(chosen));
-      span_table_codes(table, scales, from, kLanes, length, codes + g * length);
+  float chosen[kGroupsAtOnce];
+  while (groups > 0) {
+    const std::int64_t count = groups < kGroupsAtOnce ? groups : kGroupsAtOnce;
+    QuickChoice done;
+#if defined(__AVX512F__)
+    const bool by_slots = length == kLanes && Slots::fits(table.rounding);
+    if (by_slots) done = choose_by_slots(table, first, second, w, count, chosen, codes, choice);
+#else
+    constexpr bool by_slots = false;
+#endif
+    if (!by_slots && length % kLanes == 0 && length <= kMostTerms &&
+        QuickRounding::fits(table.rounding)) {
+      const QuickRounding rounding(*table.rounding);
+      done.chosen = choose_quickly(first, second, count, chosen, choice, [&](std::int64_t g) {
+        return better_lanes(table, rounding, first + g, second + g, w + g * length, length);
+      });
     }
-  }
-  for (; g < groups; ++g) {
-    const float* const from = w + g * length;
-    const bool better = is_second_better(table, first[g], second[g], from, length);
-    choice[g] = better ? 1 : 0;
-    span_table_codes(table, better ? second + g : first + g, from, 1, length, codes + g * length);
+    for (std::int64_t g = done.chosen; g < count; ++g) {
+      const bool better = is_second_better(table, first[g], second[g], w + g * length, length);
+      choice[g] = better ? 1 : 0;
+      chosen[g] = better ? second[g] : first[g];
+    }
+    span_table_codes(table, chosen + done.coded, w + done.coded * length, count - done.coded,
+                     length, codes + done.coded * length);
+    first += count, second += count, choice += count, groups -= count;
+    w += count * length, codes += count * length;
   }
 }
 

@@ -2,6 +2,9 @@
 // compiler_vectors.inl.h. The same bits as the scalar definition: nothing here is approximate, and
 // no product is fused with a sum.
 
+// Groups whose scales are chosen together.
+constexpr std::int64_t kGroupsAtOnce = 256;
+
 bool span_ranges(const float* w, std::int64_t groups, std::int64_t length, float* lo, float* hi) {
   const auto lesser = [](Floats a, Floats b) { return a < b ? a : b; };
   const auto greater = [](Floats a, Floats b) { return a > b ? a : b; };
@@ -16,7 +19,7 @@ bool span_ranges(const float* w, std::int64_t groups, std::int64_t length, float
     lo[g] = joined(low, lesser);
     hi[g] = joined(high, greater);
   }
-  return joined(bad, [](Whole a, Whole b) { return a | b; }) == 0;
+  return !any_lane(bad);
 }
 
 bool span_magnitudes(const float* w, std::int64_t groups, std::int64_t length, float* absmax) {
@@ -134,12 +137,13 @@ struct QuickRounding {
   // What, added to it, leaves no bits behind the mantissa.
   Floats magic(Unsigned exponent) const { return bits_as<Floats>(exponent + lift); }
 
-  // Magnitudes, divided by scale, rounded and multiplied by it, less what they were.
-  Floats error(Floats size, Floats scale) const {
-    const Floats q = cut(size / scale);
+  Floats rounded(Floats size) const {
+    const Floats q = cut(size);
     const Floats by = magic(exponent(q));
-    return (q + by - by) * scale - size;
+    return q + by - by;
   }
+  // Magnitudes, divided by scale, rounded and multiplied by it, less what they were.
+  Floats error(Floats size, Floats scale) const { return rounded(size / scale) * scale - size; }
 };
 
 // Codes of floats with a mantissa and a -0: a code's last bits are those of the magnitude and
@@ -321,7 +325,7 @@ bool float_values(const FloatRounding& r, const float* scales, const std::uint8_
       return bits_as<Floats>(bits_as<Unsigned>(magnitude) | (code & r.sign) << to_sign) * scale;
     });
   }
-  return joined(special, [](Whole a, Whole b) { return a | b; }) == 0;
+  return !any_lane(special);
 }
 
 void span_table_values(const TableView& table, const float* scales, const std::uint8_t* codes,
