@@ -54,11 +54,14 @@ class VllmCheck {
 
   bool reads_convention() {
     const std::string convention = checkpoint_.convention();
-    if (convention == "nibble" || convention == "llama2c") {
-      refuse("", "convention '" + convention +
-                     "' is read by nibble alone; `nibble convert --to compressed-tensors` (or hf)");
+    const auto read_by = [&](const char* reader) {
+      refuse("", fmt::format("convention '{}' is read by {} alone; `nibble convert --to "
+                             "compressed-tensors` (or hf)",
+                             convention, reader));
       return false;
-    }
+    };
+    if (convention == "nibble" || convention == "llama2c") return read_by("nibble");
+    if (convention == "exl2" || convention == "exl3") return read_by("ExLlama");
     if (convention == "gguf" && engine_ == "vllm") {
       refuse("", "GGUF is read by a plugin of vLLM (vllm-gguf-plugin), no longer by itself");
     }

@@ -130,7 +130,10 @@ TEST(EngineCheck, NamesConventionsThatAreNotRead) {
   TempDir dir;
   const auto model = write_model(dir / "m", {{kLayer + "mlp.down_proj", kInt4}}, nibble_encoding());
   EXPECT_THAT(findings(model, "vllm"), ElementsAre(HasSubstr("nibble alone")));
-  const auto gguf = test::source_dir() / "tests/golden/checkpoint/gguf/model.gguf";
+  const auto golden = test::source_dir() / "tests/golden/checkpoint";
+  EXPECT_THAT(findings(golden / "exl2", "vllm"), ElementsAre(HasSubstr("ExLlama alone")));
+  EXPECT_THAT(findings(golden / "exl3", "sglang"), ElementsAre(HasSubstr("ExLlama alone")));
+  const auto gguf = golden / "gguf/model.gguf";
   EXPECT_THAT(findings(gguf, "vllm"), ElementsAre(HasSubstr("plugin")));
   EXPECT_THAT(findings(gguf, "sglang"), IsEmpty());
   EXPECT_THAT(findings(gguf, "llama.cpp"), IsEmpty());
