@@ -346,6 +346,8 @@ const std::vector<ConvertTarget>& convert_targets() {
       {"gptq_v2", {&gptq_v2_encoding()}, "w4a16_g128"},
       {"awq", {&awq_encoding()}, "w4a16_g128"},
       {"bnb", {&bnb_encoding()}, "nf4"},
+      {"exl2", {&exl2_encoding()}, "mixed_4g128"},
+      {"exl3", {&exl3_encoding()}, "trellis4_exl3"},
       {"fp8", {&fp8_encoding()}, "fp8_e4m3_b128x128_sf32"},
       {"modelopt", {&modelopt_encoding()}, "nvfp4"},
       {"nibble", {&nibble_encoding()}, "w4a16_g128"},

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "checkpoint/hf_directory.h"
+
 namespace nibble {
 
 std::size_t StoredTensor::byte_size() const {
@@ -17,9 +19,28 @@ void require_one_format(const std::vector<QuantizedModule>& modules, const char*
   }
 }
 
+MeanBits mean_bits(const std::vector<QuantizedModule>& modules) {
+  MeanBits mean;
+  double bits = 0, weights = 0;
+  for (const QuantizedModule& m : modules) {
+    const double rate = bits_per_weight(*m.format, m.rows, m.cols);
+    if (is_head(m.module)) {
+      mean.head = rate;
+      continue;
+    }
+    const double count = static_cast<double>(m.rows) * static_cast<double>(m.cols);
+    bits += rate * count;
+    weights += count;
+  }
+  if (weights > 0) mean.layers = bits / weights;
+  return mean;
+}
+
 const std::vector<const WeightEncoding*>& weight_encodings() {
   static const std::vector<const WeightEncoding*> encodings = {
       &compressed_tensors_encoding(),
+      &exl2_encoding(),
+      &exl3_encoding(),
       &nibble_encoding(),
       &gptq_encoding(),
       &gptq_v2_encoding(),

@@ -40,6 +40,13 @@ struct QuantizedModule {
 // kUnsupported, naming a module, unless all modules have one format, as `writer` needs it.
 void require_one_format(const std::vector<QuantizedModule>& modules, const char* writer);
 
+// Bits a weight that all planes take: of the linear layers without the head, and of the head (16
+// where it is plain).
+struct MeanBits {
+  double layers = 16, head = 16;
+};
+MeanBits mean_bits(const std::vector<QuantizedModule>& modules);
+
 // Stateless and thread-safe.
 class WeightEncoding {
  public:
@@ -79,6 +86,8 @@ const WeightEncoding& gptq_encoding();     // version 1: stored zero points are 
 const WeightEncoding& gptq_v2_encoding();  // zero points as they are
 const WeightEncoding& awq_encoding();      // the gemm layout
 const WeightEncoding& bnb_encoding();      // bitsandbytes
+const WeightEncoding& exl2_encoding();     // mixed widths
+const WeightEncoding& exl3_encoding();     // two-sided trellises
 bool compressed_tensors_can_say(const Format& format);
 
 }  // namespace nibble

@@ -1,12 +1,10 @@
 #include "checkpoint/exl3_tiles.h"
 
-#include <array>
 #include <cmath>
 #include <cstring>
 #include <vector>
 
 #include "base/error.h"
-#include "base/half.h"
 #include "formats/hadamard.h"
 
 namespace nibble {
@@ -14,26 +12,6 @@ namespace {
 
 constexpr std::int64_t kSide = 16, kTile = kSide * kSide, kBlock = 128;
 constexpr std::uint32_t kStates = 1 << 16;
-
-float half_of(std::uint32_t bits) { return to_float(f16{static_cast<std::uint16_t>(bits)}); }
-
-// The place in a tile, input and output, of the weights in the order of the path.
-struct Place {
-  std::uint8_t in, out;
-};
-const std::array<Place, kTile>& places() {
-  static const auto all = [] {
-    std::array<Place, kTile> result{};
-    for (int t = 0; t < kTile; ++t) {
-      const int lane = t / 8, i = t % 8;
-      result[static_cast<std::size_t>(t)] = {
-          static_cast<std::uint8_t>(2 * (lane % 4) + i % 2 + i % 4 / 2 * 8),
-          static_cast<std::uint8_t>(lane / 4 + i / 4 * 8)};
-    }
-    return result;
-  }();
-  return all;
-}
 
 // A tile's stream: words of 32 bits, the highest first, without end.
 class Stream {
@@ -71,7 +49,7 @@ std::vector<float> decode_tiles(const Exl3Weight& weight, const std::vector<floa
       const Stream stream(tile, bits);
       float* corner = w.data() + o * kSide * cols + i * kSide;
       for (int t = 0; t < kTile; ++t) {
-        const Place place = places()[static_cast<std::size_t>(t)];
+        const Exl3Place place = exl3_places()[static_cast<std::size_t>(t)];
         corner[place.out * cols + place.in] = values[stream.state(t)];
       }
     }
@@ -79,37 +57,7 @@ std::vector<float> decode_tiles(const Exl3Weight& weight, const std::vector<floa
   return w;
 }
 
-// Sums and differences of `kBlock` rows, as hadamard_sums() makes them of a row.
-void hadamard_rows(float* w, std::int64_t cols) {
-  for (std::int64_t step = 1; step < kBlock; step *= 2) {
-    for (std::int64_t row = 0; row < kBlock; ++row) {
-      if ((row & step) != 0) continue;
-      float* a = w + row * cols;
-      float* b = a + step * cols;
-      for (std::int64_t c = 0; c < cols; ++c) {
-        const float sum = a[c] + b[c];
-        b[c] = a[c] - b[c];
-        a[c] = sum;
-      }
-    }
-  }
-}
-
 }  // namespace
-
-float exl3_value(Exl3Codebook codebook, std::uint32_t state) {
-  if (codebook == Exl3Codebook::kMul1) {
-    const std::uint32_t x = state * 0x83DCD12Du;
-    const std::uint32_t sum = (x & 255) + (x >> 8 & 255) + (x >> 16 & 255) + (x >> 24);
-    // The product and the sum have 22 bits, so F16 rounds once, as its fused operation does.
-    constexpr std::uint32_t kFactor = 0x1EEE, kOffset = 0xC931;
-    return to_float(to_f16(static_cast<float>(1024 + sum) * half_of(kFactor) + half_of(kOffset)));
-  }
-  const bool mcg = codebook == Exl3Codebook::kMcg;
-  std::uint32_t x = mcg ? state * 0xCBAC1FEDu : state * 89226354u + 64248484u;
-  x = (x & 0x8FFF8FFFu) ^ 0x3B603B60u;
-  return to_float(to_f16(half_of(x & 0xFFFF) + half_of(x >> 16)));
-}
 
 Tensor decode_exl3(const Exl3Weight& weight, const std::string& what) {
   std::vector<float> values;
@@ -119,7 +67,8 @@ Tensor decode_exl3(const Exl3Weight& weight, const std::string& what) {
   std::vector<float> in(static_cast<std::size_t>(cols)), out(static_cast<std::size_t>(rows));
   to_float(weight.in, in.data());
   to_float(weight.out, out.data());
-  for (std::int64_t row = 0; row < rows; row += kBlock) hadamard_rows(w.data() + row * cols, cols);
+  for (std::int64_t row = 0; row < rows; row += kBlock)
+    hadamard_sums_of_rows(w.data() + row * cols, kBlock, cols);
   for (std::int64_t row = 0; row < rows; ++row) {
     float* to = w.data() + row * cols;
     for (std::int64_t col = 0; col < cols; col += kBlock) hadamard_sums(to + col, kBlock);

@@ -1,20 +1,10 @@
 // The trellis codes of EXL3 (conventions/exl3.cc describes the tensors).
-// Source: ExLlamaV3, exllamav3_ext/quant/codebook.cuh and exl3_dq.cuh; QTIP, arXiv 2406.11235.
 #pragma once
 
-#include <cstdint>
-
+#include "formats/exl3_code.h"
 #include "tensor/tensor.h"
 
 namespace nibble {
-
-// How a state of 16 bits becomes a value, in the arithmetic of F16.
-enum class Exl3Codebook {
-  kThreeInstructions,  // x * 89226354 + 64248484, its halves as two F16 that are added
-  kMcg,                // x * 0xCBAC1FED, likewise
-  kMul1,               // x * 0x83DCD12D, the sum of its four bytes
-};
-float exl3_value(Exl3Codebook codebook, std::uint32_t state);
 
 struct Exl3Weight {
   Tensor trellis;  // I16 [in / 16, out / 16, 16 bits]

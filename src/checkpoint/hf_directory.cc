@@ -176,11 +176,14 @@ std::vector<std::int32_t> read_indices(const TensorFiles& files, const std::stri
   return values;
 }
 
+bool is_head(const std::string& module) {
+  return module == "lm_head" || module.ends_with(".lm_head");
+}
+
 std::int64_t without_padding(const Json& config, const std::string& module, std::int64_t rows,
                              std::int64_t padding) {
   const Json size = config.value("vocab_size", Json());
-  const bool head = module == "lm_head" || module.ends_with(".lm_head");
-  if (!head || !size.is_number_unsigned()) return rows;
+  if (!is_head(module) || !size.is_number_unsigned()) return rows;
   const auto all = static_cast<std::uint64_t>(rows), wanted = size.get<std::uint64_t>();
   const bool padded =
       wanted > 0 && wanted < all && all - wanted < static_cast<std::uint64_t>(padding);

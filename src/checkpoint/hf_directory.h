@@ -40,6 +40,9 @@ float read_single_float(const TensorFiles& files, const std::string& name);
 // The values of a tensor of I32, none when it is not stored; kCorrupt when it is of another type.
 std::vector<std::int32_t> read_indices(const TensorFiles& files, const std::string& name);
 
+// The head by its usual name.
+bool is_head(const std::string& module);
+
 // How many of the `rows` of a module the model has: those of its head are as many as the
 // vocabulary, and some writers fill them up to a multiple of `padding`.
 std::int64_t without_padding(const Json& config, const std::string& module, std::int64_t rows,

@@ -92,6 +92,35 @@ class Members {
   std::size_t asked_ = 0;
 };
 
+Json runs_to_json(const std::vector<ColumnRun>& runs) {
+  Json list = Json::array();
+  for (const ColumnRun& run : runs) {
+    Json entry = {{"bits", run.bits}, {"group", run.group}};
+    if (run.groups > 0) entry["groups"] = run.groups;
+    if (run.percent > 0) entry["percent"] = run.percent;
+    list.push_back(std::move(entry));
+  }
+  return list;
+}
+
+// Limits are make_format()'s.
+std::vector<ColumnRun> runs_from_json(const Json& list, const std::string& what) {
+  if (!list.is_array()) fail(ErrorKind::kCorrupt, "{}: 'runs' is no list", what);
+  std::vector<ColumnRun> runs;
+  for (const Json& entry : list) {
+    Members members(entry, fmt::format("{}.runs[{}]", what, runs.size()));
+    ColumnRun& run = runs.emplace_back();
+    run.bits = members.bits("bits", 1);
+    run.group = members.integer("group");
+    if (members.has("groups")) run.groups = members.integer("groups");
+    if (members.has("percent")) {
+      run.percent = static_cast<int>(std::clamp<std::int64_t>(members.integer("percent"), -1, 101));
+    }
+    members.finish();
+  }
+  return runs;
+}
+
 Json element_to_json(const Element& element) {
   switch (element.kind) {
     case ElementKind::kFloatBits: {
@@ -114,6 +143,8 @@ Json element_to_json(const Element& element) {
       return {{"kind", "low_rank"}, {"rank", element.rank}};
     case ElementKind::kBlock:
       return {{"kind", "block"}, {"block", layout_of(element.block).name}};
+    case ElementKind::kMixed:
+      return {{"kind", "mixed_int"}, {"runs", runs_to_json(element.runs)}};
     default:
       NIBBLE_CHECK(element.kind == ElementKind::kInt);
       return {{"kind", "int"}, {"bits", element.bits}};
@@ -154,11 +185,19 @@ Element element_from_json(Members& members, const std::string& what) {
     element.kind = ElementKind::kBlock;
     element.bits = 8;
     element.block = *type;
+  } else if (kind == "mixed_int") {
+    element.kind = ElementKind::kMixed;
+    element.bits = 8;
+    element.runs = runs_from_json(members.get("runs"), what);
   } else {
     fail(ErrorKind::kUnsupported, "{}: elements of kind '{}'", what, kind);
   }
   members.finish();
   return element;
+}
+
+bool has_no_scheme(const Element& element) {
+  return element.kind == ElementKind::kBlock || element.kind == ElementKind::kMixed;
 }
 
 }  // namespace
@@ -167,7 +206,7 @@ Json to_json(const WeightDescriptor& d) {
   if (d.element.kind == ElementKind::kLowRank) {
     return {{"element", element_to_json(d.element)}, {"base", to_json(*d.element.base)}};
   }
-  if (d.element.kind == ElementKind::kBlock) return {{"element", element_to_json(d.element)}};
+  if (has_no_scheme(d.element)) return {{"element", element_to_json(d.element)}};
   Json scheme = {{"granularity", name_in(kGranularities, d.scheme.granularity)},
                  {"scale_type", to_string(d.scheme.scale_type)}};
   const bool block = d.scheme.granularity == Granularity::kBlock;
@@ -201,7 +240,7 @@ WeightDescriptor descriptor_from_json(const Json& json, const std::string& what)
   }
   WeightDescriptor descriptor;
   descriptor.element = element_from_json(element, what);
-  if (descriptor.element.kind == ElementKind::kBlock) {
+  if (has_no_scheme(descriptor.element)) {
     members.finish();
     return descriptor;
   }

@@ -1,6 +1,9 @@
 #include "formats/families.h"
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
+#include <numeric>
 
 #include "base/error.h"
 #include "formats/group_layout.h"
@@ -12,7 +15,9 @@ std::string element_name(const Element& element) {
   if (element.kind == ElementKind::kFitted) {
     return fmt::format("{}{}", element.fit == Fit::kLloydMax ? "lloyd" : "quantile", element.bits);
   }
-  if (element.kind == ElementKind::kTrellis) return fmt::format("trellis{}", element.bits);
+  if (element.kind == ElementKind::kTrellis) {
+    return fmt::format("trellis{}{}", element.bits, element.two_sided ? "_exl3" : "");
+  }
   if (element.kind == ElementKind::kCodebook) return std::string(to_string(element.codebook));
   return fmt::format("fp{}_{}", element.bits, name_of(element.float_bits));
 }
@@ -74,6 +79,24 @@ GroupLayout layout_of(const Scheme& scheme, std::int64_t rows, std::int64_t cols
 }
 
 std::int64_t words_per_row(int bits, std::int64_t cols) { return (cols * bits + 31) / 32; }
+
+std::vector<std::int32_t> columns_by_weight(const float* w, std::int64_t rows, std::int64_t cols,
+                                            std::span<const float> importance) {
+  std::vector<double> weights(importance.begin(), importance.end());
+  if (importance.empty()) {
+    weights.resize(static_cast<std::size_t>(cols));
+    for (std::int64_t i = 0; i < rows * cols; ++i) {
+      weights[static_cast<std::size_t>(i % cols)] += double{w[i]} * double{w[i]};
+    }
+  }
+  NIBBLE_CHECK(static_cast<std::int64_t>(weights.size()) == cols);
+  std::vector<std::int32_t> columns(weights.size());
+  std::iota(columns.begin(), columns.end(), 0);
+  std::ranges::stable_sort(columns, std::greater{}, [&](std::int32_t column) {
+    return weights[static_cast<std::size_t>(column)];
+  });
+  return columns;
+}
 
 void require_fits(const Format& format, std::int64_t rows, std::int64_t cols) {
   const std::string reason = format.why_not(rows, cols);

@@ -41,6 +41,10 @@ Shape group_shape(const Scheme& scheme, std::int64_t rows, std::int64_t cols);
 std::int64_t group_length(const Scheme& scheme, std::int64_t cols);
 // 32-bit words of a row of codes.
 std::int64_t words_per_row(int bits, std::int64_t cols);
+// All columns, the largest `importance` first, or, where that is empty, the largest sum of the
+// squares of their weights; the lower index among equals.
+std::vector<std::int32_t> columns_by_weight(const float* w, std::int64_t rows, std::int64_t cols,
+                                            std::span<const float> importance);
 // kUsage, with the reason, unless a [rows, cols] matrix can be stored in the format.
 void require_fits(const Format& format, std::int64_t rows, std::int64_t cols);
 // kCorrupt, naming row and column, unless all of w is finite.

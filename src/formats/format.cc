@@ -5,6 +5,10 @@
 
 namespace nibble {
 
+bool operator==(const ColumnRun& a, const ColumnRun& b) {
+  return a.bits == b.bits && a.group == b.group && a.groups == b.groups && a.percent == b.percent;
+}
+
 bool operator==(const Element& a, const Element& b) {
   if (a.kind != b.kind || a.bits != b.bits) return false;
   switch (a.kind) {
@@ -12,8 +16,9 @@ bool operator==(const Element& a, const Element& b) {
       return a.float_type == b.float_type;
     case ElementKind::kInt:
     case ElementKind::kIntSplit:
-    case ElementKind::kTrellis:
       return true;
+    case ElementKind::kTrellis:
+      return a.two_sided == b.two_sided;
     case ElementKind::kFloatBits:
       return a.float_bits == b.float_bits;
     case ElementKind::kCodebook:
@@ -24,6 +29,8 @@ bool operator==(const Element& a, const Element& b) {
       return a.rank == b.rank && *a.base == *b.base;
     case ElementKind::kBlock:
       return a.block == b.block;
+    case ElementKind::kMixed:
+      return a.runs == b.runs;
   }
   return false;
 }
@@ -41,7 +48,9 @@ bool operator==(const Scheme& a, const Scheme& b) {
 bool operator==(const WeightDescriptor& a, const WeightDescriptor& b) {
   if (!(a.element == b.element)) return false;
   const ElementKind kind = a.element.kind;
-  return kind == ElementKind::kFloat || kind == ElementKind::kBlock || a.scheme == b.scheme;
+  const bool no_scheme =
+      kind == ElementKind::kFloat || kind == ElementKind::kBlock || kind == ElementKind::kMixed;
+  return no_scheme || a.scheme == b.scheme;
 }
 
 std::size_t QuantTensor::byte_size() const {
@@ -75,14 +84,24 @@ void validate(const QuantTensor& tensor) {
   }
 }
 
+void Format::decode_rows(const QuantTensor& tensor, std::int64_t first, std::int64_t rows,
+                         float* out, const SpanKernels& spans) const {
+  for (std::int64_t row = 0; row < rows; ++row) {
+    decode(tensor, first + row, 0, tensor.cols, out + row * tensor.cols, spans);
+  }
+}
+
 void decode_rows(const QuantTensor& tensor, std::int64_t first, std::int64_t rows, float* out,
                  const Codec& codec) {
-  codec.for_rows(rows, tensor.cols, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t row = begin; row < end; ++row) {
-      tensor.format->decode(tensor, first + row, 0, tensor.cols, out + row * tensor.cols,
-                            *codec.spans);
-    }
-  });
+  const std::int64_t block = tensor.format->row_block();
+  const std::int64_t first_block = first / block, last_block = (first + rows - 1) / block;
+  codec.for_rows(last_block - first_block + 1, block * tensor.cols,
+                 [&](std::int64_t begin, std::int64_t end) {
+                   const std::int64_t from = std::max(first, (first_block + begin) * block);
+                   const std::int64_t to = std::min(first + rows, (first_block + end) * block);
+                   tensor.format->decode_rows(tensor, from, to - from,
+                                              out + (from - first) * tensor.cols, *codec.spans);
+                 });
 }
 
 void decode_all(const QuantTensor& tensor, float* out, const Codec& codec) {

@@ -30,10 +30,21 @@ enum class ElementKind {
   kIntSplit,
   kTrellis,
   kLowRank,
-  kBlock
+  kBlock,
+  kMixed
 };
 
 struct WeightDescriptor;
+
+// Groups of `group` columns with codes of `bits` bits: `groups` of them, or so many as hold
+// `percent` of all columns, or, with neither, what is left; the last of those may be shorter.
+struct ColumnRun {
+  int bits = 4;
+  std::int64_t group = 0;
+  std::int64_t groups = 0;
+  int percent = 0;
+};
+bool operator==(const ColumnRun& a, const ColumnRun& b);
 
 // How the values of kFitted elements are found.
 enum class Fit {
@@ -47,7 +58,7 @@ enum class Fit {
 // that stay in 16 bits. kTrellis: `bits` bits of a path through a trellis (trellis.h). kLowRank: an
 // element of another format plus one of a product of rank `rank` (low_rank.h). kBlock: codes and
 // scales stand together in blocks of a layout of its own (block_type.h); `bits` and the scheme mean
-// nothing.
+// nothing. kMixed: integers of several widths in one matrix (mixed_format.h); likewise.
 struct Element {
   ElementKind kind = ElementKind::kFloat;
   int bits = 32;
@@ -58,6 +69,8 @@ struct Element {
   int rank = 0;                        // kLowRank only, as `base`
   std::shared_ptr<const WeightDescriptor> base = nullptr;
   BlockType block = BlockType::kQ8_0;  // kBlock only
+  std::vector<ColumnRun> runs = {};    // kMixed only
+  bool two_sided = false;              // kTrellis only: as EXL3 has it (trellis.h)
 };
 
 // Codes of affine integers, some columns perhaps apart.
@@ -148,6 +161,8 @@ class Format {
   // Integers with scales and zero points (affine.h), and nothing else.
   bool is_affine() const { return descriptor().element.kind == ElementKind::kInt; }
   bool is_block() const { return descriptor().element.kind == ElementKind::kBlock; }
+  bool is_two_sided() const { return descriptor().element.two_sided; }
+  bool is_mixed() const { return descriptor().element.kind == ElementKind::kMixed; }
 
   // Empty when a [rows, cols] matrix can be stored, or else the reason why not ("group 128 does not
   // divide 160 columns").
@@ -169,6 +184,11 @@ class Format {
               float* out) const {
     decode(tensor, row, begin, count, out, scalar_spans());
   }
+  // Rows [first, first + rows), whole, as float32 [rows, cols].
+  virtual void decode_rows(const QuantTensor& tensor, std::int64_t first, std::int64_t rows,
+                           float* out, const SpanKernels& spans) const;
+  // From a multiple of this on, so many rows are decoded at no more than the cost of one.
+  virtual std::int64_t row_block() const { return 1; }
 };
 
 // Throws kCorrupt unless the planes have the dtypes and shapes that the format asks for.

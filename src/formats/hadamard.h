@@ -20,4 +20,21 @@ void hadamard_sums(T* v, std::int64_t size) {
   }
 }
 
+// The same of `size` rows of v [size, cols], column by column.
+template <class T>
+void hadamard_sums_of_rows(T* v, std::int64_t size, std::int64_t cols) {
+  for (std::int64_t half = 1; half < size; half *= 2) {
+    for (std::int64_t row = 0; row < size; ++row) {
+      if ((row & half) != 0) continue;
+      T* a = v + row * cols;
+      T* b = a + half * cols;
+      for (std::int64_t c = 0; c < cols; ++c) {
+        const T low = a[c], high = b[c];
+        a[c] = low + high;
+        b[c] = low - high;
+      }
+    }
+  }
+}
+
 }  // namespace nibble

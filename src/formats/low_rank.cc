@@ -157,6 +157,9 @@ FormatPtr make_low_rank_format(const WeightDescriptor& descriptor) {
   if (base == ElementKind::kFloat || base == ElementKind::kLowRank) {
     fail(ErrorKind::kUnsupported, "a product of low rank is added to quantized weights alone");
   }
+  if (element.base->element.two_sided) {
+    fail(ErrorKind::kUnsupported, "EXL3 has no place for a product of low rank");
+  }
   if (element.rank < 1 || element.rank > kMaxRank) {
     fail(ErrorKind::kUnsupported, "rank {}: 1 to {} are supported", element.rank, kMaxRank);
   }

@@ -11,6 +11,7 @@
 #include "base/suggest.h"
 #include "formats/families.h"
 #include "formats/low_rank.h"
+#include "formats/mixed_format.h"
 #include "formats/trellis.h"
 
 namespace nibble {
@@ -61,6 +62,10 @@ class SchemeParser {
       element.kind = ElementKind::kIntSplit;
       scheme.outliers = *columns;
       return once(outliers_);
+    }
+    if (word == "exl3" && element.kind == ElementKind::kTrellis) {
+      element.two_sided = true;
+      return once(two_sided_);
     }
     if (word == "own" && element.kind == ElementKind::kFitted) {
       scheme.own_tables = true;
@@ -152,6 +157,7 @@ class SchemeParser {
   bool rule_ = false;
   bool outliers_ = false;
   bool own_ = false;
+  bool two_sided_ = false;
 };
 
 // "e4m3", "e4m3fnuz", "e3m4b2.5".
@@ -233,6 +239,10 @@ std::optional<ParsedWeight> parse_weight(std::string_view text) {
   }
   if (const auto type = block_type_named(text)) {
     parsed.descriptor.element = {.kind = ElementKind::kBlock, .bits = 8, .block = *type};
+    return parsed;
+  }
+  if (const auto runs = parse_mixed_name(text)) {
+    parsed.descriptor.element = {.kind = ElementKind::kMixed, .bits = 8, .runs = *runs};
     return parsed;
   }
   const std::vector<std::string_view> words = split(text, '_');
@@ -395,6 +405,7 @@ FormatPtr make_format(const WeightDescriptor& descriptor) {
   if (element.kind == ElementKind::kTrellis) return make_trellis_format(descriptor);
   if (element.kind == ElementKind::kLowRank) return make_low_rank_format(descriptor);
   if (element.kind == ElementKind::kBlock) return block_format(element.block);
+  if (element.kind == ElementKind::kMixed) return make_mixed_format(descriptor);
   const Scheme& scheme = descriptor.scheme;
   const bool block = scheme.granularity == Granularity::kBlock;
   const auto fits = [](std::int64_t size) { return size >= 1 && size <= std::int64_t{1} << 20; };
@@ -423,7 +434,10 @@ FormatPtr make_format(const WeightDescriptor& descriptor) {
 }
 
 FormatPtr with_scale_type(const FormatPtr& format, DType scale_type) {
-  if (format == nullptr || format->is_float() || format->is_block()) return format;
+  if (format == nullptr || format->is_float() || format->is_block() || format->is_mixed() ||
+      format->is_two_sided()) {
+    return format;
+  }
   if (is_low_rank(*format)) {
     const Element& element = format->descriptor().element;
     return with_low_rank(with_scale_type(make_format(*element.base), scale_type), element.rank);

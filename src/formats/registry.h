@@ -17,7 +17,12 @@
 //
 // or trellis<2..8>[_sf16|_sbf16|_sf32] (formats/trellis.h), each perhaps with _lr<rank> behind
 // (formats/low_rank.h), where the bits are those of a code, sign included, or the name of a block
-// type (block_types.def: q4_k, iq4_xs, ...). An activation format
+// type (block_types.def: q4_k, iq4_xs, ...), or integers of several widths,
+//
+//   mixed[_<bits>g<size>x<groups>|_<bits>g<size>p<percent>]..._<bits>g<size>
+//   (formats/mixed_format.h)
+//
+// An activation format
 // (a=) is such an element with [_sym|_asym][_token|_tensor|_g<size>][_static][_o<threshold>]
 // (formats/activation_format.h). A colon is as good as an underscore: fp4_e2m1:token. A cache
 // format (kv=) is f32 | f16 | bf16 | int8_head | int4_head | fp8_head, of codes with [_hadamard]

@@ -3,38 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <numeric>
 
 #include "base/error.h"
 #include "formats/families.h"
 
 namespace nibble {
 namespace {
-
-// What each column is chosen by.
-std::vector<double> column_weights(const float* w, std::int64_t rows, std::int64_t cols,
-                                   std::span<const float> importance) {
-  if (!importance.empty()) {
-    NIBBLE_CHECK(static_cast<std::int64_t>(importance.size()) == cols);
-    return {importance.begin(), importance.end()};
-  }
-  std::vector<double> squares(static_cast<std::size_t>(cols));
-  for (std::int64_t i = 0; i < rows * cols; ++i) {
-    squares[static_cast<std::size_t>(i % cols)] += double{w[i]} * double{w[i]};
-  }
-  return squares;
-}
-
-std::vector<std::int32_t> largest_columns(const std::vector<double>& weights, std::int64_t count) {
-  std::vector<std::int32_t> columns(weights.size());
-  std::iota(columns.begin(), columns.end(), 0);
-  std::ranges::stable_sort(columns, std::greater{}, [&](std::int32_t column) {
-    return weights[static_cast<std::size_t>(column)];
-  });
-  columns.resize(static_cast<std::size_t>(count));
-  std::ranges::sort(columns);
-  return columns;
-}
 
 // As they are stored: planes need no alignment.
 std::vector<std::int32_t> stored_columns(const QuantTensor& tensor) {
@@ -90,8 +64,9 @@ QuantTensor SplitFormat::encode(const float* w, std::int64_t rows, std::int64_t 
                                 const Codec& codec) const {
   require_fits(*this, rows, cols);
   require_finite(name(), w, rows, cols);
-  const std::vector<std::int32_t> columns =
-      largest_columns(column_weights(w, rows, cols, codec.importance), descriptor_.scheme.outliers);
+  std::vector<std::int32_t> columns = columns_by_weight(w, rows, cols, codec.importance);
+  columns.resize(static_cast<std::size_t>(descriptor_.scheme.outliers));
+  std::ranges::sort(columns);
   std::vector<float> rest(w, w + rows * cols);
   std::vector<float> kept;
   kept.reserve(static_cast<std::size_t>(rows) * columns.size());

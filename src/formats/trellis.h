@@ -21,6 +21,14 @@
 //
 // where with x = (j + 1) * 0x9E3779B1 and y = (x ^ x >> 15) * 0x85EBCA77 (of 32 bits) the lowest
 // bit of y ^ y >> 13 says that sign_j is -1.
+//
+// Two-sided, "trellis<K>_exl3", is what EXL3 can store (doc/exl3.md of ExLlamaV3): rows and columns
+// are multiples of 128, scales F16. Weight t of a tile stands at row `out` and column `in` of
+// exl3_places()[255 - t] (the stream read backwards is EXL3's), values are those of exl3_value()
+// with the same factor, which F16 rounds, and 128 rows are transformed as well: with V the values
+// of 128 rows and 128 columns, and H_ij = (-1)^popcount(i & j),
+//
+//   w_ij = scale_i * sign_j / 128 * (H V H)_ij
 #pragma once
 
 #include <array>
@@ -36,38 +44,51 @@ inline constexpr std::int64_t kTrellisSide = 16;                           // of
 inline constexpr std::int64_t kTrellisTile = kTrellisSide * kTrellisSide;  // weights
 inline constexpr std::uint32_t kTrellisStates = 65536;
 
+// What a state stands for, and where: weight t of a tile at 16 * row + column.
+struct TrellisCode {
+  std::vector<float> values;  // [states]
+  std::array<std::uint8_t, kTrellisTile> places;
+};
+
 FormatPtr make_trellis_format(const WeightDescriptor& descriptor);
+
+// sign_j of the transform of the columns, 1 or -1.
+float trellis_sign(std::int64_t col);
 
 // From weights to what is coded: every row of w [rows, cols] in place, an orthogonal map. T is
 // float or double.
 template <class T>
 void trellis_rotate(T* w, std::int64_t rows, std::int64_t cols);
 
-// Scales for rotated rows: those of least error for Gaussian weights of the row's mean square.
-std::vector<float> trellis_row_scales(int bits, const float* rotated, std::int64_t rows,
-                                      std::int64_t cols);
-
 // A matrix of these scales, its codes to be written. kUnsupported when a scale leaves its type.
 QuantTensor trellis_tensor(const FormatPtr& format, std::int64_t rows, std::int64_t cols,
                            std::span<const float> scales);
 // The scales as they are stored.
 std::vector<float> trellis_scales(const QuantTensor& tensor);
+// The same with the scales of least error for Gaussian weights of the mean squares of `rotated`
+// [rows, cols], which is brought to what paths are searched for: values of row i times factors[i].
+struct TrellisTarget {
+  QuantTensor tensor;
+  std::vector<float> factors;
+};
+TrellisTarget trellis_target(const FormatPtr& format, float* rotated, std::int64_t rows,
+                             std::int64_t cols);
 // The words of one tile.
 std::span<std::uint32_t> trellis_words(QuantTensor& tensor, std::int64_t tile_row,
                                        std::int64_t tile_col);
 
-// Up to 16 rotated rows, `stride` apart, with their scales.
+// Up to 16 rotated rows, `stride` apart, with their factors.
 struct TrellisRows {
   const float* w = nullptr;
   std::int64_t stride = 0;
   std::int64_t count = 0;
-  const float* scales = nullptr;
+  const float* factors = nullptr;
 };
 
 // Finds for a tile the path with the least weighted squared error. One thread at a time.
 class TrellisEncoder {
  public:
-  TrellisEncoder(int bits, const SpanKernels& spans);
+  TrellisEncoder(const Element& element, const SpanKernels& spans);
 
   // The tile of 16 columns from `col` on. What an error costs: the factor of its column, or 1
   // everywhere when `column_weights` is empty. `words` gets the stream; `decoded` [rows.count, 16],
@@ -87,6 +108,7 @@ class TrellisEncoder {
   std::uint32_t next(std::uint32_t state, std::int64_t position) const;
 
   int bits_;
+  const TrellisCode& code_;
   std::uint32_t span_;  // states that differ in their low bits alone
   const SpanKernels& spans_;
   std::vector<float> costs_, other_;   // [states]

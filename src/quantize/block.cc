@@ -120,12 +120,14 @@ Solution solve_linear(const Recipe& recipe, const LinearFormats& formats, const 
   const WeightDescriptor& descriptor = format->descriptor();
   const bool grids = descriptor.scheme.granularity != Granularity::kBlock &&
                      descriptor.element.kind != ElementKind::kFitted &&
-                     descriptor.element.kind != ElementKind::kIntSplit;
+                     descriptor.element.kind != ElementKind::kIntSplit &&
+                     descriptor.element.kind != ElementKind::kMixed;
   if (!grids && !solver.algorithm->solves_all) {
-    fail(ErrorKind::kUnsupported,
-         "recipe '{}': its step '{}' cannot choose blocks of rows, fitted tables and split columns "
-         "({}); take 'rtn'",
-         recipe.name, solver.algorithm->name, format->name());
+    fail(
+        ErrorKind::kUnsupported,
+        "recipe '{}': its step '{}' cannot choose blocks of rows, fitted tables, split columns and "
+        "mixed widths ({}); take 'rtn'",
+        recipe.name, solver.algorithm->name, format->name());
   }
   codec.importance = second_moment;
   codec.seed = 0xcbf29ce484222325u;

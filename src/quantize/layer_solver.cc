@@ -22,7 +22,7 @@ struct RowErrors {
   }
 };
 
-RowErrors row_errors(const float* w, const std::vector<float>& decoded,
+RowErrors row_errors(const float* w, std::span<const float> decoded,
                      std::span<const float> second_moment) {
   RowErrors sums;
   for (std::size_t j = 0; j < decoded.size(); ++j) {
@@ -44,14 +44,21 @@ ModuleReport measure(const PlannedModule& module, const float* w, const QuantTen
   ModuleReport report{module.module, stored.format->name(), "", module.rows, module.cols, 0, {}};
   if (module.activations != nullptr) report.activations = module.activations->name();
   std::vector<RowErrors> rows(static_cast<std::size_t>(module.rows));
-  codec.for_rows(module.rows, module.cols, [&](std::int64_t begin, std::int64_t end) {
-    std::vector<float> decoded(static_cast<std::size_t>(module.cols));
-    for (std::int64_t row = begin; row < end; ++row) {
-      stored.format->decode(stored, row, 0, module.cols, decoded.data(), *codec.spans);
-      rows[static_cast<std::size_t>(row)] =
-          row_errors(w + row * module.cols, decoded, second_moment);
-    }
-  });
+  const std::int64_t block = stored.format->row_block(), cols = module.cols;
+  codec.for_rows(
+      (module.rows + block - 1) / block, block * cols, [&](std::int64_t begin, std::int64_t end) {
+        std::vector<float> decoded(static_cast<std::size_t>(block * cols));
+        for (std::int64_t first = begin * block; first < std::min(end * block, module.rows);
+             first += block) {
+          const std::int64_t count = std::min(block, module.rows - first);
+          stored.format->decode_rows(stored, first, count, decoded.data(), *codec.spans);
+          for (std::int64_t row = 0; row < count; ++row) {
+            rows[static_cast<std::size_t>(first + row)] = row_errors(
+                w + (first + row) * cols,
+                {decoded.data() + row * cols, static_cast<std::size_t>(cols)}, second_moment);
+          }
+        }
+      });
   RowErrors sums;
   for (const RowErrors& row : rows) sums.add(row);
   report.weight_error = sums.norm > 0 ? std::sqrt(sums.error / sums.norm) : 0;

@@ -308,7 +308,7 @@ bool OutputPlan::needs_statistics() const {
   return static_inputs() != nullptr || std::ranges::any_of(modules, [](const PlannedModule& m) {
            const Element& outer = m.format->descriptor().element;
            const Element& element = outer.base != nullptr ? outer.base->element : outer;
-           return element.kind == ElementKind::kIntSplit ||
+           return element.kind == ElementKind::kIntSplit || element.kind == ElementKind::kMixed ||
                   (element.kind == ElementKind::kFitted && element.fit == Fit::kLloydMax);
          });
 }

@@ -128,6 +128,11 @@ constexpr Case kCases[] = {
     {"bnb4_g64_sf32", "bnb", true},
     {"int4_g32_asym_sf16", "bnb", false},
     {"nf4_g64_sf32", "compressed-tensors", false},
+    {"mixed_6g32x1_4g64", "exl2", true},
+    {"mixed_8g32p30_3g64", "nibble", true},
+    {"mixed_4g128", "hf", true},
+    {"mixed_4g128", "gptq", false},
+    {"int4_g32_sym_sf16", "exl2", false},
     {"nf4_g64_sf32", "hf", true},
     {"int4_g32_asym_sf16", "hf", true},
 };
@@ -145,6 +150,22 @@ TEST(ExactForm, TakesNarrowerScalesOnlyWhenTheyHoldTheValues) {
   EXPECT_EQ(to_awq("int4_g32_sym_sbf16").weight->format->name(), "int4_g32_asym");
   EXPECT_FALSE(to_awq("int4_g32_asym_sf32").weight.has_value());
   EXPECT_EQ(to_awq("int4_g32_asym_sf32").refusal, "AWQ has scales in F16");
+}
+
+// Of the golden checkpoint, whose head is filled up: every tensor gets its bytes back but what
+// fills it up.
+TEST(Convert, Exl2IsWrittenAsItWasRead) {
+  TempDir dir;
+  const auto source = test::golden_checkpoint("exl2");
+  EXPECT_TRUE(convert(source, dir / "out", "exl2").exact());
+  const auto before = open_checkpoint(source), after = open_checkpoint(dir / "out");
+  EXPECT_EQ(after->names(), before->names());
+  for (const std::string& name : before->names()) {
+    const Tensor a = before->tensor(name), b = after->tensor(name);
+    EXPECT_EQ(a.shape(), b.shape()) << name;
+    if (name.starts_with("lm_head.q_weight") || name.starts_with("lm_head.q_scale")) continue;
+    EXPECT_TRUE(std::ranges::equal(a.bytes(), b.bytes())) << name;
+  }
 }
 
 TEST(Convert, RoundsToTheFormatThatIsAskedFor) {

@@ -1,9 +1,13 @@
 // EXL3: its codebooks, tiles and transforms.
 #include <cmath>
+#include <random>
 
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/encoding.h"
 #include "checkpoint/exl3_tiles.h"
 #include "checkpoint/writer.h"
+#include "formats/registry.h"
+#include "formats/trellis.h"
 #include "support/golden_checkpoint.h"
 #include "support/test_data.h"
 #include "support/tolerance.h"
@@ -98,6 +102,58 @@ TEST(Exl3, RefusesTensorsThatDoNotFit) {
   Tensor number = allocate(DType::kI32, {1});
   number.mutable_data<std::int32_t>()[0] = 7;
   refused(".mcg", number, unsupported, "multiplier");
+}
+
+// What is written is read by the decoder that the golden checkpoint holds to the description.
+TEST(Exl3, IsWrittenAsItIsRead) {
+  const std::int64_t rows = 256, cols = 384;
+  std::mt19937 random(5);
+  std::vector<QuantizedModule> modules;
+  std::vector<QuantTensor> weights;
+  std::vector<StoredTensor> plan;
+  for (const int bits : {2, 3, 5, 8}) {
+    const FormatPtr format = parse_weight_format(fmt::format("trellis{}_exl3", bits));
+    modules.push_back({fmt::format("layers.0.m{}", bits), format, rows, cols});
+    std::vector<float> scales;
+    for (std::int64_t row = 0; row < rows; ++row) {
+      scales.push_back(0.001f * static_cast<float>(row % 100));
+    }
+    QuantTensor& weight = weights.emplace_back(trellis_tensor(format, rows, cols, scales));
+    for (std::int64_t tile = 0; tile < rows / 16 * (cols / 16); ++tile) {
+      const auto words = trellis_words(weight, tile / (cols / 16), tile % (cols / 16));
+      for (std::uint32_t& word : words) word = static_cast<std::uint32_t>(random());
+    }
+    const auto tensors = exl3_encoding().plan(modules.back());
+    plan.insert(plan.end(), tensors.begin(), tensors.end());
+  }
+  TempDir dir;
+  ShardedWriter writer(dir.path(), plan);
+  for (std::size_t i = 0; i < modules.size(); ++i) {
+    for (const auto& [name, tensor] : exl3_encoding().encode(modules[i].module, weights[i])) {
+      writer.write(name, tensor);
+    }
+  }
+  writer.finish();
+  write_config(dir.path(), {{"model_type", "llama"}},
+               exl3_encoding().quantization_config(modules, {}));
+  const auto checkpoint = open_checkpoint(dir.path());
+  EXPECT_EQ(checkpoint->convention(), "exl3");
+  for (std::size_t i = 0; i < modules.size(); ++i) {
+    const QuantTensor read = checkpoint->linear(modules[i].module);
+    std::vector<float> theirs(rows * cols), ours(rows * cols);
+    decode_all(read, theirs.data());
+    decode_all(weights[i], ours.data());
+    for (float& v : ours) v = to_float(to_f16(v));
+    EXPECT_EQ(theirs, ours) << modules[i].module;
+  }
+}
+
+TEST(Exl3, SaysWhatItHasNoPlaceFor) {
+  EXPECT_NE(exl3_encoding().why_not(*parse_weight_format("trellis4")), "");
+  EXPECT_NE(nibble_encoding().why_not(*parse_weight_format("trellis4_exl3")), "");
+  QuantizedModule table{"m", parse_weight_format("trellis4_exl3"), 128, 128};
+  table.linear = false;
+  EXPECT_ERROR(exl3_encoding().plan(table), ErrorKind::kUnsupported, "linear layers");
 }
 
 }  // namespace

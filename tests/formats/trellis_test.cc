@@ -8,6 +8,8 @@
 #include <random>
 
 #include "base/json.h"
+#include "formats/exl3_code.h"
+#include "formats/hadamard.h"
 #include "formats/low_rank.h"
 #include "formats/registry.h"
 #include "support/test_data.h"
@@ -64,6 +66,68 @@ TEST(Trellis, ErrorOfGaussianWeightsIsNearTheBound) {
   }
 }
 
+// Blocks of codes as the header has them: tiles of values, both transforms, a scale and a sign.
+TEST(Trellis, TwoSidedIsWhatItsHeaderSays) {
+  constexpr std::int64_t kSize = 128, kBits = 3;
+  const FormatPtr format = parse_weight_format("trellis3_exl3");
+  EXPECT_EQ(format->name(), "trellis3_exl3");
+  const std::vector<float> scales = gaussian(2 * kSize, 9);
+  QuantTensor tensor = trellis_tensor(format, 2 * kSize, kSize, scales);
+  std::mt19937 random(10);
+  for (std::int64_t tile = 0; tile < 16 * 8; ++tile) {
+    for (std::uint32_t& word : trellis_words(tensor, tile / 8, tile % 8))
+      word = static_cast<std::uint32_t>(random());
+  }
+  validate(tensor);
+  const std::vector<float> ours = decoded(tensor);
+  std::vector<double> values(kSize * kSize);  // of the second block of rows
+  const auto* words = tensor.planes[0].data<std::uint32_t>() + 8 * 64 * kBits;
+  for (std::int64_t tile = 0; tile < 64; ++tile) {
+    for (std::int64_t t = 0; t < 256; ++t) {
+      std::uint32_t state = 0;
+      for (std::int64_t b = 0; b < 16; ++b) {
+        const std::int64_t bit = (t * kBits + b) % (256 * kBits);
+        state |= (words[tile * 8 * kBits + bit / 32] >> bit % 32 & 1) << b;
+      }
+      const Exl3Place place = exl3_places()[static_cast<std::size_t>(255 - t)];
+      const std::int64_t row = tile / 8 * 16 + place.out, col = tile % 8 * 16 + place.in;
+      values[static_cast<std::size_t>(row * kSize + col)] =
+          double{exl3_value(Exl3Codebook::kMul1, state)};
+    }
+  }
+  hadamard_sums_of_rows(values.data(), kSize, kSize);
+  for (std::int64_t row = 0; row < kSize; ++row) hadamard_sums(values.data() + row * kSize, kSize);
+  const std::vector<float> stored = trellis_scales(tensor);
+  for (std::int64_t i = 0; i < kSize * kSize; ++i) {
+    const double scale = double{stored[static_cast<std::size_t>(kSize + i / kSize)]} / kSize;
+    const double wanted =
+        values[static_cast<std::size_t>(i)] * scale * double{trellis_sign(i % kSize)};
+    ASSERT_NEAR(ours[static_cast<std::size_t>(kSize * kSize + i)], wanted, 1e-6) << i;
+  }
+  std::vector<float> part(50);
+  format->decode(tensor, 130, 70, 50, part.data());
+  EXPECT_TRUE(std::equal(part.begin(), part.end(), ours.begin() + 130 * kSize + 70));
+}
+
+// The error of a plain trellis, whatever rows are larger than others, and zeros stay zeros.
+TEST(Trellis, TwoSidedErrorIsNearTheBound) {
+  constexpr std::int64_t kSize = 128, kBits = 3;
+  const FormatPtr format = parse_weight_format("trellis3_exl3");
+  std::vector<float> w = gaussian(kSize * kSize, 9);
+  for (std::int64_t j = 0; j < kSize; ++j) w[static_cast<std::size_t>(5 * kSize + j)] *= 8;
+  std::fill_n(w.begin() + 7 * kSize, kSize, 0.0f);
+  const std::vector<float> ours = decoded(format->encode(w.data(), kSize, kSize));
+  double power = 0;
+  for (const float v : w) power += double{v} * double{v};
+  EXPECT_LT(squared_distance(ours, w) / power, 1.25 * std::pow(4.0, -kBits));
+  EXPECT_EQ(ours[7 * kSize + 3], 0);
+  for (const auto& [rows, cols] : {std::pair{64, 128}, {128, 64}}) {
+    EXPECT_NE(format->why_not(rows, cols), "");
+  }
+  EXPECT_ERROR(parse_weight_format("trellis3_exl3_sf32"), ErrorKind::kUnsupported, "F16");
+  EXPECT_ERROR(parse_weight_format("trellis3_exl3_lr4"), ErrorKind::kUnsupported, "EXL3");
+}
+
 // A path of least error cannot be bettered by any other code for one weight, unless that changes
 // how the path closes, which is settled before: the first codes of a tile.
 TEST(Trellis, NoOtherCodeOfOneWeightIsBetter) {
@@ -73,8 +137,8 @@ TEST(Trellis, NoOtherCodeOfOneWeightIsBetter) {
   for (std::size_t j = 0; j < 16; ++j) weights[j] = 1.0f + static_cast<float>(j % 3);
   std::vector<float> scales(16, 0.018f);
   scales[3] = 0.009f;
-  TrellisEncoder encoder(kBits, scalar_spans());
   QuantTensor tensor = trellis_tensor(parse_weight_format("trellis4_sf32"), 16, 16, scales);
+  TrellisEncoder encoder(tensor.format->descriptor().element, scalar_spans());
   std::vector<float> coded(16 * 16);
   encoder.encode({w.data(), 16, 16, scales.data()}, 0, weights, trellis_words(tensor, 0, 0),
                  coded.data());

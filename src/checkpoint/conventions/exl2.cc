@@ -1,28 +1,22 @@
-// EXL2 of ExLlamaV2: a Hugging Face directory with quant_method "exl2". Columns are put into an
-// order of their own and cut into groups, each with a number of bits; every row of a group has a
-// scale of 4 bits under one F16 for the group.
-// Source: ExLlamaV2, conversion/adaptivegptq.py (pack) and cuda/quant/qdq_util.cuh.
+// EXL2 of ExLlamaV2: a Hugging Face directory with quant_method "exl2".
+// Source: ExLlamaV2, conversion/adaptivegptq.py (pack) and linear.py.
 //
-//   M.q_weight     I32 [words, out]   of each output a bit stream, a group from a word on
+//   M.q_weight     I32 [words, out]   the canonical codes plane (mixed_format.h), transposed
 //   M.q_scale      I32 [G, out / 8]   codes of scales, 4 bits each, along the output
 //   M.q_scale_max  F16 [G]
 //   M.q_groups     I16 [2 G]          of each group its bits and its first row of q_weight
-//   M.q_invperm    I32 [in]           the place of each input in that order
-//
-// Weights are decoded when they are loaded, to what the kernels of ExLlamaV2 multiply by.
+//   M.q_invperm    I32 [in]           the place of each input
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
-#include "checkpoint/exl2_groups.h"
+#include "checkpoint/exl2_layout.h"
 #include "checkpoint/hf_directory.h"
-#include "formats/affine.h"
+#include "formats/mixed_format.h"
+#include "formats/registry.h"
 #include "tensor/transpose.h"
 
 namespace nibble {
 namespace {
-
-constexpr std::int64_t kRowPadding = 32;
 
 class Exl2Modules final : public QuantizedModules {
  public:
@@ -34,39 +28,28 @@ class Exl2Modules final : public QuantizedModules {
   QuantTensor read(const std::string& module) const override {
     const std::string what = "module '" + module + "'";
     const Tensor words = typed(module + ".q_weight", DType::kI32, 2);
-    const std::vector<std::int32_t> places = read_places(module, what);
-    const auto cols = static_cast<std::int64_t>(places.size());
-    const Tensor pairs = typed(module + ".q_groups", DType::kI16, 1);
-    std::vector<std::int16_t> q_groups(static_cast<std::size_t>(pairs.elements()));
-    std::memcpy(q_groups.data(), pairs.bytes().data(), pairs.byte_size());
-    const std::vector<Exl2Group> groups = exl2_groups(q_groups, words.dim(0), cols, what);
-    const Scales scales = read_scales(module, std::ssize(groups), words.dim(1));
-
-    const Tensor streams = transposed(words);
-    const std::int64_t rows =
-        without_padding(directory_->config, module, words.dim(1), kRowPadding);
-    Tensor weight = Tensor::allocate(DType::kF16, {rows, cols});
-    auto* out = weight.mutable_data<f16>();
-    std::vector<f16> row(places.size());
-    for (std::int64_t r = 0; r < rows; ++r) {
-      decode_row(groups, scales, streams, r, row);
-      for (const std::int32_t place : places) *out++ = row[static_cast<std::size_t>(place)];
-    }
-    return dense(std::move(weight));
-  }
-
-  std::vector<std::string> notes() const override {
-    return {directory_->path.string() +
-            ": EXL2 weights are decoded when they are loaded, and take the memory of 16-bit "
-            "weights"};
+    const Tensor places = typed(module + ".q_invperm", DType::kI32, 1);
+    const std::int64_t rows = words.dim(1), cols = places.dim(0);
+    QuantTensor weight;
+    weight.format = make_format(exl2_descriptor(groups(module), words.dim(0), cols, what));
+    weight.rows = rows;
+    weight.cols = cols;
+    const std::string reason = weight.format->why_not(rows, cols);
+    if (!reason.empty()) fail(ErrorKind::kCorrupt, "{}: {}", what, reason);
+    const std::int64_t group_count = mixed_groups(mixed_runs(*weight.format, cols));
+    weight.planes = {
+        transposed(words),
+        exl2_scales(typed(module + ".q_scale", DType::kI32, 2), rows, group_count, what),
+        typed(module + ".q_scale_max", DType::kF16, 1), places};
+    constexpr std::int64_t kPadding = 32;
+    weight.rows = without_padding(directory_->config, module, rows, kPadding);
+    for (std::size_t i = 0; i < 2; ++i) weight.planes[i] = weight.planes[i].rows(0, weight.rows);
+    validate(weight);
+    check_mixed_planes(weight, what);
+    return weight;
   }
 
  private:
-  struct Scales {
-    Tensor codes;               // q_scale
-    std::vector<float> maxima;  // of each group
-  };
-
   const TensorFiles& files() const { return directory_->files; }
 
   Tensor typed(const std::string& name, DType dtype, std::size_t rank) const {
@@ -78,58 +61,15 @@ class Exl2Modules final : public QuantizedModules {
     return tensor;
   }
 
-  // Of each column, all of them once.
-  std::vector<std::int32_t> read_places(const std::string& module, const std::string& what) const {
-    std::vector<std::int32_t> places = read_indices(files(), module + ".q_invperm");
-    std::vector<bool> seen(places.size());
-    for (const std::int32_t place : places) {
-      const auto at = static_cast<std::size_t>(place);
-      if (place < 0 || at >= places.size() || seen[at]) {
-        fail(ErrorKind::kCorrupt, "{}: q_invperm holds {}; 0 to {} are needed, each once", what,
-             place, places.size() - 1);
-      }
-      seen[at] = true;
+  std::vector<Exl2Group> groups(const std::string& module) const {
+    const Tensor stored = typed(module + ".q_groups", DType::kI16, 1);
+    std::vector<std::int16_t> pairs(static_cast<std::size_t>(stored.elements()));
+    std::memcpy(pairs.data(), stored.bytes().data(), stored.byte_size());
+    std::vector<Exl2Group> groups;
+    for (std::size_t i = 0; i + 1 < pairs.size(); i += 2) {
+      groups.push_back({pairs[i], static_cast<std::uint16_t>(pairs[i + 1])});
     }
-    return places;
-  }
-
-  Scales read_scales(const std::string& module, std::int64_t groups, std::int64_t rows) const {
-    Scales scales{typed(module + ".q_scale", DType::kI32, 2), {}};
-    const Tensor maxima = typed(module + ".q_scale_max", DType::kF16, 1);
-    constexpr std::int64_t kScalesPerWord = 8;
-    if (rows % kScalesPerWord != 0 ||
-        scales.codes.shape() != Shape{groups, rows / kScalesPerWord} ||
-        maxima.elements() != groups) {
-      fail(ErrorKind::kCorrupt, "module '{}': scales {} and {} of {} rows in {} groups", module,
-           to_string(scales.codes.shape()), to_string(maxima.shape()), rows, groups);
-    }
-    scales.maxima.resize(static_cast<std::size_t>(groups));
-    to_float(maxima, scales.maxima.data());
-    constexpr float kMost = 65504.0f / 128;  // so that every code gives a number of F16
-    if (!std::ranges::all_of(scales.maxima, [](float s) { return std::abs(s) <= kMost; })) {
-      fail(ErrorKind::kCorrupt, "module '{}': a scale in q_scale_max beyond {}", module, kMost);
-    }
-    return scales;
-  }
-
-  // In the order of places.
-  static void decode_row(const std::vector<Exl2Group>& groups, const Scales& scales,
-                         const Tensor& streams, std::int64_t row, std::vector<f16>& out) {
-    const std::byte* const words = streams.bytes().data() + row * streams.dim(1) * 4;
-    const std::int64_t scale_bytes = scales.codes.dim(1) * 4;
-    std::vector<std::uint8_t> codes;
-    for (std::size_t g = 0; g < groups.size(); ++g) {
-      const Exl2Group& group = groups[g];
-      const auto pair = std::to_integer<int>(scales.codes.bytes()[static_cast<std::size_t>(
-          static_cast<std::int64_t>(g) * scale_bytes + row / 2)]);
-      const float step = exl2_step(row % 2 == 0 ? pair & 15 : pair >> 4, scales.maxima[g]);
-      codes.resize(static_cast<std::size_t>(group.cols));
-      unpack_codes(words + group.word * 4, group.bits, 0, group.cols, codes.data());
-      for (std::size_t i = 0; i < codes.size(); ++i) {
-        const int code = codes[i] - (1 << (group.bits - 1));
-        out[static_cast<std::size_t>(group.begin) + i] = to_f16(static_cast<float>(code) * step);
-      }
-    }
+    return groups;
   }
 
   std::shared_ptr<const HfDirectory> directory_;

@@ -91,8 +91,8 @@ class Exl3Modules final : public QuantizedModules {
       std::uint32_t value;
       Exl3Codebook codebook;
     };
-    constexpr Marker kMarkers[] = {{".mcg", 0xCBAC1FEDu, Exl3Codebook::kMcg},
-                                   {".mul1", 0x83DCD12Du, Exl3Codebook::kMul1}};
+    constexpr Marker kMarkers[] = {{".mcg", kExl3Mcg, Exl3Codebook::kMcg},
+                                   {".mul1", kExl3Mul1, Exl3Codebook::kMul1}};
     for (const auto& [name, value, codebook] : kMarkers) {
       const std::vector<std::int32_t> stored = read_indices(files(), module + name);
       if (stored.empty()) continue;

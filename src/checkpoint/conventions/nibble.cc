@@ -8,6 +8,7 @@
 #include "checkpoint/hf_directory.h"
 #include "checkpoint/input_scales.h"
 #include "checkpoint/nibble_descriptor.h"
+#include "formats/mixed_format.h"
 #include "formats/registry.h"
 #include "formats/split_format.h"
 
@@ -58,6 +59,7 @@ class NibbleModules final : public QuantizedModules {
     }
     validate(weight);
     if (m.format->descriptor().element.kind == ElementKind::kIntSplit) outlier_columns(weight);
+    if (m.format->is_mixed()) check_mixed_planes(weight, "module '" + module + "'");
     return weight;
   }
 
@@ -107,6 +109,7 @@ class NibbleEncoding final : public WeightEncoding {
   std::string convention() const override { return kMethod; }
 
   std::string why_not(const Format& format) const override {
+    if (format.is_two_sided()) return format.name() + " is for EXL3 alone";
     return format.is_float() ? format.name() + " is stored plain" : "";
   }
 

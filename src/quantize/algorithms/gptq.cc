@@ -118,9 +118,9 @@ Solution solve_trellis(const SolverProblem& problem, const Parameters& parameter
   }
   Codec codec = problem.codec;
   codec.pool = &problem.pool;
-  Solution solution{
-      encode_trellis(problem.format, on_host(*factor, problem.products), w, problem.rows, codec),
-      {}};
+  Solution solution{encode_trellis(problem.format, on_host(*factor, problem.products), std::move(w),
+                                   problem.rows, codec),
+                    {}};
   note_damping(*factor, parameters, solution);
   return solution;
 }

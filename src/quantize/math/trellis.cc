@@ -80,12 +80,9 @@ Hessian rotated_hessian(const Hessian& hessian) {
 }
 
 QuantTensor encode_trellis(const FormatPtr& format, const InverseFactor& factor,
-                           std::span<const float> w, std::int64_t rows, const Codec& codec) {
+                           std::vector<float> w, std::int64_t rows, const Codec& codec) {
   const std::int64_t cols = static_cast<std::int64_t>(w.size()) / rows;
-  const int bits = format->descriptor().element.bits;
-  QuantTensor result =
-      trellis_tensor(format, rows, cols, trellis_row_scales(bits, w.data(), rows, cols));
-  const std::vector<float> scales = trellis_scales(result);
+  TrellisTarget target = trellis_target(format, w.data(), rows, cols);
   std::vector<std::vector<float>> weights;
   for (std::int64_t col = 0; col < cols; col += kSide) {
     weights.push_back(column_weights(factor, cols, col));
@@ -95,10 +92,10 @@ QuantTensor encode_trellis(const FormatPtr& format, const InverseFactor& factor,
     std::vector<float> work(w.begin() + first * cols, w.begin() + (first + count) * cols);
     std::vector<float> decoded(static_cast<std::size_t>(kSide * kSide));
     std::vector<float> errors(static_cast<std::size_t>(kSide));
-    const TrellisRows part{work.data(), cols, count, scales.data() + first};
+    const TrellisRows part{work.data(), cols, count, target.factors.data() + first};
     for (std::int64_t col = 0; col < cols; col += kSide) {
       encoder.encode(part, col, weights[static_cast<std::size_t>(col / kSide)],
-                     trellis_words(result, tile, col / kSide), decoded.data());
+                     trellis_words(target.tensor, tile, col / kSide), decoded.data());
       for (std::int64_t row = 0; row < count; ++row) {
         float* at = work.data() + row * cols + col;
         for (std::int64_t j = 0; j < kSide; ++j) {
@@ -111,13 +108,14 @@ QuantTensor encode_trellis(const FormatPtr& format, const InverseFactor& factor,
       }
     }
   };
-  codec.for_rows(result.planes[0].dim(0), kSide * cols, [&](std::int64_t begin, std::int64_t end) {
-    TrellisEncoder encoder(bits, *codec.spans);
-    for (std::int64_t tile = begin; tile < end; ++tile) {
-      encode_tile_row(tile, encoder);
-    }
-  });
-  return result;
+  codec.for_rows(target.tensor.planes[0].dim(0), kSide * cols,
+                 [&](std::int64_t begin, std::int64_t end) {
+                   TrellisEncoder encoder(format->descriptor().element, *codec.spans);
+                   for (std::int64_t tile = begin; tile < end; ++tile) {
+                     encode_tile_row(tile, encoder);
+                   }
+                 });
+  return std::move(target.tensor);
 }
 
 }  // namespace nibble

@@ -20,6 +20,6 @@ Hessian rotated_hessian(const Hessian& hessian);
 // told. The factor is of rotated_hessian() in the order of the columns, in the host's memory. Does
 // not depend on the number of threads.
 QuantTensor encode_trellis(const FormatPtr& format, const InverseFactor& factor,
-                           std::span<const float> w, std::int64_t rows, const Codec& codec);
+                           std::vector<float> w, std::int64_t rows, const Codec& codec);
 
 }  // namespace nibble

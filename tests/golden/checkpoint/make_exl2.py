@@ -5,7 +5,8 @@ Usage: make_exl2.py OUTPUT_DIRECTORY          (numpy 2.x)
 ExLlamaV2's own packing needs a GPU. This follows its description (conversion/adaptivegptq.py: pack;
 cuda/quant/qdq_util.cuh: dq_scale) with bits in lists, and shares nothing with the library: a column of
 q_weight is the codes of one output, the first in the lowest bits, each group from a word on. expected.safetensors
-holds (code - 2^(bits - 1)) * scale in the float16 arithmetic of the kernels.
+holds (code - 2^(bits - 1)) * scale: the scale in the float16 arithmetic of the kernels, the product, which they
+apply to sums of codes times inputs, in float32.
 """
 
 import json
@@ -40,7 +41,7 @@ def layer(random, rows, groups):
         squares = ((scale_codes[g] + 1) ** 2).astype(np.float16)
         scales = squares * (scale_max[g] * np.float16(1 / 256))
         assert scales.dtype == np.float16
-        placed.append((codes - (1 << (bits - 1))).astype(np.float16) * scales)
+        placed.append((codes - (1 << (bits - 1))).astype(np.float32) * scales.astype(np.float32))
     values = np.concatenate(placed)[invperm].T
     return {"q_weight": np.concatenate(weight).view(np.int32),
             "q_scale": np.array([words_of(c, 4) for c in scale_codes], dtype=np.uint32).view(np.int32),
