@@ -17,15 +17,18 @@ TEST(BundledRecipes, HaveTheNamesThatUsersKnow) {
     names.push_back(recipe.name);
     EXPECT_FALSE(recipe.description.empty()) << recipe.name;
   }
-  EXPECT_THAT(names,
-              testing::IsSupersetOf({"rtn", "clip", "smoothquant+", "smoothquant+clip", "seqmse",
-                                     "cle", "llm_fp4_4_4_16", "llm_fp4_4_4_8", "llm_fp4_4_4_4"}));
+  EXPECT_THAT(names, testing::IsSupersetOf({"rtn", "clip", "smoothquant+", "smoothquant+clip",
+                                            "seqmse", "cle", "llm_fp4_4_4_16", "llm_fp4_4_4_8",
+                                            "llm_fp4_4_4_4", "llm.int8", "nf4", "bnb_fp4"}));
   EXPECT_EQ(load_recipe("sq+").name, "smoothquant+");
   EXPECT_EQ(load_recipe("llm-fp4").name, "llm_fp4_4_4_4");
 }
 
 TEST(BundledRecipes, SayWhatTheyNeed) {
-  EXPECT_FALSE(load_recipe("rtn").needs_statistics());
+  for (const char* free : {"rtn", "llm.int8", "nf4", "bnb_fp4"}) {
+    EXPECT_FALSE(load_recipe(free).needs_statistics()) << free;
+    EXPECT_FALSE(load_recipe(free).needs_search()) << free;
+  }
   EXPECT_TRUE(load_recipe("clip").needs_statistics());
   EXPECT_FALSE(load_recipe("clip").needs_search());
   EXPECT_TRUE(load_recipe("smoothquant+").needs_search());
