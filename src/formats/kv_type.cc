@@ -1,9 +1,11 @@
 #include "formats/kv_type.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <span>
 
 #include "base/error.h"
 #include "base/half.h"
@@ -16,15 +18,14 @@ constexpr std::int64_t kHeader = sizeof(KvScale);
 
 constexpr std::string_view kHadamard = "_hadamard";
 
+#define KV_FIT_FUNCTION inline
+#include "formats/kv_fit.inl.h"
+#undef KV_FIT_FUNCTION
+
 float levels(KvType type) { return type == KvType::kInt8 ? 255.0f : 15.0f; }
 
-// Scale and offset of a row, and the factor that turns values into codes.
-struct RowRange {
-  KvScale stored;
-  float to_code = 0;
-};
-
-RowRange range_of(const float* values, std::int64_t count, float top) {
+// Scale and offset of a row over its full range, and the factor that turns values into codes.
+FitScale range_of(const float* values, std::int64_t count, float top) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
   float low = kInfinity;
@@ -37,10 +38,46 @@ RowRange range_of(const float* values, std::int64_t count, float top) {
   }
   if (count == 0) return {};
   const float scale = (high - low) / top;
-  if (!finite || std::isinf(scale)) return {{kNan, kNan}, 0};
+  if (!finite || std::isinf(scale)) return {kNan, kNan, 0};
   const float to_code = 1.0f / scale;
-  if (std::isinf(to_code)) return {{0, low}, 0};
-  return {{scale, low}, to_code};
+  if (std::isinf(to_code)) return {0, low, 0};
+  return {scale, low, to_code};
+}
+
+float clamped_code(float steps, float top) { return std::clamp(std::nearbyint(steps), 0.0f, top); }
+
+// Sums over the codes that a range gives the positions of values.
+void add_codes(std::span<const float> positions, const FitRange& range, FitSums& sums) {
+  for (const float position : positions) {
+    const float code = clamped_code((position - range.below) * range.to_code, kFitTop);
+    sums.codes += code;
+    sums.squares += code * code;
+    sums.products += code * position;
+  }
+}
+
+// The scale and offset of an int4 row (formats/kv_fit.inl.h).
+FitScale fitted(const float* values, std::int64_t count, const FitScale& full) {
+  if (full.to_code == 0 || count > kFitMost) return full;
+  std::array<float, kFitMost> room;
+  const std::span positions = std::span(room).first(static_cast<std::size_t>(count));
+  FitSums sums = {static_cast<float>(count), 0, 0, 0, 0};
+  for (std::size_t i = 0; i < positions.size(); ++i) {
+    positions[i] = std::min(kFitTop * kFitUnits,
+                            std::nearbyint((values[i] - full.offset) * full.to_code * kFitUnits));
+    sums.positions += positions[i];
+  }
+  FitSums best = sums;
+  float most = 0;
+  for (int r = 0; r < kFitRanges; ++r) {
+    FitSums tried = sums;
+    add_codes(positions, fit_range(r), tried);
+    const float explained = fit_explained(tried);
+    if (explained <= most) continue;
+    most = explained;
+    best = tried;
+  }
+  return fit_scale(best, full);
 }
 
 void encode_e4m3(const float* values, std::int64_t head_dim, std::byte* row) {
@@ -55,14 +92,16 @@ void encode_e4m3(const float* values, std::int64_t head_dim, std::byte* row) {
 
 void encode_codes(KvType type, const float* values, std::int64_t head_dim, std::byte* row) {
   const float top = levels(type);
-  const RowRange range = range_of(values, head_dim, top);
-  std::memcpy(row, &range.stored, kHeader);
+  FitScale range = range_of(values, head_dim, top);
+  if (type == KvType::kInt4) range = fitted(values, head_dim, range);
+  const KvScale stored = {range.scale, range.offset};
+  std::memcpy(row, &stored, kHeader);
   auto* codes = reinterpret_cast<std::uint8_t*>(row + kHeader);
   std::fill(codes, codes + kv_row_bytes(type, head_dim) - kHeader, std::uint8_t{0});
   if (range.to_code == 0) return;
   for (std::int64_t i = 0; i < head_dim; ++i) {
-    const float steps = (values[i] - range.stored.offset) * range.to_code;
-    const auto code = static_cast<unsigned>(std::min(top, std::nearbyint(steps)));
+    const float steps = (values[i] - range.offset) * range.to_code;
+    const auto code = static_cast<unsigned>(clamped_code(steps, top));
     if (type == KvType::kInt8) {
       codes[i] = static_cast<std::uint8_t>(code);
     } else {

@@ -7,20 +7,20 @@
 //                    first in the low half, an odd last one alone): value = offset + scale * code
 //   fp8              the same with codes of e4m3 (fn) and the offset 0
 //
-// Integer rows are quantized asymmetrically over their own range: offset = the smallest value,
-// scale = (largest - smallest) / L, code = round((value - offset) / scale), ties to even, L = 255
-// or 15. So the error is at most half a step (scale), and a constant row is exact. Scale and offset
-// are float32 because then this holds for every finite row, whatever its range (keys of some models
-// leave that of f16), and codes stay aligned; they cost 64 bits a row: half a bit a value at
-// head_dim 128.
+// Integer rows are quantized asymmetrically, code = round((value - offset) / scale), ties to even,
+// held within [0, L], L = 255 or 15. Those of int8 over their own range: offset = the smallest
+// value, scale = (largest - smallest) / L. So the error is at most half a step (scale), and a
+// constant row is exact. Rows of int4 of up to 1024 values have the scale and offset of least
+// squares for the best of nine ranges, up to 0.8 of a step narrower at either end than the row's
+// own (kv_fit.inl.h); longer ones are as those of int8. Scale and offset are float32 because then
+// this holds for every finite row, whatever its range (keys of some models leave that of f16), and
+// codes stay aligned; they cost 64 bits a row: half a bit a value at head_dim 128.
 //   Rows of fp8 have scale = (largest magnitude) / 448, code = e4m3(value / scale), ties to even:
 // the error is at most a sixteenth of the value, or 2^-10 scale. The scale keeps what e4m3 alone
 // would cut off at 448.
 //   Of integer rows, a range so small that 1 / scale is no float32 (below 1e-36) counts as
-//   constant:
-// scale 0. A row
-// that holds a NaN or an infinity, or whose range is no float32, decodes to NaN everywhere: the
-// damage shows in the output instead of becoming a plausible number.
+// constant: scale 0. A row that holds a NaN or an infinity, or whose range is no float32, decodes
+// to NaN everywhere: the damage shows in the output instead of becoming a plausible number.
 #pragma once
 
 #include <cstddef>

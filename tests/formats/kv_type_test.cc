@@ -111,26 +111,108 @@ TEST(KvType, BytesOfIntegerRows) {
   EXPECT_EQ(encoded(KvType::kInt8, wide), bytes);
 }
 
-// No level of the row's own grid is nearer than the one chosen, and the grid spans the row.
+// Where the codes of a row stand.
+std::vector<double> levels_of(KvType type, const std::vector<float>& values) {
+  const KvScale stored = kv_row_scale(encoded(type, values).data());
+  std::vector<double> levels;
+  for (int code = 0; code <= (type == KvType::kInt8 ? 255 : 15); ++code) {
+    levels.push_back(double{stored.offset} + double{stored.scale} * code);
+  }
+  return levels;
+}
+
+std::vector<float> row_of_seed(unsigned seed) {
+  return random_row(1 + seed * 3, seed, seed % 3 == 0 ? 50.0f : 0.0f, std::exp2(float(seed) - 20));
+}
+
+// No level of the row's own grid is nearer than the one chosen, and that of int8 spans the row.
 TEST(KvType, EveryValueGoesToTheNearestLevel) {
   for (const KvType type : {KvType::kInt8, KvType::kInt4}) {
-    const int top = type == KvType::kInt8 ? 255 : 15;
     for (unsigned seed = 0; seed < 40; ++seed) {
-      const std::vector<float> values =
-          random_row(1 + seed * 3, seed, seed % 3 == 0 ? 50.0f : 0.0f, std::exp2(float(seed) - 20));
+      const std::vector<float> values = row_of_seed(seed);
       const std::vector<float> back = round_trip(type, values);
+      const std::vector<double> levels = levels_of(type, values);
       const auto [low, high] = std::minmax_element(values.begin(), values.end());
-      const double step = (double{*high} - double{*low}) / top;
+      const double range = double{*high} - double{*low};
+      if (type == KvType::kInt8) {
+        EXPECT_EQ(levels.front(), double{*low});
+        EXPECT_NEAR(levels.back(), double{*high}, range * 0x1p-22);
+      }
       for (std::size_t i = 0; i < values.size(); ++i) {
         double nearest = std::numeric_limits<double>::infinity();
-        for (int code = 0; code <= top; ++code) {
-          nearest = std::min(nearest, std::abs(double{values[i]} - (double{*low} + step * code)));
+        for (const double level : levels) {
+          nearest = std::min(nearest, std::abs(double{values[i]} - level));
         }
         // Rounding of the scale, over all levels, and of the decoded value.
-        const double slack = top * step * 0x1p-22 + std::abs(double{back[i]}) * 0x1p-22;
+        const double slack = range * 0x1p-22 + std::abs(double{back[i]}) * 0x1p-22;
         EXPECT_LE(std::abs(double{values[i]} - double{back[i]}), nearest + slack)
             << to_string(type) << ", seed " << seed << ", value " << i;
       }
+    }
+  }
+}
+
+// Sum of squared errors over the 16 evenly spaced levels of [low, high].
+double error_within(const std::vector<float>& values, double low, double high) {
+  const double step = (high - low) / 15;
+  double sum = 0;
+  for (const float v : values) {
+    const double code = std::clamp(std::nearbyint((double{v} - low) / step), 0.0, 15.0);
+    sum += std::pow(double{v} - (low + step * code), 2);
+  }
+  return sum;
+}
+
+// The least over ranges that leave up to a sixth out at either end, or reach beyond it a little.
+double least_error(const std::vector<float>& values) {
+  const auto [low, high] = std::minmax_element(values.begin(), values.end());
+  const double range = double{*high} - double{*low};
+  double least = std::numeric_limits<double>::infinity();
+  for (int below = -4; below <= 28; ++below) {
+    for (int above = -4; above <= 28; ++above) {
+      least = std::min(least, error_within(values, double{*low} + range * below / 168,
+                                           double{*high} - range * above / 168));
+    }
+  }
+  return least;
+}
+
+// int4 never loses to its full range, and little to the best range there is.
+TEST(KvType, FourBitsAreFitted) {
+  for (const std::int64_t count : {5, 64, 128, 256}) {
+    double fitted = 0, full = 0, least = 0;
+    for (unsigned seed = 0; seed < 50; ++seed) {
+      const std::vector<float> values = random_row(count, seed, seed % 2 == 0 ? 3.0f : 0.0f, 1);
+      const std::vector<float> back = round_trip(KvType::kInt4, values);
+      double error = 0;
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        error += std::pow(double{values[i]} - double{back[i]}, 2);
+      }
+      const auto [low, high] = std::minmax_element(values.begin(), values.end());
+      const double of_full = error_within(values, double{*low}, double{*high});
+      EXPECT_LE(error, of_full * 1.001 + 1e-6) << count << ", seed " << seed;
+      fitted += error;
+      full += of_full;
+      least += least_error(values);
+    }
+    EXPECT_LT(fitted, 1.08 * least) << count;
+    EXPECT_LT(fitted, (count >= 64 ? 0.85 : 1) * full) << count;
+  }
+}
+
+// What has no fit keeps its full range: longer rows, and those whose fit float32 cannot say.
+TEST(KvType, RowsThatAreNotFitted) {
+  const float most = std::numeric_limits<float>::max();
+  std::vector<float> large(16, 0.96f * most);  // the fit would have its last level beyond
+  std::fill_n(large.begin(), 4, 0.0f);
+  large.back() = most;
+  for (const float sign : {1.0f, -1.0f}) {
+    for (float& v : large) v *= sign;
+    for (const std::vector<float>& values : {random_row(1025, 1, 0, 1), large}) {
+      const auto [low, high] = std::minmax_element(values.begin(), values.end());
+      const std::vector<double> levels = levels_of(KvType::kInt4, values);
+      EXPECT_EQ(levels.front(), double{*low});
+      EXPECT_NEAR(levels.back(), double{*high}, (levels.back() - levels.front()) * 0x1p-22);
     }
   }
 }

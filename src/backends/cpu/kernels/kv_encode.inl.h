@@ -9,8 +9,12 @@ inline Vec load_padded(const float* x, std::int64_t i, std::int64_t count) {
   return vload(padded);
 }
 
-// Scale and offset of an integer row; *to_code turns values into codes.
-inline RowScale scale_of(const float* x, std::int64_t count, float top, float* to_code) {
+#define KV_FIT_FUNCTION inline
+#include "formats/kv_fit.inl.h"
+#undef KV_FIT_FUNCTION
+
+// Scale and offset of an integer row over its full range.
+inline FitScale scale_of(const float* x, std::int64_t count, float top) {
   Vec high = vset(-__builtin_inff());
   Vec low = high;        // the largest of the negated values
   Vec damage = vzero();  // NaN once a value is not finite
@@ -20,29 +24,77 @@ inline RowScale scale_of(const float* x, std::int64_t count, float top, float* t
     high = vmax(high, v);
     damage = vfma(v, vzero(), damage);
   }
-  *to_code = 0;
   const float offset = 0.0f - vhmax(low);
   const float scale = (vhmax(high) - offset) / top;
   if (!(vsum(damage) == 0) || !__builtin_isfinite(scale)) {
-    return {__builtin_nanf(""), __builtin_nanf("")};
+    return {__builtin_nanf(""), __builtin_nanf(""), 0};
   }
   const float inverse = 1.0f / scale;
-  if (!__builtin_isfinite(inverse)) return {0, offset};
-  *to_code = inverse;
-  return {scale, offset};
+  if (!__builtin_isfinite(inverse)) return {0, offset, 0};
+  return {scale, offset, inverse};
+}
+
+// Positions of the values of a row, with zeros behind them; returns their sum.
+inline float take_positions(const float* x, std::int64_t count, const FitScale& full,
+                            float* positions) {
+  for (std::int64_t i = 0; i < count; i += kLanes) {
+    const Vec steps = vmul(vsub(load_padded(x, i, count), vset(full.offset)), vset(full.to_code));
+    vstore(positions + i, vmin(vround(vmul(steps, vset(kFitUnits))), vset(kFitTop * kFitUnits)));
+  }
+  Vec sum = vzero();
+  for (std::int64_t i = count; i % kLanes != 0; ++i) positions[i] = 0;
+  for (std::int64_t i = 0; i < count; i += kLanes) sum = vadd(sum, vload(positions + i));
+  return vsum(sum);
+}
+
+inline void add_codes(const float* positions, std::int64_t count, const FitRange& range,
+                      FitSums* sums) {
+  Vec codes = vzero();
+  Vec squares = vzero();
+  Vec products = vzero();
+  for (std::int64_t i = 0; i < count; i += kLanes) {
+    const Vec position = vload(positions + i);
+    const Vec steps = vmul(vsub(position, vset(range.below)), vset(range.to_code));
+    const Vec code = vmax(vmin(vround(steps), vset(kFitTop)), vzero());
+    codes = vadd(codes, code);
+    squares = vfma(code, code, squares);
+    products = vfma(code, position, products);
+  }
+  sums->codes = vsum(codes);
+  sums->squares = vsum(squares);
+  sums->products = vsum(products);
+}
+
+// The scale and offset of an int4 row (formats/kv_fit.inl.h).
+inline FitScale fitted(const float* x, std::int64_t count, const FitScale& full) {
+  if (full.to_code == 0 || count > kFitMost) return full;
+  float positions[kFitMost];
+  static_assert(kFitMost % kLanes == 0);
+  FitSums tried = {static_cast<float>(count), take_positions(x, count, full, positions), 0, 0, 0};
+  FitSums best = tried;
+  float most = 0;
+  for (int r = 0; r < kFitRanges; ++r) {
+    add_codes(positions, count, fit_range(r), &tried);
+    const float explained = fit_explained(tried);
+    if (explained <= most) continue;
+    most = explained;
+    best = tried;
+  }
+  return fit_scale(best, full);
 }
 
 inline void encode_codes(const float* x, std::int64_t count, bool nibbles, unsigned char* row) {
   const float top = nibbles ? 15.0f : 255.0f;
-  float to_code = 0;
-  const RowScale s = scale_of(x, count, top, &to_code);
+  FitScale range = scale_of(x, count, top);
+  if (nibbles) range = fitted(x, count, range);
+  const RowScale s = {range.scale, range.offset};
   __builtin_memcpy(row, &s, sizeof(s));
   unsigned char* out = row + kKvHeader;
   for (std::int64_t i = 0; i < count; i += kLanes) {
     unsigned char codes[kLanes] = {};
-    if (to_code != 0) {
-      const Vec steps = vmul(vsub(load_padded(x, i, count), vset(s.offset)), vset(to_code));
-      vstore_u8(codes, vmin(vround(steps), vset(top)));
+    if (range.to_code != 0) {
+      const Vec steps = vmul(vsub(load_padded(x, i, count), vset(s.offset)), vset(range.to_code));
+      vstore_u8(codes, vmax(vmin(vround(steps), vset(top)), vzero()));
     }
     const std::int64_t n = count - i < kLanes ? count - i : kLanes;
     if (!nibbles) {

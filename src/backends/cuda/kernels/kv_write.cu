@@ -63,12 +63,10 @@ __device__ float rotated(const RopeLaunch& rope, const float* x, int d, const fl
   return x[d] * table[i] + x[other] * sine;
 }
 
-// Range of a row, and the factor that turns values into codes (range_of of formats/kv_type.cc).
-struct RowRange {
-  float scale;
-  float offset;
-  float to_code;
-};
+#define KV_FIT_FUNCTION __device__ inline
+#include "formats/kv_fit.inl.h"
+#undef KV_FIT_FUNCTION
+static_assert(kMaxHeadDim <= kFitMost);
 
 // Among zeros of both signs the host's minimum is the first; the hardware's is the negative one.
 template <int kSlots>
@@ -83,8 +81,9 @@ __device__ float first_zero(const float (&values)[kSlots], int head_dim) {
   return 0;
 }
 
+// Full range of a row (range_of of formats/kv_type.cc).
 template <int kSlots>
-__device__ RowRange range_of(const float (&values)[kSlots], int head_dim, float top) {
+__device__ FitScale range_of(const float (&values)[kSlots], int head_dim, float top) {
   float low = INFINITY;
   float high = -INFINITY;
   bool finite = true;
@@ -108,11 +107,60 @@ __device__ RowRange range_of(const float (&values)[kSlots], int head_dim, float 
   return {scale, low, to_code};
 }
 
+__device__ float row_sum(unsigned x) {
+  return static_cast<float>(__reduce_add_sync(0xffffffffu, x));
+}
+
+// Sums over the codes that a range gives the positions of values, those behind head_dim zero.
+template <int kSlots>
+__device__ void add_codes(const float (&positions)[kSlots], const FitRange& range, FitSums* sums) {
+  unsigned codes = 0, squares = 0, products = 0;
+#pragma unroll
+  for (int s = 0; s < kSlots; ++s) {
+    const float steps = __fmul_rn(__fsub_rn(positions[s], range.below), range.to_code);
+    const auto code = static_cast<unsigned>(fminf(kFitTop, fmaxf(0, rintf(steps))));
+    codes += code;
+    squares += code * code;
+    products += code * static_cast<unsigned>(positions[s]);
+  }
+  sums->codes = row_sum(codes);
+  sums->squares = row_sum(squares);
+  sums->products = row_sum(products);
+}
+
+// The scale and offset of an int4 row (formats/kv_fit.inl.h).
+template <int kSlots>
+__device__ FitScale fitted(const float (&values)[kSlots], int head_dim, const FitScale& full) {
+  if (full.to_code == 0) return full;
+  float positions[kSlots];
+  unsigned sum = 0;
+#pragma unroll
+  for (int s = 0; s < kSlots; ++s) {
+    const bool mine = 32 * s + static_cast<int>(threadIdx.x) % 32 < head_dim;
+    const float steps = __fmul_rn(__fsub_rn(values[s], full.offset), full.to_code);
+    positions[s] = mine ? fminf(kFitTop * kFitUnits, rintf(__fmul_rn(steps, kFitUnits))) : 0.0f;
+    sum += static_cast<unsigned>(positions[s]);
+  }
+  FitSums tried = {static_cast<float>(head_dim), row_sum(sum), 0, 0, 0};
+  FitSums best = tried;
+  float most = 0;
+#pragma unroll 3
+  for (int r = 0; r < kFitRanges; ++r) {
+    add_codes(positions, fit_range(r), &tried);
+    const float explained = fit_explained(tried);
+    if (explained <= most) continue;
+    most = explained;
+    best = tried;
+  }
+  return fit_scale(best, full);
+}
+
 template <KvType kType, int kSlots>
 __device__ void encode_codes(const float (&values)[kSlots], int head_dim, std::uint8_t* row) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   constexpr float kTop = kType == KvType::kInt8 ? 255.0f : 15.0f;
-  const RowRange range = range_of(values, head_dim, kTop);
+  FitScale range = range_of(values, head_dim, kTop);
+  if constexpr (kType == KvType::kInt4) range = fitted(values, head_dim, range);
   if (lane == 0) {
     store_number(row, range.scale);
     store_number(row + 4, range.offset);
@@ -123,7 +171,7 @@ __device__ void encode_codes(const float (&values)[kSlots], int head_dim, std::u
     unsigned code = 0;
     if (range.to_code != 0 && d < head_dim) {
       const float steps = __fmul_rn(__fsub_rn(values[s], range.offset), range.to_code);
-      code = static_cast<unsigned>(fminf(kTop, rintf(steps)));
+      code = static_cast<unsigned>(fminf(kTop, fmaxf(0, rintf(steps))));
     }
     if constexpr (kType == KvType::kInt8) {
       if (d < head_dim) row[kKvHeaderBytes + d] = static_cast<std::uint8_t>(code);
