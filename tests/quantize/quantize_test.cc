@@ -116,6 +116,37 @@ TEST_F(QuantizeTest, WritesTablesByTheConventionThatHasThem) {
   }
 }
 
+// Formats of ExLlama are written by its conventions, and read as what the solver made of the
+// source.
+TEST_F(QuantizeTest, WritesWhatExLlamaReads) {
+  const std::string module = "model.layers.1.mlp.down_proj";
+  for (const auto& [name, recipe, convention] :
+       {std::tuple{"mixed_6g32p10_4g64", "rtn", "exl2"}, {"trellis4_exl3", "gptq", "exl3"}}) {
+    SCOPED_TRACE(name);
+    QuantizeOptions o = options(name, recipe);
+    o.format = parse_model_format("bf16");
+    o.overrides = {{"layers\\.1\\.mlp\\.down_proj$", parse_weight_format(name)}};
+    const QuantizeReport report = quantize(o, *backend_);
+    EXPECT_EQ(report.convention, convention);
+    const auto result = open_checkpoint(dir_ / name);
+    EXPECT_EQ(result->convention(), convention);
+    const auto& modules = report.layers[1].modules;
+    const auto of_module = std::ranges::find(modules, module, &ModuleReport::module);
+    ASSERT_NE(of_module, modules.end());
+    const QuantTensor source = open_checkpoint(model())->linear(module);
+    std::vector<float> w(static_cast<std::size_t>(source.rows * source.cols)), stored(w.size());
+    decode_all(source, w.data());
+    decode_all(result->linear(module), stored.data());
+    double error = 0, power = 0;
+    for (std::size_t i = 0; i < w.size(); ++i) {
+      error += std::pow(double{stored[i]} - double{w[i]}, 2);
+      power += double{w[i]} * double{w[i]};
+    }
+    EXPECT_NEAR(std::sqrt(error / power), of_module->weight_error, 1e-3 * of_module->weight_error);
+    EXPECT_LT(of_module->weight_error, 0.2);
+  }
+}
+
 TEST_F(QuantizeTest, SearchesJudgeTablesByWhatIsStored) {
   const char* recipe = R"({"steps": [{"algorithm": "smoothquant_plus", "step": 0.5},
                                      {"algorithm": "rtn"}]})";
