@@ -83,7 +83,7 @@ const std::vector<GgufPreType>& gguf_pre_types() {
         "mellum2"},
        {kDigit, kGpt2}},
       {{"tekken"}, {kTekken}, true},
-      {{"gpt-4o", "llama4", "minimax-m2"}, {kGpt4o}},
+      {{"gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"}, {kGpt4o}},
       {{"deepseek-v3", "hunyuan-dense", "joyai-llm"}, {kDigits123, kCjk, kDeepseek3}},
       {{"deepseek-coder"}, {"[\r\n]", R"(\s?\p{L}+)", R"(\s?\p{P}+)", kDeepseekCjk, kDigit}},
       {{"deepseek-llm"},
