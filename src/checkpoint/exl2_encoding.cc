@@ -13,7 +13,7 @@ namespace nibble {
 namespace {
 
 // Zeros behind the last row, so that rows come in 32s.
-QuantTensor padded(const QuantTensor& weight) {
+QuantTensor filled_up(const QuantTensor& weight) {
   const std::int64_t more = exl2_rows(weight.rows) - weight.rows;
   if (more == 0) return weight;
   const std::vector<float> zeros(static_cast<std::size_t>(more * weight.cols));
@@ -62,7 +62,7 @@ class Exl2Encoding final : public WeightEncoding {
 
   std::vector<std::pair<std::string, Tensor>> encode(const std::string& module,
                                                      const QuantTensor& stored) const override {
-    const QuantTensor weight = padded(stored);
+    const QuantTensor weight = filled_up(stored);
     const std::vector<Exl2Group> groups = exl2_groups(*weight.format, weight.cols);
     const auto count = static_cast<std::int64_t>(groups.size());
     Tensor pairs = Tensor::allocate(DType::kI16, {2 * count});

@@ -8,10 +8,10 @@
 namespace nibble {
 namespace {
 
-constexpr int kWordBits = 32, kScaleBits = 4, kScalesPerWord = 8;
+constexpr int kBitsOfWord = 32, kScaleBits = 4, kScalesPerWord = 8;
 
 std::int64_t words_of(std::int64_t codes, int bits) {
-  return (codes * bits + kWordBits - 1) / kWordBits;
+  return (codes * bits + kBitsOfWord - 1) / kBitsOfWord;
 }
 
 }  // namespace
@@ -31,7 +31,7 @@ WeightDescriptor exl2_descriptor(const std::vector<Exl2Group>& groups, std::int6
       fail(ErrorKind::kCorrupt, "{}: group {} of q_groups has {} bits and words {} to {}", what, i,
            bits, word, end);
     }
-    const std::int64_t size = last ? left : (end - word) * kWordBits / bits;
+    const std::int64_t size = last ? left : (end - word) * kBitsOfWord / bits;
     if (size < 1 || size > left || words_of(size, bits) != end - word) {
       fail(ErrorKind::kCorrupt, "{}: group {} of q_groups has {} words for {} of {} columns", what,
            i, end - word, size, cols);
@@ -41,8 +41,8 @@ WeightDescriptor exl2_descriptor(const std::vector<Exl2Group>& groups, std::int6
     if (!runs.empty() && runs.back().bits == bits && (runs.back().group == size || shorter)) {
       ++runs.back().groups;
     } else {  // whose words the last group need not fill
-      const bool fills = size * bits % kWordBits == 0;
-      runs.push_back({bits, fills ? size : (size / kWordBits + 1) * kWordBits, 1});
+      const bool fills = size * bits % kBitsOfWord == 0;
+      runs.push_back({bits, fills ? size : (size / kBitsOfWord + 1) * kBitsOfWord, 1});
     }
   }
   if (left != 0 || groups.empty()) {
@@ -56,7 +56,7 @@ std::vector<Exl2Group> exl2_groups(const Format& format, std::int64_t cols) {
   std::vector<Exl2Group> groups;
   for (const MixedRun& run : mixed_runs(format, cols)) {
     for (std::int64_t g = 0; g < run.groups; ++g) {
-      groups.push_back({run.bits, run.word + g * run.group * run.bits / kWordBits});
+      groups.push_back({run.bits, run.word + g * run.group * run.bits / kBitsOfWord});
     }
   }
   return groups;

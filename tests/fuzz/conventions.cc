@@ -26,6 +26,9 @@ constexpr const char* kConfigs[] = {
     R"("quant_method": "fp8", "weight_block_size": [16, 32])",
     R"("quant_method": "modelopt", "quant_algo": "FP8_PER_CHANNEL_PER_TOKEN")",
     R"("quant_method": "bitsandbytes")",
+    R"("quant_method": "nibble", "version": 1, "formats": [{"element": {"kind": "mixed_int",
+       "runs": [{"bits": 6, "group": 32, "groups": 1}, {"bits": 4, "group": 32}]}}],
+       "modules": {"m": {"format": 0, "shape": [4, 64]}})",
 };
 
 // A directory of this process.
