@@ -120,12 +120,25 @@ Tensor Model::last_logits(const Batch& batch) const {
 }
 
 std::vector<std::int32_t> Model::likeliest_tokens(const Batch& batch) const {
+  const std::vector<TokenChoice> choices(batch.sequences.size());
+  return choose_tokens(batch, choices);
+}
+
+std::vector<std::int32_t> Model::choose_tokens(const Batch& batch,
+                                               std::span<const TokenChoice> choices) const {
   const std::int64_t count = std::ssize(batch.sequences);
+  NIBBLE_CHECK(std::ssize(choices) == count);
   Rows logits(backend_, count, spec_.vocab);
   Rows room(backend_, count, 1);
   auto* const chosen = reinterpret_cast<std::int32_t*>(room.data());
+  const bool greedy =
+      std::ranges::all_of(choices, [](const TokenChoice& c) { return c.temperature == 0; });
   run_last(batch, logits.data(), [&] {
-    backend_.run(ArgmaxArgs{logits.data(), count, spec_.vocab, chosen});
+    if (greedy) {
+      backend_.run(ArgmaxArgs{logits.data(), count, spec_.vocab, chosen});
+    } else {
+      backend_.run(SampleArgs{logits.data(), count, spec_.vocab, choices, chosen});
+    }
   });
   std::vector<std::int32_t> tokens(static_cast<std::size_t>(count));
   backend_.memory().copy_out(chosen, tokens.size() * sizeof(std::int32_t), tokens.data());

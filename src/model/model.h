@@ -175,6 +175,9 @@ class Model {
   // The token of the largest of them for each sequence, the lowest id among equals, chosen where
   // the logits are; -1 where they are broken (a NaN or +infinity, or nothing but -infinity).
   std::vector<std::int32_t> likeliest_tokens(const Batch& batch) const;
+  // The same for tokens that `choices` choose, one a sequence (SampleArgs of ops/args.h).
+  std::vector<std::int32_t> choose_tokens(const Batch& batch,
+                                          std::span<const TokenChoice> choices) const;
   // Logits of some rows of a hidden state: for callers that cannot hold [rows, vocab] at once. Both
   // in the host's memory.
   void head(const float* hidden, std::int64_t rows, float* logits) const;

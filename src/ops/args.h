@@ -318,4 +318,27 @@ struct ArgmaxArgs {
   std::int32_t* chosen = nullptr;  // [rows]
 };
 
+// How one token follows from a row of logits.
+struct TokenChoice {
+  float temperature =
+      0;            // 0: the largest, the lowest column among equals; what follows is not read
+  float top_p = 1;  // (0, 1]; 1 = off
+  float min_p = 0;  // [0, 1]; 0 = off
+  std::int32_t top_k = 0;  // 0 = off
+  double u = 0;            // in [0, 1)
+};
+
+// chosen[r] = the column that choices[r] draws from row r of x [rows, cols]: divided by the
+// temperature, what top_k, top_p and min_p leave, one after the other (sampling.h), then the first
+// column at which the cumulative softmax in the order of columns passes u. -1 as for ArgmaxArgs.
+// Sums may be rounded to 2^-40 of the largest probability, so that another implementation draws
+// another column only where u, or a filter, is that near a border.
+struct SampleArgs {
+  const float* x = nullptr;
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  std::span<const TokenChoice> choices;  // the host's
+  std::int32_t* chosen = nullptr;        // [rows]
+};
+
 }  // namespace nibble

@@ -65,12 +65,13 @@ std::optional<std::int32_t> Answer::choose(std::span<float> logits,
   return append(own.empty() ? EngineToken{{id, 0}, {}} : logprobs_of(own, id, request_.logprobs));
 }
 
-bool Answer::takes_likeliest() const {
-  return sampler_.takes_likeliest() && request_.logprobs < 0 && !must_go_on() && guide_ == nullptr;
+bool Answer::needs_only_logits() const {
+  return sampler_.needs_only_logits() && request_.logprobs < 0 && !must_go_on() &&
+         guide_ == nullptr;
 }
 
-std::optional<std::int32_t> Answer::accept(std::int32_t likeliest) {
-  return append({{require_token(likeliest), 0}, {}});
+std::optional<std::int32_t> Answer::accept(std::int32_t chosen) {
+  return append({{sampler_.accept(chosen), 0}, {}});
 }
 
 std::optional<std::int32_t> Answer::append(EngineToken token) {

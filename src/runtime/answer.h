@@ -35,10 +35,12 @@ class Answer {
   // of the prompt, as far as there is one.
   void score_prompt(std::int64_t first, std::span<const float> logits, std::int64_t vocab);
 
-  // Whether accept() can take the place of choose() for the next token.
-  bool takes_likeliest() const;
-  // Goes on with Model::likeliest_tokens()'s choice; as choose() otherwise.
-  std::optional<std::int32_t> accept(std::int32_t likeliest);
+  // Whether accept() can take the place of choose() for the next tokens.
+  bool needs_only_logits() const;
+  // How Model::choose_tokens() chooses the token that follows `ahead` others.
+  TokenChoice choice(std::size_t ahead) { return sampler_.choice(ahead); }
+  // Goes on with its choice; as choose() otherwise.
+  std::optional<std::int32_t> accept(std::int32_t chosen);
   // The token that follows `tokens` (prompt and answer so far); `logits` are changed. None when it
   // is a stop token: then the answer has ended. kCorrupt when the logits are broken. Nothing is
   // sent.

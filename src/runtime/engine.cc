@@ -269,9 +269,9 @@ class BatchingEngine : public Engine {
   void step(std::span<const ScheduledRows> plan, std::chrono::steady_clock::time_point start) {
     if (plan.empty()) return;
     for (const ScheduledRows& rows : plan) answers_.at(rows.id).begin();
-    const bool likeliest = std::ranges::all_of(
-        plan, [this](const ScheduledRows& rows) { return takes_likeliest(rows); });
-    std::vector<Choice> choices = likeliest ? choose_likeliest(plan) : choose_by_logits(plan);
+    const bool there = std::ranges::all_of(
+        plan, [this](const ScheduledRows& rows) { return backend_chooses(rows); });
+    std::vector<Choice> choices = there ? choose_on_backend(plan) : choose_by_logits(plan);
     const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
     measure(plan, choices, taken.count());
     for (std::size_t i = 0; i < plan.size(); ++i) finish_step(plan[i], std::move(choices[i]));
@@ -286,19 +286,26 @@ class BatchingEngine : public Engine {
   }
 
   // Whether the backend can choose what follows: then no logits leave it.
-  bool takes_likeliest(const ScheduledRows& rows) const {
+  bool backend_chooses(const ScheduledRows& rows) const {
     const Answer& answer = answers_.at(rows.id);
-    return !scores_prompt(rows) && (!rows.samples || answer.takes_likeliest());
+    return !scores_prompt(rows) && (!rows.samples || answer.needs_only_logits());
   }
 
   bool scores_prompt(const ScheduledRows& rows) const {
     return answers_.at(rows.id).request().prompt_logprobs && rows.begin < prompt_of(rows.id);
   }
 
-  std::vector<Choice> choose_likeliest(std::span<const ScheduledRows> plan) {
+  std::vector<Choice> choose_on_backend(std::span<const ScheduledRows> plan) {
     Batch batch;
-    for (const ScheduledRows& rows : plan) append(batch, rows);
-    const std::vector<std::int32_t> tokens = model_.likeliest_tokens(batch);
+    std::vector<TokenChoice> how;  // of each result
+    for (const ScheduledRows& rows : plan) {
+      append(batch, rows);
+      for (std::int64_t at = 0; at <= rows.guessed; ++at) {
+        how.push_back(rows.samples ? answers_.at(rows.id).choice(static_cast<std::size_t>(at))
+                                   : TokenChoice{});
+      }
+    }
+    const std::vector<std::int32_t> tokens = model_.choose_tokens(batch, how);
     guess_caches_.clear();
     scheduler_.computed(plan);
     const std::vector<std::int64_t> first = first_results(plan);

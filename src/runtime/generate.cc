@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <optional>
 #include <utility>
 
 #include "base/error.h"
@@ -58,20 +59,21 @@ class GrowingCache {
   KvCache cache_;
 };
 
-// What one call over some tokens gives: logits of the last one, or only the likeliest next one.
+// What one call over some tokens gives: logits of the last one, or only the token that follows.
 struct NextToken {
-  std::int32_t likeliest = -1;
+  std::int32_t chosen = -1;
   Tensor logits;
 };
 
+// Without a choice: the logits.
 NextToken forward(const Model& model, GrowingCache& cache, std::vector<std::int32_t> ids,
-                  bool only_likeliest) {
+                  const std::optional<TokenChoice>& choice) {
   KvCache& kv = cache.reserve(static_cast<std::int64_t>(ids.size()));
   const std::int64_t begin = kv.size();
   const Batch batch = Batch::single(std::move(ids), &kv);
   NextToken next;
-  if (only_likeliest) {
-    next.likeliest = model.likeliest_tokens(batch).front();
+  if (choice) {
+    next.chosen = model.choose_tokens(batch, std::span(&*choice, 1)).front();
   } else {
     next.logits = model.last_logits(batch);
   }
@@ -80,19 +82,25 @@ NextToken forward(const Model& model, GrowingCache& cache, std::vector<std::int3
 }
 
 NextToken prefill(const Model& model, GrowingCache& cache, const std::vector<std::int32_t>& prompt,
-                  std::int64_t chunk, bool only_likeliest) {
+                  std::int64_t chunk, const std::optional<TokenChoice>& choice) {
   NextToken next;
   for (std::size_t at = 0; at < prompt.size();) {
     const std::size_t end = std::min(prompt.size(), at + static_cast<std::size_t>(chunk));
-    next = forward(model, cache, {prompt.begin() + at, prompt.begin() + end}, only_likeliest);
+    next = forward(model, cache, {prompt.begin() + at, prompt.begin() + end}, choice);
     at = end;
   }
   return next;
 }
 
+// What the backend is to choose by; none when it takes more than the logits.
+std::optional<TokenChoice> backend_choice(Sampler& sampler) {
+  if (!sampler.needs_only_logits()) return std::nullopt;
+  return sampler.choice();
+}
+
 std::int32_t choose(Sampler& sampler, const NextToken& next,
                     const std::vector<std::int32_t>& context) {
-  if (sampler.takes_likeliest()) return require_token(next.likeliest);
+  if (sampler.needs_only_logits()) return sampler.accept(next.chosen);
   const auto vocab = static_cast<std::size_t>(next.logits.elements());
   return sampler.sample({next.logits.data<float>(), vocab}, context);
 }
@@ -213,8 +221,7 @@ GenerateResult generate(const Session& session, const std::vector<std::int32_t>&
 
   GrowingCache cache(model, session.kv_type, prompt_size, limit);
   auto start = Clock::now();
-  const bool only_likeliest = sampler.takes_likeliest();
-  NextToken next = prefill(model, cache, prompt, options.prefill_chunk, only_likeliest);
+  NextToken next = prefill(model, cache, prompt, options.prefill_chunk, backend_choice(sampler));
   result.prefill_seconds = seconds_since(start);
 
   std::vector<std::int32_t> context = prompt;
@@ -229,7 +236,7 @@ GenerateResult generate(const Session& session, const std::vector<std::int32_t>&
     context.push_back(id);
     if (!output.push(id)) break;
     if (static_cast<std::int64_t>(context.size()) - prompt_size == most) break;
-    next = forward(model, cache, {id}, only_likeliest);
+    next = forward(model, cache, {id}, backend_choice(sampler));
     ++decoded;
   }
   result.decode_seconds = seconds_since(start);

@@ -31,19 +31,19 @@ void require_sane(std::span<const float> logits) {
   if (!any) fail(ErrorKind::kCorrupt, "sampling: the model gives no token a probability");
 }
 
-// Sum of exp(logit - top) over the row.
-double exp_sum(std::span<const float> logits, float top) {
-  double sum = 0;
-  for (const float v : logits) sum += std::exp(static_cast<double>(v) - top);
-  return sum;
+TokenChoice choice_of(const SamplingOptions& options, double u) {
+  TokenChoice choice;
+  choice.temperature = options.temperature;
+  choice.top_p = options.top_p;
+  choice.min_p = options.min_p;
+  constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
+  choice.top_k = static_cast<std::int32_t>(std::min(options.top_k, kMost));
+  choice.u = u;
+  return choice;
 }
 
 bool counts_tokens(const SamplingOptions& options) {
   return options.frequency_penalty != 0 || options.presence_penalty != 0;
-}
-
-float largest(std::span<const float> logits) {
-  return *std::max_element(logits.begin(), logits.end());
 }
 
 }  // namespace
@@ -90,59 +90,8 @@ void apply_logit_bias(std::span<float> logits,
   for (const auto& [id, value] : bias) logits[static_cast<std::size_t>(id)] += value;
 }
 
-void apply_temperature(std::span<float> logits, float temperature) {
-  for (float& v : logits) v /= temperature;
-}
-
-void keep_top_k(std::span<float> logits, std::int64_t k) {
-  if (k >= static_cast<std::int64_t>(logits.size())) return;
-  std::vector<float> sorted(logits.begin(), logits.end());
-  const auto nth = sorted.begin() + (k - 1);
-  std::nth_element(sorted.begin(), nth, sorted.end(), std::greater<>());
-  for (float& v : logits) {
-    if (v < *nth) v = kRemoved;
-  }
-}
-
-void keep_top_p(std::span<float> logits, float p) {
-  const float top = largest(logits);
-  const double total = exp_sum(logits, top);
-  const double allowance = (1.0 - static_cast<double>(p)) * total;
-  // Tokens below an equal share of the allowance cannot exceed it together: they need no sorting.
-  const double share = allowance / static_cast<double>(logits.size());
-  std::vector<std::size_t> order;
-  double removed = 0;
-  for (std::size_t i = 0; i < logits.size(); ++i) {
-    const double mass = std::exp(static_cast<double>(logits[i]) - top);
-    if (mass > share) {
-      order.push_back(i);
-    } else {
-      removed += mass;
-      logits[i] = kRemoved;
-    }
-  }
-  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-    return logits[a] != logits[b] ? logits[a] < logits[b] : a > b;
-  });
-  order.pop_back();  // the most probable token: its mass of 1 is above any share
-  for (const std::size_t i : order) {
-    removed += std::exp(static_cast<double>(logits[i]) - top);
-    if (removed > allowance) break;
-    logits[i] = kRemoved;
-  }
-}
-
-void keep_min_p(std::span<float> logits, float p) {
-  const float top = largest(logits);
-  // exp(v - top) < p, without the exponentials.
-  const double threshold = static_cast<double>(top) + std::log(static_cast<double>(p));
-  for (float& v : logits) {
-    if (v < threshold) v = kRemoved;
-  }
-}
-
 void keep_typical(std::span<float> logits, float p) {
-  const double top = largest(logits);
+  const double top = *std::max_element(logits.begin(), logits.end());
   const double log_sum = top + std::log(exp_sum(logits, static_cast<float>(top)));
   double entropy = 0;
   for (const float v : logits) {
@@ -175,45 +124,38 @@ void apply_filters(const SamplingOptions& options, std::span<const std::int32_t>
     apply_count_penalties(logits, generated, options.frequency_penalty, options.presence_penalty);
   }
   if (options.temperature == 0) return;
-  if (options.temperature != 1) apply_temperature(logits, options.temperature);
-  if (options.top_k > 0) keep_top_k(logits, options.top_k);
-  if (options.top_p < 1) keep_top_p(logits, options.top_p);
-  if (options.min_p > 0) keep_min_p(logits, options.min_p);
+  apply_choice(choice_of(options, 0), logits);
   if (options.typical_p < 1) keep_typical(logits, options.typical_p);
-}
-
-std::int32_t argmax(std::span<const float> logits) {
-  return static_cast<std::int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
-}
-
-std::int32_t draw(std::span<const float> logits, double u) {
-  const float top = largest(logits);
-  const double target = u * exp_sum(logits, top);
-  double sum = 0;
-  std::int32_t last = 0;
-  for (std::size_t i = 0; i < logits.size(); ++i) {
-    if (logits[i] == kRemoved) continue;
-    last = static_cast<std::int32_t>(i);
-    sum += std::exp(static_cast<double>(logits[i]) - top);
-    if (sum > target) break;
-  }
-  return last;
-}
-
-std::int32_t require_token(std::int32_t likeliest) {
-  if (likeliest >= 0) return likeliest;
-  fail(ErrorKind::kCorrupt,
-       "sampling: a logit of the model is NaN or infinite; its weights or its arithmetic are "
-       "broken");
 }
 
 Sampler::Sampler(const SamplingOptions& options) : options_(options), random_(options.seed) {
   validate(options);
 }
 
-bool Sampler::takes_likeliest() const {
-  return options_.temperature == 0 && options_.logit_bias.empty() &&
-         options_.repetition_penalty == 1 && !counts_tokens(options_);
+bool Sampler::needs_only_logits() const {
+  return options_.logit_bias.empty() && options_.repetition_penalty == 1 &&
+         !counts_tokens(options_) && (options_.temperature == 0 || options_.typical_p == 1);
+}
+
+double Sampler::uniform(std::size_t ahead) {
+  while (ahead >= uniforms_.size()) {
+    uniforms_.push_back(static_cast<double>(random_() >> 11) * 0x1p-53);
+  }
+  return uniforms_[ahead];
+}
+
+TokenChoice Sampler::choice(std::size_t ahead) {
+  return choice_of(options_, options_.temperature == 0 ? 0 : uniform(ahead));
+}
+
+std::int32_t Sampler::accept(std::int32_t chosen) {
+  if (chosen < 0) {
+    fail(ErrorKind::kCorrupt,
+         "sampling: a logit of the model is NaN or infinite; its weights or its arithmetic are "
+         "broken");
+  }
+  if (!uniforms_.empty()) uniforms_.pop_front();
+  return chosen;
 }
 
 std::int32_t Sampler::sample(std::span<const float> logits, std::span<const std::int32_t> context) {
@@ -226,9 +168,7 @@ std::int32_t Sampler::sample(std::span<const float> logits, std::span<const std:
   }
   row_.assign(logits.begin(), logits.end());
   apply_filters(options_, context, row_, generated_);
-  const std::int32_t id = options_.temperature == 0
-                              ? argmax(row_)
-                              : draw(row_, static_cast<double>(random_() >> 11) * 0x1p-53);
+  const std::int32_t id = accept(options_.temperature == 0 ? argmax(row_) : draw(row_, uniform(0)));
   if (counts_tokens(options_)) ++generated_[id];
   return id;
 }

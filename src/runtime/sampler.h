@@ -1,19 +1,22 @@
 // From logits to the next token: the filters of Hugging Face transformers, in its order, and a
 // draw.
 //
-// The filters are pure functions on one row of logits; a removed token gets -infinity. They follow
-// transformers' LogitsProcessors (generation/logits_process.py, 5.17) applied as `generate` applies
-// them: bias, repetition penalty, temperature, top-k, top-p, min-p, typical. The frequency and
-// presence penalties, which it lacks, are those of OpenAI's API and stand where vLLM has them:
-// after the repetition penalty.
+// The filters are pure functions on one row of logits (those that need nothing else:
+// ops/sampling.h); a removed token gets -infinity. They follow transformers' LogitsProcessors
+// (generation/logits_process.py, 5.17) applied as `generate` applies them: bias, repetition
+// penalty, temperature, top-k, top-p, min-p, typical. The frequency and presence penalties, which
+// it lacks, are those of OpenAI's API and stand where vLLM has them: after the repetition penalty.
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <random>
 #include <span>
 #include <unordered_map>
 #include <utility>
 #include <vector>
+
+#include "ops/sampling.h"
 
 namespace nibble {
 
@@ -46,14 +49,6 @@ void apply_count_penalties(std::span<float> logits, const TokenCounts& generated
 // Ids must lie inside the row.
 void apply_logit_bias(std::span<float> logits,
                       std::span<const std::pair<std::int32_t, float>> bias);
-void apply_temperature(std::span<float> logits, float temperature);
-// Removes tokens below the k-th largest logit (ties with it stay).
-void keep_top_k(std::span<float> logits, std::int64_t k);
-// Removes the least probable tokens as long as their probabilities sum to no more than 1 - p; the
-// most probable one always stays. Among equal logits the higher ids are removed first.
-void keep_top_p(std::span<float> logits, float p);
-// Removes tokens whose probability is below p times that of the most probable one.
-void keep_min_p(std::span<float> logits, float p);
 // Keeps the tokens whose information content is nearest to the entropy, as many as it takes for
 // their probabilities to reach p (Meister et al. 2022, "Locally typical sampling"); ties stay.
 void keep_typical(std::span<float> logits, float p);
@@ -63,23 +58,19 @@ void keep_typical(std::span<float> logits, float p);
 void apply_filters(const SamplingOptions& options, std::span<const std::int32_t> context,
                    std::span<float> logits, const TokenCounts& generated = {});
 
-// The largest logit, the lowest id among equals.
-std::int32_t argmax(std::span<const float> logits);
-// The token at which the cumulative softmax, in the order of ids, passes u in [0, 1).
-std::int32_t draw(std::span<const float> logits, double u);
-
-// The token that Model::likeliest_tokens() chose; kCorrupt when it is none.
-std::int32_t require_token(std::int32_t likeliest);
-
 // One sequence's sampler. The same seed and logits give the same tokens on every platform (the
 // generator is std::mt19937_64, whose output the standard fixes). Not thread-safe.
 class Sampler {
  public:
   explicit Sampler(const SamplingOptions& options);
 
-  // Whether the next token is that of the largest logit, whatever came before: then
-  // Model::likeliest_tokens() may choose it.
-  bool takes_likeliest() const;
+  // Whether the next token follows from the logits alone: then a backend may choose it, and its
+  // choice goes to accept().
+  bool needs_only_logits() const;
+  // How the token is to be chosen that follows after `ahead` others from here on.
+  TokenChoice choice(std::size_t ahead = 0);
+  // Goes on by one token, and gives it back; kCorrupt when it is -1 (see ArgmaxArgs).
+  std::int32_t accept(std::int32_t chosen);
 
   // The next token. `context` holds every id so far, the prompt included. kCorrupt when a logit is
   // NaN or +infinity, or when all are -infinity: the model's numbers are broken, and any choice
@@ -87,9 +78,12 @@ class Sampler {
   std::int32_t sample(std::span<const float> logits, std::span<const std::int32_t> context);
 
  private:
+  double uniform(std::size_t ahead);
+
   SamplingOptions options_;
   std::mt19937_64 random_;
-  TokenCounts generated_;  // filled only for penalties that count
+  std::deque<double> uniforms_;  // drawn for choices that are not made yet
+  TokenCounts generated_;        // filled only for penalties that count
   std::vector<float> row_;
 };
 

@@ -238,6 +238,16 @@ ArgmaxArgs mapped(Mirror& mirror, ArgmaxArgs args) {
   return args;
 }
 
+void add_ranges(Mirror& mirror, const SampleArgs& args) {
+  mirror.add(args.x, args.rows * args.cols * kFloat);
+  mirror.add(args.chosen, args.rows * static_cast<std::int64_t>(sizeof(std::int32_t)));
+}
+SampleArgs mapped(Mirror& mirror, SampleArgs args) {
+  args.x = mirror.map(args.x);
+  args.chosen = mirror.map(args.chosen);
+  return args;
+}
+
 void add_ranges(Mirror& mirror, const TransposeArgs& args) {
   mirror.add(args.x, args.rows * args.cols * kFloat);
   mirror.add(args.y, args.rows * args.cols * kFloat);

@@ -4,7 +4,6 @@
 #include <functional>
 #include <limits>
 #include <map>
-#include <numeric>
 
 #include "contract/op_support.h"
 #include "formats/registry.h"

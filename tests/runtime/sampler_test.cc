@@ -78,22 +78,71 @@ TEST(Sampler, CountPenaltiesSeeTheAnswerAndNotThePrompt) {
   EXPECT_EQ(sampler.sample(logits, prompt), 1);  // 0 against 0.25
 }
 
-TEST(Sampler, TakesTheLikeliestWhenNothingElseCounts) {
-  const auto takes = [](auto change) {
+TEST(Sampler, SaysWhenTheLogitsAloneCount) {
+  const auto alone = [](auto change) {
     SamplingOptions options;
-    options.temperature = 0;
     change(options);
-    return Sampler(options).takes_likeliest();
+    return Sampler(options).needs_only_logits();
   };
-  EXPECT_TRUE(takes([](SamplingOptions&) {}));
-  EXPECT_TRUE(takes([](SamplingOptions& o) { o.top_k = 5; }));
-  EXPECT_FALSE(takes([](SamplingOptions& o) { o.temperature = 0.1f; }));
-  EXPECT_FALSE(takes([](SamplingOptions& o) { o.repetition_penalty = 1.1f; }));
-  EXPECT_FALSE(takes([](SamplingOptions& o) { o.frequency_penalty = 0.1f; }));
-  EXPECT_FALSE(takes([](SamplingOptions& o) { o.presence_penalty = 0.1f; }));
-  EXPECT_FALSE(takes([](SamplingOptions& o) { o.logit_bias = {{3, 1.0f}}; }));
-  EXPECT_ERROR(require_token(-1), ErrorKind::kCorrupt, "logit");
-  EXPECT_EQ(require_token(7), 7);
+  EXPECT_TRUE(alone([](SamplingOptions&) {}));
+  EXPECT_TRUE(alone([](SamplingOptions& o) { o.typical_p = 0.5f; }));  // greedy all the same
+  const auto drawn = [&](auto change) {
+    return alone([&](SamplingOptions& o) {
+      o.temperature = 0.7f;
+      o.top_k = 5;
+      o.top_p = 0.9f;
+      o.min_p = 0.1f;
+      change(o);
+    });
+  };
+  EXPECT_TRUE(drawn([](SamplingOptions&) {}));
+  EXPECT_FALSE(drawn([](SamplingOptions& o) { o.typical_p = 0.5f; }));
+  for (const auto& asked :
+       {alone([](SamplingOptions& o) { o.repetition_penalty = 1.1f; }),
+        alone([](SamplingOptions& o) { o.frequency_penalty = 0.1f; }),
+        alone([](SamplingOptions& o) { o.presence_penalty = 0.1f; }), alone([](SamplingOptions& o) {
+          o.logit_bias = {{3, 1.0f}};
+        })}) {
+    EXPECT_FALSE(asked);
+  }
+  SamplingOptions greedy;
+  EXPECT_ERROR(Sampler(greedy).accept(-1), ErrorKind::kCorrupt, "logit");
+  EXPECT_EQ(Sampler(greedy).accept(7), 7);
+}
+
+// Choices may be asked for ahead, and be made by either way: the random numbers stay in order.
+TEST(Sampler, ChoicesTakeTheSameRandomNumbersAsSamples) {
+  SamplingOptions options;
+  options.temperature = 0.8f;
+  options.top_p = 0.95f;
+  options.seed = 11;
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal(0, 2);
+  Sampler sampled(options);
+  Sampler chosen(options);
+  for (int i = 0; i < 60; ++i) {
+    Row logits(50);
+    for (float& v : logits) v = normal(random);
+    const std::int32_t expected = sampled.sample(logits, {});
+    const TokenChoice later = chosen.choice(2);
+    if (i % 3 == 0) {
+      EXPECT_EQ(chosen.sample(logits, {}), expected);
+    } else {
+      const TokenChoice choice = chosen.choice();
+      Row row = logits;
+      apply_choice(choice, row);
+      EXPECT_EQ(chosen.accept(draw(row, choice.u)), expected);
+    }
+    EXPECT_EQ(later.u, chosen.choice(1).u);
+  }
+}
+
+TEST(Sampler, ATemperatureNearNothingTakesTheLargest) {
+  SamplingOptions options;
+  options.temperature = 1e-44f;
+  for (const Row& logits : {Row{1, 3, 3, 2}, Row{-5, -2, -2, -9}}) {
+    EXPECT_EQ(Sampler(options).sample(logits, {}), 1);
+  }
 }
 
 TEST(Sampler, BiasMovesTheGreedyChoice) {

@@ -91,6 +91,7 @@ ImplList<ScatterAddRowsArgs> scatter_add_rows_impls() {
   return reference_only<ScatterAddRowsArgs, reference::scatter_add_rows>();
 }
 ImplList<ArgmaxArgs> argmax_impls() { return reference_only<ArgmaxArgs, reference::argmax>(); }
+ImplList<SampleArgs> sample_impls() { return reference_only<SampleArgs, reference::sample>(); }
 ImplList<TransposeArgs> transpose_impls() {
   return reference_only<TransposeArgs, reference::transpose>();
 }

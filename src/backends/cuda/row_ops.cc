@@ -6,6 +6,7 @@
 #include "backends/cuda/kernels/columns.h"
 #include "backends/cuda/kernels/decode_weight.h"
 #include "backends/cuda/kernels/hadamard.h"
+#include "backends/cuda/kernels/sample.h"
 #include "backends/cuda/queue.h"
 #include "backends/cuda/weight.h"
 #include "ops/reference/reference.h"
@@ -144,6 +145,31 @@ void argmax(const ArgmaxArgs& args, ExecContext& context) {
   context.queue->launch("argmax", rows, argmax_rows);
 }
 
+Support sample_supports(const SampleArgs& args, const DeviceCaps&) {
+  return args.cols <= kSampleMaxCols ? Support::yes() : Support::no("more than 4194304 columns");
+}
+
+void sample(const SampleArgs& args, ExecContext& context) {
+  std::vector<DrawRule> rules;
+  for (const TokenChoice& choice : args.choices) {
+    DrawRule rule;
+    rule.u = choice.u;
+    rule.keep_below = choice.top_p < 1 ? 1.0 - static_cast<double>(choice.top_p) : 0;
+    rule.has_min_p = choice.min_p > 0 ? 1 : 0;
+    rule.log_min_p = rule.has_min_p != 0 ? std::log(static_cast<double>(choice.min_p)) : 0;
+    rule.temperature = choice.temperature;
+    rule.top_k = choice.top_k;
+    rules.push_back(rule);
+  }
+  SampleRows rows;
+  rows.x = args.x;
+  rows.rules = context.queue->put(std::span<const DrawRule>(rules));
+  rows.chosen = args.chosen;
+  rows.rows = args.rows;
+  rows.cols = args.cols;
+  context.queue->launch("sample", rows, sample_rows);
+}
+
 // Which experts run is decided on the host, so the logits go there.
 void moe_route(const MoeRouteArgs& args, ExecContext& context) {
   context.queue->on_host([&] {
@@ -175,6 +201,10 @@ ImplList<ScatterAddRowsArgs> scatter_add_rows_impls() {
 }
 ImplList<ArgmaxArgs> argmax_impls() {
   static constexpr Impl<ArgmaxArgs> kImpls[] = {{"cuda", argmax_supports, argmax}};
+  return kImpls;
+}
+ImplList<SampleArgs> sample_impls() {
+  static constexpr Impl<SampleArgs> kImpls[] = {{"cuda", sample_supports, sample}};
   return kImpls;
 }
 ImplList<TransposeArgs> transpose_impls() { return only<TransposeArgs, transpose>(); }
