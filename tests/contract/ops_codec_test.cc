@@ -8,6 +8,7 @@
 
 #include "contract/op_support.h"
 #include "formats/registry.h"
+#include "formats/table_format.h"
 
 namespace nibble::test {
 namespace {
@@ -107,6 +108,51 @@ TEST_P(EncodeContract, GivesTheBitsOfTheFormat) {
     }
   }
   EXPECT_GT(ran, 80);
+}
+
+// Which of two scales is better must be found to the last bit of their errors, equal ones included.
+TEST_P(EncodeContract, ChoosesTheScaleThatTheFormatChooses) {
+  const auto backend = forced_backend("encode", GetParam());
+  constexpr std::int64_t kRows = 96, kCols = 4096;
+  std::vector<float> w = random_floats(kRows * kCols, 17, 0.02f);
+  for (std::size_t i = 0; i < w.size() / 3; ++i) w[i] = std::round(w[i] * 256) / 64;
+  for (const char* name :
+       {"fp4_e2m1_g16_se4m3_4over6", "fp4_e2m1_g32_se8m0_best", "nf4_g16_se8m0_best"}) {
+    const FormatPtr format = parse_weight_format(name);
+    QuantTensor out = poisoned(format, kRows, kCols);
+    EncodeArgs args;
+    args.w = w.data();
+    args.out = &out;
+    if (!try_run(*backend, args)) continue;
+    expect_same_planes(format->encode(w.data(), kRows, kCols), out, name);
+  }
+}
+
+// At what lies between two values of a table, and right beside it, under a scale of 1.
+TEST_P(EncodeContract, RoundsAtBoundsAsTheFormatDoes) {
+  const auto backend = forced_backend("encode", GetParam());
+  for (const char* name :
+       {"nf4_channel_sf32", "nf3_channel_sf32", "bnb4_channel_sf32", "fp4_e2m1_channel_sf32",
+        "fp4_e3m0_channel_sf32", "fp8_e4m3_channel_sf32", "fp8_e4m3fnuz_channel_sf32",
+        "fp6_e3m2_channel_sf32"}) {
+    const FormatPtr format = parse_weight_format(name);
+    const TableView table = table_of(*format).view();
+    std::vector<float> w = {table_of(*format).max()};
+    for (int rank = 0; rank + 1 < table.ranks; ++rank) {
+      for (const float way : {-INFINITY, INFINITY}) {
+        const float beside = std::nextafter(table.bounds[rank], way);
+        w.insert(w.end(), {table.bounds[rank], beside, std::nextafter(beside, way)});
+      }
+    }
+    w.resize((w.size() + 31) / 32 * 32, -0.0f);
+    const auto cols = static_cast<std::int64_t>(w.size());
+    QuantTensor out = poisoned(format, 1, cols);
+    EncodeArgs args;
+    args.w = w.data();
+    args.out = &out;
+    if (!try_run(*backend, args)) continue;
+    expect_same_planes(format->encode(w.data(), 1, cols), out, name);
+  }
 }
 
 TEST_P(EncodeContract, RefusesWhatTheFormatRefuses) {

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "backends/cuda/bound_grid.h"
 #include "backends/cuda/impls.h"
 #include "backends/cuda/kernels/alignment.h"
 #include "backends/cuda/kernels/decode_weight.h"
@@ -74,10 +75,18 @@ void set_table(const Format& format, EncodeWeight& encode) {
   encode.largest_scale = rule == ScaleRule::kFourOverSix ? 256.0f : e4m3_table().max();
   if (encode.choice) std::ranges::copy(table.values(), encode.values);
   constexpr float kLeast = 0x1p-40f;
-  if (view.rounding != nullptr && view.rounding->magic >= kLeast * 0x1p23f) {
+  if (view.rounding != nullptr && view.rounding->mantissa > 0 &&
+      view.rounding->magic >= kLeast * 0x1p23f) {
     encode.elements = ElementCodes::kRounded;
     encode.rounding = *view.rounding;
     return;
+  }
+  if (view.bits == 4 && !encode.choice) {
+    if (const auto grid = grid_of(view, table.max())) {
+      encode.elements = ElementCodes::kGrid;
+      encode.grid = *grid;
+      return;
+    }
   }
   encode.elements = ElementCodes::kBounds;
   NIBBLE_CHECK(view.leaves >= 2);

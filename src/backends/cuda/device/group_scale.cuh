@@ -11,34 +11,54 @@
 
 namespace nibble::cuda {
 
-// Of some weights, and 0; without initializers, as shared memory has none: GroupRange{} is that of
-// 0.
-struct GroupRange {
-  static constexpr unsigned kInfinity = 0x7f800000u;
+// The smaller or larger of two numbers; NaN if either is.
+__device__ __forceinline__ float smaller(float a, float b) {
+  float out;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(out) : "f"(a), "f"(b));
+  return out;
+}
+__device__ __forceinline__ float larger(float a, float b) {
+  float out;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(out) : "f"(a), "f"(b));
+  return out;
+}
+
+// Ranges of some weights, and 0: NaN or infinite when one of them is. Without initializers, as
+// shared memory has none: Range{} is that of 0.
+struct Magnitude {
+  float most;
+
+  __device__ __forceinline__ void add(float w) { most = larger(most, fabsf(w)); }
+  __device__ __forceinline__ void add(const Magnitude& other) { most = larger(most, other.most); }
+  __device__ __forceinline__ Magnitude of_lane(int distance) const {
+    return {__shfl_xor_sync(~0u, most, distance)};
+  }
+  __device__ __forceinline__ float absmax() const { return most; }
+};
+
+struct SignedRange {
   float lo;
   float hi;
-  unsigned magnitude;  // bits of the largest; NaN and infinity are above all numbers
 
   __device__ __forceinline__ void add(float w) {
-    lo = fminf(lo, w);
-    hi = fmaxf(hi, w);
-    magnitude = max(magnitude, __float_as_uint(w) & 0x7fffffffu);
+    lo = smaller(lo, w);
+    hi = larger(hi, w);
   }
-  __device__ __forceinline__ void add(const GroupRange& other) {
-    lo = fminf(lo, other.lo);
-    hi = fmaxf(hi, other.hi);
-    magnitude = max(magnitude, other.magnitude);
+  __device__ __forceinline__ void add(const SignedRange& other) {
+    lo = smaller(lo, other.lo);
+    hi = larger(hi, other.hi);
   }
-  // Over `lanes` neighbours, a power of two; all 32 lanes of the warp call it.
-  __device__ __forceinline__ void add_lanes(int lanes) {
-    for (int distance = lanes / 2; distance > 0; distance /= 2) {
-      add(GroupRange{__shfl_xor_sync(~0u, lo, distance), __shfl_xor_sync(~0u, hi, distance),
-                     __shfl_xor_sync(~0u, magnitude, distance)});
-    }
+  __device__ __forceinline__ SignedRange of_lane(int distance) const {
+    return {__shfl_xor_sync(~0u, lo, distance), __shfl_xor_sync(~0u, hi, distance)};
   }
-  __device__ __forceinline__ float absmax() const { return __uint_as_float(magnitude); }
-  __device__ __forceinline__ bool finite() const { return magnitude < kInfinity; }
+  __device__ __forceinline__ float absmax() const { return larger(-lo, hi); }
 };
+
+// Joins the ranges of `lanes` neighbours, a power of two; all 32 lanes of the warp call it.
+template <class Range>
+__device__ __forceinline__ void join_lanes(Range& range, int lanes) {
+  for (int distance = lanes / 2; distance > 0; distance /= 2) range.add(range.of_lane(distance));
+}
 
 // A scale as it is stored, as a number, and the zero point of integers.
 struct StoredScale {
@@ -81,14 +101,12 @@ __device__ __forceinline__ StoredScale float_scale(FloatType type, float wanted,
 
 // Of integers: affine_params() of formats/affine.h.
 __device__ __forceinline__ StoredScale integer_scale(const EncodeWeight& args,
-                                                     const GroupRange& range, bool& refused) {
+                                                     const SignedRange& range, bool& refused) {
   const bool symmetric = args.zeros == nullptr;
   const int top = (1 << args.bits) - 1;
   const int middle = (top + 1) / 2;
-  if (range.magnitude == 0) {
-    return {float_bits(args.float_type, 1), 1, symmetric ? middle : 0};
-  }
   const float absmax = range.absmax();
+  if (absmax == 0) return {float_bits(args.float_type, 1), 1, symmetric ? middle : 0};
   if (args.top_code != 0) {
     StoredScale s =
         float_scale(args.float_type, static_cast<float>(double{absmax} / args.top_code), refused);

@@ -14,40 +14,68 @@ struct Octet {
     const float4 b = reinterpret_cast<const float4*>(at)[1];
     return {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
   }
-  __device__ __forceinline__ void add_to(GroupRange& range) const {
+  template <class Range>
+  __device__ __forceinline__ void add_to(Range& range) const {
 #pragma unroll
     for (const float v : w) range.add(v);
   }
-  template <class Codes>
-  __device__ __forceinline__ unsigned long long codes(const Codes& codes, const StoredScale& s,
-                                                      int bits) const {
-    unsigned long long all = 0;
-    const ScaleSteps steps = ScaleSteps::of(s);
-#pragma unroll
-    for (int i = 0; i < kEncodedColumns; ++i) {
-      all |= static_cast<unsigned long long>(codes.code(steps(w[i]), s.zero)) << (i * bits);
+};
+
+// Codes of an octet, packed: those of weights i and i + 4 are found together, or of i and i + 2
+// where codes are bytes, so that whole pairs are moved to their places.
+template <int kBits>
+struct Packed;
+template <>
+struct Packed<4> {
+  unsigned word = 0;
+  static __device__ constexpr int first(int pair) { return pair; }
+  static constexpr int kApart = 4;
+  __device__ __forceinline__ void add(int pair, unsigned codes, int) { word |= codes << 4 * pair; }
+  __device__ __forceinline__ void store(void* at, int) const { *static_cast<unsigned*>(at) = word; }
+};
+template <>
+struct Packed<8> {
+  uint2 words = {0, 0};
+  static __device__ constexpr int first(int pair) { return pair % 2 + pair / 2 * 4; }
+  static constexpr int kApart = 2;
+  __device__ __forceinline__ void add(int pair, unsigned codes, int) {
+    (pair < 2 ? words.x : words.y) |= codes << 8 * (pair % 2);
+  }
+  __device__ __forceinline__ void store(void* at, int) const { *static_cast<uint2*>(at) = words; }
+};
+template <>
+struct Packed<0> {
+  unsigned long long all = 0;
+  static __device__ constexpr int first(int pair) { return pair; }
+  static constexpr int kApart = 4;
+  __device__ __forceinline__ void add(int pair, unsigned codes, int bits) {
+    all |= static_cast<unsigned long long>(codes & 0xffff) << pair * bits;
+    all |= static_cast<unsigned long long>(codes >> 16) << (pair + kApart) * bits;
+  }
+  __device__ __forceinline__ void store(void* at, int bits) const {
+    for (int i = 0; i < bits; ++i) {
+      static_cast<std::uint8_t*>(at)[i] = static_cast<std::uint8_t>(all >> 8 * i);
     }
-    return all;
   }
 };
 
-template <int kBits>
-__device__ __forceinline__ void store_codes(void* at, unsigned long long codes, int bits) {
-  if constexpr (kBits == 4) {
-    *static_cast<unsigned*>(at) = static_cast<unsigned>(codes);
-  } else if constexpr (kBits == 8) {
-    *static_cast<unsigned long long*>(at) = codes;
-  } else {
-    for (int i = 0; i < bits; ++i) {
-      static_cast<std::uint8_t*>(at)[i] = static_cast<std::uint8_t>(codes >> (8 * i));
-    }
+template <int kBits, class Codes>
+__device__ __forceinline__ Packed<kBits> codes_of(const Codes& elements, const Octet& octet,
+                                                  const ScaleSteps& steps, int zero, int bits) {
+  using Out = Packed<kBits>;
+  Out packed;
+#pragma unroll
+  for (int pair = 0; pair < kEncodedColumns / 2; ++pair) {
+    const int i = Out::first(pair);
+    packed.add(pair, elements.pair(steps(octet.w[i], octet.w[i + Out::kApart]), zero), bits);
   }
+  return packed;
 }
 
 template <class Codes>
-__device__ __forceinline__ StoredScale scale_of(const EncodeWeight& args, const GroupRange& range,
-                                                bool& refused) {
-  refused = refused || !range.finite();
+__device__ __forceinline__ StoredScale scale_of(const EncodeWeight& args,
+                                                const typename Codes::Range& range, bool& refused) {
+  refused = refused || !(range.absmax() < INFINITY);
   if constexpr (Codes::kTable) {
     return table_scale(args, range.absmax(), /*second=*/false, refused);
   } else {
@@ -55,85 +83,157 @@ __device__ __forceinline__ StoredScale scale_of(const EncodeWeight& args, const 
   }
 }
 
+// ---- scales by group: a group is some octets of some lanes of a warp, and groups lie end to end
+
+constexpr int kGroupThreads = 256;
+constexpr int kAtOnce = 4;  // octets of a thread, so that enough loads are under way
+
+// The octets that a thread has of a group: every `lanes`-th from the first one. Zeros behind w.
+template <int kOwn>
+struct Share {
+  Octet octets[kOwn];
+
+  static __device__ __forceinline__ Share load(const EncodeWeight& args, std::int64_t first,
+                                               int lanes) {
+    const std::int64_t all = args.rows * args.cols / kEncodedColumns;
+    Share share;
+#pragma unroll
+    for (int k = 0; k < kOwn; ++k) {
+      const std::int64_t at = first + k * lanes;
+      share.octets[k] = at < all ? Octet::load(args.w + at * kEncodedColumns) : Octet{};
+    }
+    return share;
+  }
+};
+
 // ---- the better of two scales
 
-// The sum of squared errors of a group of 16 or 32 weights, eight in each of `lanes` neighbours, in
-// the order of SpanKernels::squared_errors(): 16 sums, then halves of them.
-__device__ double squared_error(const float* values, const Octet& octet, unsigned long long codes,
-                                const StoredScale& s, int lanes) {
+// The sum of squared errors of a group in the order of SpanKernels::squared_errors(): 16 sums, then
+// halves of them.
+template <int kOwn>
+__device__ __noinline__ double squared_error(const EncodeWeight& args, const Share<kOwn>& share,
+                                             const Packed<4> (&codes)[kOwn], float scale,
+                                             int lanes) {
   double sums[kEncodedColumns];
-#pragma unroll
   for (int i = 0; i < kEncodedColumns; ++i) {
-    const float value = __fmul_rn(values[codes >> (4 * i) & 15], s.value);
-    const double d = __dsub_rn(double{value}, double{octet.w[i]});
-    sums[i] = __dmul_rn(d, d);
+    double own[kOwn];
+    for (int k = 0; k < kOwn; ++k) {
+      const float value = __fmul_rn(args.values[codes[k].word >> (4 * i) & 15], scale);
+      const double d = __dsub_rn(double{value}, double{share.octets[k].w[i]});
+      own[k] = __dmul_rn(d, d);
+    }
+    for (int half = kOwn / 2; half > 0; half /= 2) {
+      for (int k = 0; k < half; ++k) own[k] = __dadd_rn(own[k], own[k + half]);
+    }
+    sums[i] = own[0];
   }
   for (int distance = lanes / 2; distance > 0; distance /= 2) {
-#pragma unroll
     for (double& sum : sums) sum = __dadd_rn(sum, __shfl_xor_sync(~0u, sum, distance));
   }
-#pragma unroll
   for (int half = kEncodedColumns / 2; half > 0; half /= 2) {
-#pragma unroll
     for (int i = 0; i < half; ++i) sums[i] = __dadd_rn(sums[i], sums[i + half]);
   }
   return sums[0];
 }
 
-// Scale and codes become those of the second scale where they have less error.
-template <class Codes>
-__device__ void choose(const EncodeWeight& args, const float* values, const Codes& elements,
-                       const GroupRange& range, const Octet& octet, StoredScale& scale,
-                       unsigned long long& codes) {
-  const int lanes = static_cast<int>(args.group) / kEncodedColumns;
-  bool refused = false;
-  const StoredScale other = table_scale(args, range.absmax(), /*second=*/true, refused);
-  const unsigned long long others = octet.codes(elements, other, 4);
-  if (squared_error(values, octet, others, other, lanes) <
-      squared_error(values, octet, codes, scale, lanes)) {
-    scale = other;
-    codes = others;
-  }
+// Whether the second scale has less error, to the last bit. All lanes of a warp call it. It loads
+// the weights again, so that those of its caller stay in registers.
+template <class Codes, int kOwn>
+__device__ __noinline__ bool second_is_better(const EncodeWeight& args, Codes elements,
+                                              std::int64_t first_octet, int lanes, float first,
+                                              float second) {
+  const auto share = Share<kOwn>::load(args, first_octet, lanes);
+  const auto error = [&](float scale) {
+    const ScaleSteps steps = ScaleSteps::of(StoredScale{0, scale, 0});
+    Packed<4> codes[kOwn];
+    for (int k = 0; k < kOwn; ++k) {
+      codes[k] = codes_of<4>(elements, share.octets[k], steps, /*zero=*/0, /*bits=*/4);
+    }
+    return squared_error(args, share, codes, scale, lanes);
+  };
+  return error(second) < error(first);
 }
 
-// ---- scales by group: a group is some lanes of a warp, and groups lie end to end
-
-constexpr int kGroupThreads = 256;
-constexpr int kAtOnce = 4;  // octets of a thread, so that enough loads are under way
-
-template <class Codes, int kBits, bool kChoice>
-__global__ void __launch_bounds__(kGroupThreads)
-    encode_groups(const __grid_constant__ EncodeWeight args) {
-  __shared__ BoundTable shared;
-  __shared__ float values[16];
-  const int bits = kBits == 0 ? args.bits : kBits;
-  const int lanes = static_cast<int>(args.group) / kEncodedColumns;
-  const std::int64_t octets = args.rows * args.cols / kEncodedColumns;
-  const std::int64_t first = blockIdx.x * std::int64_t{kGroupThreads * kAtOnce} + threadIdx.x;
-  Octet w[kAtOnce];
+template <class Codes, int kOwn>
+__device__ __forceinline__ float rough_error(const Codes& elements, const Share<kOwn>& share,
+                                             float scale, int lanes) {
+  const float inverse = __fdividef(1.0f, scale);
+  float sum = 0;
 #pragma unroll
-  for (int i = 0; i < kAtOnce; ++i) {
-    const std::int64_t at = first + i * kGroupThreads;
-    w[i] = at < octets ? Octet::load(args.w + at * kEncodedColumns) : Octet{};
+  for (const Octet& octet : share.octets) {
+#pragma unroll
+    for (const float w : octet.w) {
+      const float d = elements.rough_error(w, scale, inverse);
+      sum = __fmaf_rn(d, d, sum);
+    }
+  }
+  for (int distance = lanes / 2; distance > 0; distance /= 2) {
+    sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, distance));
+  }
+  return sum;
+}
+
+// The scale becomes the second one where that has less error. Sums in float32 of errors that are
+// right to 2^-22 of the weights say which that is, unless the sums are near each other, or small
+// beside the weights.
+template <class Codes, int kOwn>
+__device__ __forceinline__ void choose(const EncodeWeight& args, const Codes& elements,
+                                       float absmax, const Share<kOwn>& share,
+                                       std::int64_t first_octet, int lanes, StoredScale& scale) {
+  bool refused = false;
+  const StoredScale other = table_scale(args, absmax, /*second=*/true, refused);
+  bool better = false;
+  bool near = true;
+  if constexpr (Codes::kRough) {
+    const float a = rough_error(elements, share, scale.value, lanes);
+    const float b = rough_error(elements, share, other.value, lanes);
+    better = b < a;
+    near = !(fabsf(a - b) > 0x1p-14f * (a + b) && a + b > 0x1p-12f * absmax * absmax);
+  }
+  if (__any_sync(~0u, near)) {
+    const bool exact =
+        second_is_better<Codes, kOwn>(args, elements, first_octet, lanes, scale.value, other.value);
+    if (near) better = exact;
+  }
+  if (better) scale = other;
+}
+
+template <class Codes, int kBits, int kOwn, bool kChoice>
+__global__ void __launch_bounds__(kGroupThreads, kChoice ? 3 : 4)
+    encode_groups(const __grid_constant__ EncodeWeight args) {
+  constexpr int kShares = kAtOnce / kOwn;
+  __shared__ typename Codes::Shared shared;
+  const int bits = kBits == 0 ? args.bits : kBits;
+  const int lanes = static_cast<int>(args.group) / (kEncodedColumns * kOwn);  // of a group
+  const std::int64_t octets = args.rows * args.cols / kEncodedColumns;
+  const int lane = static_cast<int>(threadIdx.x) & (lanes - 1);
+  const std::int64_t first = blockIdx.x * std::int64_t{kGroupThreads * kAtOnce} +
+                             (static_cast<int>(threadIdx.x) - lane) * kOwn + lane;
+  Share<kOwn> shares[kShares];
+#pragma unroll
+  for (int i = 0; i < kShares; ++i) {
+    shares[i] = Share<kOwn>::load(args, first + i * (kGroupThreads * kOwn), lanes);
   }
   const Codes elements = Codes::load(args, shared);
-  if constexpr (kChoice) {
-    if (threadIdx.x < 16) values[threadIdx.x] = args.values[threadIdx.x];
-    __syncthreads();
-  }
   bool refused = false;
 #pragma unroll
-  for (int i = 0; i < kAtOnce; ++i) {
-    GroupRange range{};
-    w[i].add_to(range);
-    range.add_lanes(lanes);
+  for (int i = 0; i < kShares; ++i) {
+    const Share<kOwn>& share = shares[i];
+    typename Codes::Range range{};
+#pragma unroll
+    for (const Octet& octet : share.octets) octet.add_to(range);
+    join_lanes(range, lanes);
     StoredScale scale = scale_of<Codes>(args, range, refused);
-    unsigned long long codes = w[i].codes(elements, scale, bits);
-    if constexpr (kChoice) choose(args, values, elements, range, w[i], scale, codes);
-    const std::int64_t at = first + i * kGroupThreads;
-    if (at >= octets) continue;
-    store_codes<kBits>(reinterpret_cast<std::uint8_t*>(args.codes) + at * bits, codes, bits);
-    if (at % lanes == 0) store_scale(args, at / lanes, scale);
+    const std::int64_t begin = first + i * (kGroupThreads * kOwn);
+    if constexpr (kChoice) choose(args, elements, range.absmax(), share, begin, lanes, scale);
+    const ScaleSteps steps = ScaleSteps::of(scale);
+    if (begin >= octets) continue;
+#pragma unroll
+    for (int k = 0; k < kOwn; ++k) {
+      codes_of<kBits>(elements, share.octets[k], steps, scale.zero, bits)
+          .store(reinterpret_cast<std::uint8_t*>(args.codes) + (begin + k * lanes) * bits, bits);
+    }
+    if (lane == 0) store_scale(args, begin / (lanes * kOwn), scale);
   }
   if (refused) *args.refused = 1;
 }
@@ -144,25 +244,26 @@ constexpr int kRowOfThreads = 512;
 constexpr int kKept = 4;  // octets of a thread
 
 // The range of all threads, to all.
-__device__ GroupRange block_range(GroupRange range) {
-  __shared__ GroupRange partial[kRowOfThreads / 32];
-  range.add_lanes(32);
+template <class Range>
+__device__ Range block_range(Range range) {
+  __shared__ Range partial[kRowOfThreads / 32];
+  join_lanes(range, 32);
   if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = range;
   __syncthreads();
-  for (const GroupRange& other : partial) range.add(other);
+  for (const Range& other : partial) range.add(other);
   return range;
 }
 
 template <class Codes, int kBits>
-__global__ void __launch_bounds__(kRowOfThreads)
+__global__ void __launch_bounds__(kRowOfThreads, 2)
     encode_rows(const __grid_constant__ EncodeWeight args) {
-  __shared__ BoundTable shared;
+  __shared__ typename Codes::Shared shared;
   const int bits = kBits == 0 ? args.bits : kBits;
   const std::int64_t row = blockIdx.x;
   const float* const w = args.w + row * args.cols;
   const std::int64_t octets = args.cols / kEncodedColumns;
   const auto loaded = [&](std::int64_t at) { return Octet::load(w + at * kEncodedColumns); };
-  GroupRange range{};
+  typename Codes::Range range{};
   Octet kept[kKept];
 #pragma unroll
   for (int i = 0; i < kKept; ++i) {
@@ -179,8 +280,9 @@ __global__ void __launch_bounds__(kRowOfThreads)
   bool refused = false;
   const StoredScale scale = scale_of<Codes>(args, range, refused);
   auto* const out = reinterpret_cast<std::uint8_t*>(args.codes) + row * octets * bits;
+  const ScaleSteps steps = ScaleSteps::of(scale);
   const auto encode = [&](std::int64_t at, const Octet& octet) {
-    store_codes<kBits>(out + at * bits, octet.codes(elements, scale, bits), bits);
+    codes_of<kBits>(elements, octet, steps, scale.zero, bits).store(out + at * bits, bits);
   };
 #pragma unroll
   for (int i = 0; i < kKept; ++i) {
@@ -201,13 +303,15 @@ __global__ void __launch_bounds__(kRowOfThreads)
 __global__ void __launch_bounds__(kGroupThreads)
     find_largest(const __grid_constant__ EncodeWeight args) {
   const std::int64_t octets = args.rows * args.cols / kEncodedColumns;
-  GroupRange range{};
+  Magnitude range{};
   for (std::int64_t at = blockIdx.x * std::int64_t{kGroupThreads} + threadIdx.x; at < octets;
        at += gridDim.x * std::int64_t{kGroupThreads}) {
     Octet::load(args.w + at * kEncodedColumns).add_to(range);
   }
-  range.add_lanes(32);
-  if (threadIdx.x % 32 == 0) atomicMax(reinterpret_cast<unsigned*>(args.whole), range.magnitude);
+  join_lanes(range, 32);
+  if (threadIdx.x % 32 == 0) {
+    atomicMax(reinterpret_cast<unsigned*>(args.whole), __float_as_uint(range.most));
+  }
 }
 
 __global__ void find_whole(const __grid_constant__ EncodeWeight args) {
@@ -227,22 +331,30 @@ cudaError_t start_whole(const EncodeWeight& args, cudaStream_t stream) {
 
 // ----
 
-template <class Codes, int kBits>
-cudaError_t start(const EncodeWeight& args, cudaStream_t stream) {
-  if (args.group == args.cols && !args.choice) {
-    encode_rows<Codes, kBits><<<static_cast<unsigned>(args.rows), kRowOfThreads, 0, stream>>>(args);
-    return cudaGetLastError();
-  }
+// Threads take two octets of a group, which has one only where groups are as small as octets.
+template <class Codes, int kBits, bool kChoice = false>
+cudaError_t start_groups(const EncodeWeight& args, cudaStream_t stream) {
   const std::int64_t octets = args.rows * args.cols / kEncodedColumns;
   constexpr std::int64_t kOfBlock = kGroupThreads * kAtOnce;
   const auto blocks = static_cast<unsigned>((octets + kOfBlock - 1) / kOfBlock);
-  if (!args.choice) {
-    encode_groups<Codes, kBits, false><<<blocks, kGroupThreads, 0, stream>>>(args);
-  } else if constexpr (Codes::kTable && kBits == 4) {
-    encode_groups<Codes, kBits, true><<<blocks, kGroupThreads, 0, stream>>>(args);
+  if (args.group >= 2 * kEncodedColumns) {
+    encode_groups<Codes, kBits, 2, kChoice><<<blocks, kGroupThreads, 0, stream>>>(args);
+  } else if constexpr (!kChoice) {
+    encode_groups<Codes, kBits, 1, false><<<blocks, kGroupThreads, 0, stream>>>(args);
   } else {
     return cudaErrorInvalidValue;
   }
+  return cudaGetLastError();
+}
+
+template <class Codes, int kBits>
+cudaError_t start(const EncodeWeight& args, cudaStream_t stream) {
+  if (args.choice) {
+    if constexpr (Codes::kChoice && kBits == 4) return start_groups<Codes, 4, true>(args, stream);
+    return cudaErrorInvalidValue;
+  }
+  if (args.group < args.cols) return start_groups<Codes, kBits>(args, stream);
+  encode_rows<Codes, kBits><<<static_cast<unsigned>(args.rows), kRowOfThreads, 0, stream>>>(args);
   return cudaGetLastError();
 }
 
@@ -271,8 +383,9 @@ cudaError_t encode_weight(const EncodeWeight& args, cudaStream_t stream) {
     case ElementCodes::kRounded:
       return start_bits<RoundedCodes>(args, stream);
     case ElementCodes::kBounds:
-      return args.bits == 4 && args.table.leaves == 16 ? start<BoundCodes<4>, 4>(args, stream)
-                                                       : start_bits<BoundCodes<0>>(args, stream);
+      return start_bits<BoundCodes>(args, stream);
+    case ElementCodes::kGrid:
+      return start<GridCodes, 4>(args, stream);
   }
   return cudaErrorInvalidValue;
 }

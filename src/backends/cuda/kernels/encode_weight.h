@@ -4,6 +4,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cmath>
 #include <cstdint>
 
 #include "backends/cuda/kernels/weight_planes.h"
@@ -25,7 +26,27 @@ struct BoundTable {
   std::uint32_t negative_zero;
 };
 
-enum class ElementCodes : std::int32_t { kInteger, kRounded, kBounds };
+// The same where bounds lie so far apart that no two are in one of 32 equal cells from -top to top:
+// a weight is compared with the bound of its cell alone.
+struct BoundGrid {
+  static constexpr int kCells = 32;
+  float to_cells;               // 1 / (2 top)
+  float bounds[kCells];         // infinite where there is none
+  std::uint32_t codes[kCells];  // up to the bound, and (<< 16) above it
+
+  // 2^23 + the cell of x: never less for a larger x, and the same on the host.
+  __host__ __device__ static float place(float x, float to_cells) {
+    const float part = fmaf(x, to_cells, 0.5f);
+#ifdef __CUDA_ARCH__
+    const float inside = __saturatef(part);
+#else
+    const float inside = fminf(fmaxf(part, 0.0f), 1.0f);
+#endif
+    return fmaf(inside, kCells - 1, 0x1p23f);
+  }
+};
+
+enum class ElementCodes : std::int32_t { kInteger, kRounded, kBounds, kGrid };
 
 // Pointers on 16 bytes; cols a multiple of 8 and of group, cols * bits of 32; the group which is a
 // power of two from 8 to 256 or all columns.
@@ -56,6 +77,7 @@ struct EncodeWeight {
   FloatRounding rounding;  // kRounded
   float values[16];        // by code, where there is a choice: bits is 4 then
   BoundTable table;        // kBounds
+  BoundGrid grid;          // kGrid
 };
 cudaError_t encode_weight(const EncodeWeight& args, cudaStream_t stream);
 
