@@ -35,9 +35,10 @@ struct alignas(16) Columns {
   T values[kCodeColumns];
 };
 
-// Codes of kRows rows from `first` on, and what scales them.
+// Codes of kRows rows from `first` on, and what scales them. kBits: 4, or 0 for any width.
+template <int kBits>
 struct CodedRows {
-  CodeWords<0> codes[kRows];
+  CodeWords<kBits> codes[kRows];
   std::int64_t at[kRows];
   unsigned scales[kRows];  // converted when all loads are under way
   unsigned zeros[kRows];
@@ -51,8 +52,8 @@ struct CodedRows {
     for (int i = 0; i < kRows; ++i) {
       const std::int64_t row = args.first_row + min(first + i, args.rows - 1);
       rows.at[i] = scale_place(w, row, group);
-      rows.codes[i] =
-          CodeWords<0>::load(static_cast<const unsigned*>(w.data) + row * w.row_words, col, w.bits);
+      rows.codes[i] = CodeWords<kBits>::load(
+          static_cast<const unsigned*>(w.data) + row * w.row_words, col, w.bits);
       rows.scales[i] = load_scale(w, rows.at[i]);
       rows.zeros[i] = Values::kTable ? 0 : load_zero(w, rows.at[i]);
     }
@@ -60,9 +61,10 @@ struct CodedRows {
   }
 };
 
-template <class T, class Values>
+template <class T, class Values, int kBits>
 __global__ void __launch_bounds__(kThreads, kResident) decode_codes(DecodeWeight args) {
-  using Table = SharedTable<Values, 0>;
+  using Table = SharedTable<Values, kBits>;
+  using Coded = CodedRows<kBits>;
   __shared__ float shared[Table::kFloats];
   const WeightPlanes& w = args.weight;
   const auto own = static_cast<unsigned>((blockIdx.x * kThreads + threadIdx.x) * kCodeColumns);
@@ -71,12 +73,14 @@ __global__ void __launch_bounds__(kThreads, kResident) decode_codes(DecodeWeight
   const unsigned group = col / static_cast<unsigned>(w.group);
   const std::int64_t step = std::int64_t{gridDim.y} * kRows;
   std::int64_t first = std::int64_t{blockIdx.y} * kRows;
-  CodedRows next = CodedRows::load<Values>(args, first, col, group);
+  Coded next = Coded::template load<Values>(args, first, col, group);
   const Table table = Table::load(w, shared);  // while those loads are under way
   if (!inside) return;
   for (; first < args.rows; first += step) {
-    const CodedRows rows = next;
-    if (first + step < args.rows) next = CodedRows::load<Values>(args, first + step, col, group);
+    const Coded rows = next;
+    if (first + step < args.rows) {
+      next = Coded::template load<Values>(args, first + step, col, group);
+    }
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
       if (first + i >= args.rows) break;
@@ -99,6 +103,15 @@ bool takes_columns(const DecodeWeight& args) {
 
 // ----
 
+template <class T, int kBits>
+void launch_codes(const DecodeWeight& args, dim3 grid, cudaStream_t stream) {
+  if (args.weight.values != nullptr) {
+    decode_codes<T, TableValues, kBits><<<grid, kThreads, 0, stream>>>(args);
+  } else {
+    decode_codes<T, IntegerValues, kBits><<<grid, kThreads, 0, stream>>>(args);
+  }
+}
+
 template <class T>
 cudaError_t start(const DecodeWeight& args, cudaStream_t stream) {
   if (takes_columns(args)) {
@@ -108,11 +121,8 @@ cudaError_t start(const DecodeWeight& args, cudaStream_t stream) {
     const std::int64_t high =
         std::min((args.rows + kRows - 1) / kRows, (kBlocks + wide - 1) / wide);
     const dim3 grid(static_cast<unsigned>(wide), static_cast<unsigned>(high));
-    if (args.weight.values != nullptr) {
-      decode_codes<T, TableValues><<<grid, kThreads, 0, stream>>>(args);
-    } else {
-      decode_codes<T, IntegerValues><<<grid, kThreads, 0, stream>>>(args);
-    }
+    args.weight.bits == 4 ? launch_codes<T, 4>(args, grid, stream)
+                          : launch_codes<T, 0>(args, grid, stream);
   } else {
     const dim3 grid = row_grid(args.rows, args.weight.cols);
     decode<T><<<grid, kRowThreads, 0, stream>>>(args);
