@@ -107,10 +107,13 @@ HeadView<void> KvCache::view(std::int64_t plane) {
           head_bytes_};
 }
 
-std::vector<KvRun> KvCache::runs(std::int64_t layer, std::int64_t begin, std::int64_t count) {
+void KvCache::append_runs(std::int64_t layer, std::int64_t begin, std::int64_t count,
+                          std::vector<KvRun>& runs) {
   NIBBLE_CHECK(begin >= 0 && count >= 0 && begin + count <= capacity_);
-  if (blocks_.empty()) return {{count, from_row(k(layer), begin), from_row(v(layer), begin)}};
-  std::vector<KvRun> runs;
+  if (blocks_.empty()) {
+    runs.push_back({count, from_row(k(layer), begin), from_row(v(layer), begin)});
+    return;
+  }
   for (std::int64_t at = begin; at < begin + count; at += runs.back().rows) {
     const std::int64_t row = at % block_rows_;
     const std::int64_t offset = blocks_[static_cast<std::size_t>(at / block_rows_)];
@@ -120,13 +123,14 @@ std::vector<KvRun> KvCache::runs(std::int64_t layer, std::int64_t begin, std::in
     run.k.data = static_cast<std::uint8_t*>(run.k.data) + offset;
     run.v.data = static_cast<std::uint8_t*>(run.v.data) + offset;
   }
-  return runs;
 }
 
 bool KvCache::overflowed(std::int64_t layer, std::int64_t begin) {
   if (format_.type != KvType::kF16) return false;
+  std::vector<KvRun> runs;
+  append_runs(layer, begin, size_ - begin, runs);
   std::vector<std::byte> rows;
-  for (const KvRun& run : runs(layer, begin, size_ - begin)) {
+  for (const KvRun& run : runs) {
     rows.resize(static_cast<std::size_t>(run.rows * row_bytes_));
     for (const HeadView<void>& view : {run.k, run.v}) {
       for (std::int64_t head = 0; head < heads_; ++head) {

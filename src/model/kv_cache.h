@@ -54,8 +54,9 @@ class KvCache {
   HeadView<void> v(std::int64_t layer) { return view(2 * layer + 1); }
   std::span<const std::int64_t> blocks() const { return blocks_; }  // empty: there is one only
   std::int64_t block_rows() const { return block_rows_; }
-  // Where tokens [begin, begin + count) of a layer lie; within the capacity.
-  std::vector<KvRun> runs(std::int64_t layer, std::int64_t begin, std::int64_t count);
+  // Appends where tokens [begin, begin + count) of a layer lie; within the capacity.
+  void append_runs(std::int64_t layer, std::int64_t begin, std::int64_t count,
+                   std::vector<KvRun>& runs);
 
   // Whether tokens [begin, size()) hold what F16 cannot say (an infinity or NaN) in a layer; false
   // for other types.

@@ -66,18 +66,37 @@ AttentionLaunch shape_of(const AttentionArgs& args, const DeviceCaps& caps) {
 
 // Where the blocks of all sequences begin. The table is as wide as the bound on keys needs, so that
 // its address changes as seldom as that.
+std::vector<std::int64_t> offsets_of(std::span<const AttentionSequence> sequences,
+                                     std::int64_t block_rows, std::int64_t stride) {
+  std::vector<std::int64_t> offsets(sequences.size() * static_cast<std::size_t>(stride));
+  auto row = offsets.begin();
+  for (const AttentionSequence& s : sequences) {
+    const auto used = (s.kv_rows + block_rows - 1) / block_rows;
+    if (!s.blocks.empty()) std::copy_n(s.blocks.begin(), used, row);
+    row += stride;
+  }
+  return offsets;
+}
+
+// Layers have tables of the same sequences in common. Of one step: lists of blocks do not change
+// while it is made.
+std::uint64_t name_of_offsets(std::span<const AttentionSequence> sequences, std::int64_t stride) {
+  std::uint64_t name =
+      DeviceQueue::mixed(DeviceQueue::kNoValues, static_cast<std::uint64_t>(stride));
+  for (const AttentionSequence& s : sequences) {
+    name = DeviceQueue::mixed(name, reinterpret_cast<std::uintptr_t>(s.blocks.data()));
+    name = DeviceQueue::mixed(name, static_cast<std::uint64_t>(s.kv_rows));
+  }
+  return name;
+}
+
 KvBlocks put_blocks(const AttentionArgs& args, const AttentionLaunch& launch, DeviceQueue& queue) {
   KvBlocks blocks = launch.blocks;
   if (blocks.block_rows == 0) return blocks;
   const std::int64_t stride = (launch.max_kv_rows + blocks.block_rows - 1) / blocks.block_rows;
-  std::vector<std::int64_t> offsets(args.sequences.size() * static_cast<std::size_t>(stride));
-  auto row = offsets.begin();
-  for (const AttentionSequence& s : args.sequences) {
-    const auto used = (s.kv_rows + blocks.block_rows - 1) / blocks.block_rows;
-    if (!s.blocks.empty()) std::copy_n(s.blocks.begin(), used, row);
-    row += stride;
-  }
-  blocks.offsets = queue.put(std::span<const std::int64_t>(offsets));
+  blocks.offsets = queue.put_once<std::int64_t>(name_of_offsets(args.sequences, stride), [&] {
+    return offsets_of(args.sequences, blocks.block_rows, stride);
+  });
   blocks.stride = static_cast<std::int32_t>(stride);
   return blocks;
 }
@@ -165,12 +184,13 @@ Support decode_supports(const AttentionArgs& args, const DeviceCaps& caps) {
   return supports<attention_decode_unsupported>(args, caps);
 }
 
+constexpr std::int64_t kLeastTileRows = 16;  // of a sequence, for the kernels for many
+
 // Of the kernels for many rows.
 Support tiles_support(const AttentionArgs& args, const DeviceCaps& caps) {
   if (const Support fast = fast_supports(args, caps); !fast.ok) return fast;
-  constexpr std::int64_t kLeastRows = 16;
   const bool long_one = std::ranges::any_of(
-      args.sequences, [](const AttentionSequence& s) { return s.q_rows >= kLeastRows; });
+      args.sequences, [](const AttentionSequence& s) { return s.q_rows >= kLeastTileRows; });
   return long_one ? Support::yes() : Support::no("few query rows a sequence");
 }
 
@@ -185,16 +205,33 @@ Support prefill_sm90_supports(const AttentionArgs& args, const DeviceCaps& caps)
   return supports<attention_prefill_sm90_unsupported>(args, caps);
 }
 
-void run_prefill(const AttentionArgs& args, ExecContext& context) {
+void launch_prefill(const AttentionArgs& args, ExecContext& context) {
   AttentionLaunch launch = launch_of(args, context);
   launch.workspace = context.queue->workspace(attention_prefill_workspace(launch));
   context.queue->launch("attention", launch, attention_prefill);
 }
 
-void run_prefill_sm90(const AttentionArgs& args, ExecContext& context) {
+void launch_prefill_sm90(const AttentionArgs& args, ExecContext& context) {
   AttentionLaunch launch = launch_of(args, context);
   launch.workspace = context.queue->workspace(attention_prefill_sm90_workspace(launch));
   context.queue->launch("attention", launch, attention_prefill_sm90);
+}
+
+// A step that goes on with some answers and reads some prompts: answers, of a row each, go to the
+// kernel for few rows, which reads their caches as they are; a tile of rows for each of them, and
+// their caches unpacked, would be most of the step.
+template <void (*kLaunchTiles)(const AttentionArgs&, ExecContext&)>
+void run_prefill(const AttentionArgs& args, ExecContext& context) {
+  std::vector<AttentionSequence> sequences(args.sequences.begin(), args.sequences.end());
+  const auto few = std::ranges::stable_partition(
+      sequences, [](const AttentionSequence& s) { return s.q_rows >= kLeastTileRows; });
+  AttentionArgs rest = args;
+  rest.sequences = few;
+  if (few.empty() || !decode_supports(rest, context.caps).ok) return kLaunchTiles(args, context);
+  AttentionArgs tiles = args;
+  tiles.sequences = std::span(sequences).first(sequences.size() - few.size());
+  kLaunchTiles(tiles, context);
+  run_decode(rest, context);
 }
 
 KvWriteLaunch write_of(const KvWriteArgs& args, ExecContext& context) {
@@ -262,8 +299,9 @@ ImplList<KvWriteArgs> kv_write_impls() {
 
 ImplList<AttentionArgs> attention_impls() {
   static constexpr Impl<AttentionArgs> kImpls[] = {
-      {"prefill_sm90", prefill_sm90_supports, run_prefill_sm90, Arithmetic::kBf16, rounds},
-      {"prefill", prefill_supports, run_prefill, Arithmetic::kBf16, rounds},
+      {"prefill_sm90", prefill_sm90_supports, run_prefill<launch_prefill_sm90>, Arithmetic::kBf16,
+       rounds},
+      {"prefill", prefill_supports, run_prefill<launch_prefill>, Arithmetic::kBf16, rounds},
       {"decode", decode_supports, run_decode, Arithmetic::kBf16, rounds},
       {"exact", exact_supports, run_exact},
   };

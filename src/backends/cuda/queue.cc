@@ -96,9 +96,27 @@ void DeviceQueue::run(const std::function<void()>& step, bool record_it) {
 }
 
 void DeviceQueue::issue(const std::function<void()>& step) {
+  if (!ends_on_host_) {
+    for (const Noted& launch : launches_) {
+      check(launch.start(launch.kernel, params_.data() + launch.params, stream_), launch.what);
+    }
+    return;
+  }
+  start_puts();
+  step();
+}
+
+void DeviceQueue::start_puts() {
   data_used_ = 0;
   puts_.clear();
-  step();
+  named_.clear();
+}
+
+void DeviceQueue::note(Noted launch, const void* params, std::size_t bytes) {
+  launch.params = params_.size();
+  params_.resize(launch.params + (bytes + sizeof(std::max_align_t) - 1) / sizeof(std::max_align_t));
+  std::memcpy(params_.data() + launch.params, params, bytes);
+  launches_.push_back(launch);
 }
 
 std::optional<double> DeviceQueue::time(const std::function<void()>& step, int plays,
@@ -136,10 +154,12 @@ std::pair<DeviceQueue::Graph*, bool> DeviceQueue::graph_of_walk() {
 void DeviceQueue::walk(const std::function<void()>& step) {
   do {
     moved_ = false;
-    fingerprint_ = 0xcbf29ce484222325u;
+    fingerprint_ = kNoValues;
     if (barriers_) mix(1);
-    data_used_ = 0;
-    puts_.clear();
+    start_puts();
+    launches_.clear();
+    params_.clear();
+    ends_on_host_ = false;
     staging_ = (staging_ + 1) % kStagings;
     check(cudaEventSynchronize(stagings_[staging_].copied), "device");
     walking_ = true;
@@ -185,8 +205,9 @@ void DeviceQueue::forget_oldest() {
 }
 
 void DeviceQueue::on_host(const std::function<void()>& work) {
-  if (walking_ && recording_) throw NotRecordable{};
-  if (!walking_) work();
+  if (!walking_) return work();
+  if (recording_) throw NotRecordable{};
+  ends_on_host_ = true;
 }
 
 const void* DeviceQueue::put_bytes(const void* data, std::size_t bytes) {
@@ -247,11 +268,6 @@ void* DeviceQueue::own_workspace(Family family, std::size_t bytes) {
     check(cudaMemsetAsync(block.data, 0, bytes, stream_), "workspace");
   }
   return block.data;
-}
-
-void DeviceQueue::mix(std::uint64_t value) {
-  fingerprint_ = (fingerprint_ ^ value) * 0x9e3779b97f4a7c15u;
-  fingerprint_ ^= fingerprint_ >> 29;
 }
 
 void DeviceQueue::mix_bytes(const void* data, std::size_t bytes) {

@@ -3,7 +3,7 @@
 // A forward pass of few tokens is some hundred kernels of a few microseconds each: launching them
 // one by one would take longer than running them. A step is therefore first walked without
 // launching anything: that gives the data that its kernels read from the host (ids, positions,
-// lengths) and a fingerprint of its launches (kernels, shapes, addresses). When the same
+// lengths), its launches and a fingerprint of them (kernels, shapes, addresses). When the same
 // fingerprint comes a second time, the launches are recorded as a CUDA graph; from then on such a
 // step is one copy and one launch.
 //
@@ -18,6 +18,7 @@
 #include <map>
 #include <optional>
 #include <span>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -34,6 +35,13 @@ class DeviceQueue {
   DeviceQueue& operator=(const DeviceQueue&) = delete;
 
   cudaStream_t stream() const { return stream_; }
+
+  // A fingerprint, one value longer.
+  static constexpr std::uint64_t kNoValues = 0xcbf29ce484222325u;
+  static std::uint64_t mixed(std::uint64_t fingerprint, std::uint64_t value) {
+    fingerprint = (fingerprint ^ value) * 0x9e3779b97f4a7c15u;
+    return fingerprint ^ fingerprint >> 29;
+  }
 
   // Runs `step`, which calls the functions below. With `record`, as described above.
   void run(const std::function<void()>& step, bool record);
@@ -52,6 +60,14 @@ class DeviceQueue {
     static_assert(std::is_trivially_copyable_v<T>);
     return static_cast<const T*>(put_bytes(values.data(), values.size_bytes()));
   }
+  // The same for what is large and alike in many ops of a step: `make` gives it where `name` is new
+  // in this step. Equal names mean equal values.
+  template <class T, class Make>
+  const T* put_once(std::uint64_t name, const Make& make) {
+    const auto [entry, is_new] = named_.try_emplace(name, nullptr);
+    if (is_new) entry->second = put(std::span<const T>(make()));
+    return static_cast<const T*>(entry->second);
+  }
   // Memory for one op: what it holds is lost with the next. Aligned to 256 bytes.
   void* workspace(std::size_t bytes);
   // Memory of a family of kernels alone, which starts as zeros: they clear again what must be zero
@@ -65,12 +81,17 @@ class DeviceQueue {
   void launch(const char* what, const Params& params,
               cudaError_t (*kernel)(const Params&, cudaStream_t)) {
     static_assert(std::is_trivially_copyable_v<Params>);
+    if (!walking_) return cuda::check(kernel(params, stream_), what);
     mix(reinterpret_cast<std::uintptr_t>(kernel));
     mix_bytes(&params, sizeof(params));
-    if (!walking_) cuda::check(kernel(params, stream_), what);
+    const auto start = [](Kernel any, const void* noted, cudaStream_t stream) {
+      return reinterpret_cast<decltype(kernel)>(any)(*static_cast<const Params*>(noted), stream);
+    };
+    static_assert(alignof(Params) <= alignof(std::max_align_t));
+    note({what, start, reinterpret_cast<Kernel>(kernel), 0}, &params, sizeof(params));
   }
   // For an op that ends on the host: `work` may wait for the stream. A step with one is never
-  // recorded.
+  // recorded, and runs a second time to be launched.
   void on_host(const std::function<void()>& work);
 
  private:
@@ -86,12 +107,22 @@ class DeviceQueue {
     cudaEvent_t copied = nullptr;
   };
 
+  using Kernel = void (*)();
+  struct Noted {
+    const char* what;
+    cudaError_t (*start)(Kernel kernel, const void* params, cudaStream_t stream);
+    Kernel kernel;
+    std::size_t params;  // where they begin in params_
+  };
+  void note(Noted launch, const void* params, std::size_t bytes);
+
   const void* put_bytes(const void* data, std::size_t bytes);
-  void mix(std::uint64_t value);
+  void start_puts();
+  void mix(std::uint64_t value) { fingerprint_ = mixed(fingerprint_, value); }
   void mix_bytes(const void* data, std::size_t bytes);
   void walk(const std::function<void()>& step);
   void upload();
-  void issue(const std::function<void()>& step);  // after walk()
+  void issue(const std::function<void()>& step);  // what was walked
   // Records the step, unless it is recorded.
   void record(const std::function<void()>& step, Graph& graph);
   // The record of the step that was walked last, and whether it came for the first time.
@@ -121,7 +152,11 @@ class DeviceQueue {
   struct Put {
     std::size_t offset, bytes;
   };
-  std::vector<Put> puts_;  // of this step
+  std::vector<Put> puts_;                                 // of this step
+  std::unordered_map<std::uint64_t, const void*> named_;  // of these, by name
+  std::vector<Noted> launches_;
+  std::vector<std::max_align_t> params_;
+  bool ends_on_host_ = false;  // the step that was walked last
   struct Block {
     std::byte* data = nullptr;
     std::size_t bytes = 0;

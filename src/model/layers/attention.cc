@@ -182,15 +182,16 @@ class AttentionCall {
     return batch_.sequences[segment.sequence].cache;
   }
 
-  // Where the keys and values of a segment go; nowhere when nobody reads them after this call.
-  std::vector<KvRun> stored_rows(const SequencePart& segment) {
+  // Appends where the keys and values of a segment go; nowhere when nobody reads them after this
+  // call.
+  void append_stored_rows(const SequencePart& segment, std::vector<KvRun>& runs) {
     const std::int64_t first = first_token(segment);
     if (KvCache* cache = cache_of(segment)) {
-      return cache->runs(context_.layer, first, segment.rows);
+      cache->append_runs(context_.layer, first, segment.rows, runs);
+    } else if (!segment.whole) {
+      runs.push_back({segment.rows, from_row(scratch_rows(segment, true), first),
+                      from_row(scratch_rows(segment, false), first)});
     }
-    if (segment.whole) return {};
-    return {{segment.rows, from_row(scratch_rows(segment, true), first),
-             from_row(scratch_rows(segment, false), first)}};
   }
 
   // Keys (values) of a sequence that is cut into pieces and has no cache.
@@ -226,9 +227,12 @@ class AttentionCall {
   void store_all(const RopeArgs* rope) {
     if (kv_format().hadamard) mix_heads(buffer_.data(), spec_.heads + 2 * spec_.kv_heads);
     std::vector<KvWriteSequence> sequences;
+    std::vector<KvRun> runs;  // of a segment
     for (const SequencePart& segment : piece_.segments) {
       std::int64_t begin = segment.begin;
-      for (const KvRun& run : stored_rows(segment)) {
+      runs.clear();
+      append_stored_rows(segment, runs);
+      for (const KvRun& run : runs) {
         sequences.push_back({begin, run.rows, run.k, run.v});
         begin += run.rows;
       }
@@ -263,6 +267,7 @@ class AttentionCall {
 
   void attend(float* out) {
     std::vector<AttentionSequence> sequences;
+    sequences.reserve(piece_.segments.size());
     for (const SequencePart& segment : piece_.segments) {
       const std::int64_t before = first_token(segment);
       AttentionSequence sequence;
