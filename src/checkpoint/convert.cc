@@ -201,8 +201,8 @@ QuantTensor Converter::converted(const PlannedModule& planned) const {
   const QuantTensor weight = source_.linear(planned.stored.module);
   if (!planned.rounded) return std::move(*kept(weight, planned.stored).weight);
   std::vector<float> values(static_cast<std::size_t>(weight.rows * weight.cols));
-  decode_all(weight, values.data());
-  return planned.stored.format->encode(values.data(), weight.rows, weight.cols);
+  decode_all(weight, values.data(), options_.codec);
+  return planned.stored.format->encode(values.data(), weight.rows, weight.cols, options_.codec);
 }
 
 std::vector<StoredTensor> Converter::tensors_of(const QuantizedModule& m) const {
