@@ -46,6 +46,23 @@ float steps_of(const std::vector<float>& values, TieRule ties, bool signed_zero)
   return steps;
 }
 
+// TableView::below, when so many slots a unit part the bounds.
+std::optional<std::array<std::uint8_t, 32>> below_slots(std::span<const float> bounds,
+                                                        float slots) {
+  std::array<std::uint8_t, 32> below{};
+  int last = -1;
+  for (const float bound : bounds) {
+    const float at = bound * slots;
+    const float whole = std::nearbyint(at);
+    const int slot = static_cast<int>(whole) + 16;
+    // Kernels need bounds that are no tiny numbers, too.
+    if (std::abs(bound) < 1e-9f || std::abs(at - whole) > 0.49f || slot <= last) return {};
+    for (int i = slot + 1; i < 32; ++i) ++below[static_cast<std::size_t>(i)];
+    last = slot;
+  }
+  return below;
+}
+
 }  // namespace
 
 CodeTable::CodeTable(std::vector<float> values, TieRule ties, bool signed_zero,
@@ -92,6 +109,21 @@ CodeTable::CodeTable(std::vector<float> values, TieRule ties, bool signed_zero,
     ++zero_;
   }
   if (!has_negative_zero) negative_zero_ = codes_[static_cast<std::size_t>(zero_)];
+  if (codes_.size() > 8 && codes_.size() <= 16) find_slots();
+}
+
+void CodeTable::find_slots() {
+  const std::span<const float> bounds(bounds_.data(), codes_.size() - 1);
+  const float most = std::max(std::abs(bounds.front()), std::abs(bounds.back()));
+  constexpr int kTries = 256;
+  for (int t = 0; t < kTries; ++t) {
+    const float slots = 15.4f / most * (1 - 0.5f * static_cast<float>(t) / kTries);
+    const std::optional<std::array<std::uint8_t, 32>> below = below_slots(bounds, slots);
+    if (!below) continue;
+    below_ = *below;
+    slots_ = slots;
+    return;
+  }
 }
 
 }  // namespace nibble

@@ -2,6 +2,7 @@
 // value.
 #pragma once
 
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <optional>
@@ -54,6 +55,8 @@ class CodeTable {
     view.bounds = bounds_.data();
     view.leaves = static_cast<int>(bounds_.size());
     view.ranks = static_cast<int>(codes_.size());
+    view.below = slots_ > 0 ? below_.data() : nullptr;
+    view.slots = slots_;
     view.codes = codes_.data();
     view.zero_rank = zero_;
     view.negative_zero = negative_zero_;
@@ -64,9 +67,14 @@ class CodeTable {
   }
 
  private:
+  void find_slots();
+
   std::vector<float> values_;
   std::vector<std::uint8_t> codes_;  // in the order of their values
   std::vector<float> bounds_;        // x > bounds_[i]: the value is above the i-th
+  // TableView::below; slots_ is 0 where there is none.
+  std::array<std::uint8_t, 32> below_{};
+  float slots_ = 0;
   int zero_ = 0;
   std::uint8_t negative_zero_ = 0;
   bool rising_ = false;

@@ -33,6 +33,11 @@ struct TableView {
   const float* bounds = nullptr;
   int leaves = 0;
   int ranks = 0;
+  // Of some tables of up to 16 ranks, else null: below[i], i < 32, is how many bounds lie in the
+  // slots before i. The slot of x is 16 + x * slots, rounded to nearest and cut at 0 and 31; none
+  // has two bounds, and no bound is near the edge of one.
+  const std::uint8_t* below = nullptr;
+  float slots = 0;
   const std::uint8_t* codes = nullptr;  // by rank
   int zero_rank = 0;
   std::uint8_t negative_zero = 0;  // code of negative values of the rank of zero

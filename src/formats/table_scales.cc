@@ -229,25 +229,33 @@ ChosenScales shared_exponents(const Source& source, const std::vector<float>& ab
   const ScaleRule rule = source.scheme.rule;
   const double top = double{source.table.max()};
   const int below = floor_log2(top);
-  std::vector<std::uint8_t> low(absmax.size(), e8m0_code(0));
-  std::vector<std::uint8_t> high = low;
-  for (std::size_t i = 0; i < absmax.size(); ++i) {
-    if (absmax[i] == 0) continue;
-    const double largest = double{absmax[i]};
-    if (rule != ScaleRule::kCeil) low[i] = e8m0_code(floor_log2(largest) - below);
-    if (rule != ScaleRule::kFloor) high[i] = e8m0_code(ceil_log2(largest / top));
+  const auto count = static_cast<std::int64_t>(absmax.size());
+  // of(magnitude) is an exponent; groups of zeros have a scale of 1.
+  const auto codes_of = [&](const auto& of) {
+    std::vector<std::uint8_t> codes(absmax.size());
+    fill(codes.data(), count, [&, from = absmax.data()](std::int64_t i) {
+      const std::uint8_t code = e8m0_code(of(double{from[i]}));
+      return from[i] == 0 ? e8m0_code(0) : code;
+    });
+    return codes;
+  };
+  std::vector<std::uint8_t> low, high;
+  if (rule != ScaleRule::kCeil) {
+    low = codes_of([&](double largest) { return floor_log2(largest) - below; });
+  }
+  if (rule != ScaleRule::kFloor) {
+    high = codes_of([&](double largest) { return ceil_log2(largest / top); });
   }
   if (rule == ScaleRule::kFloor) return {{bytes_of(low, DType::kF8E8M0, shape)}, {}};
   if (rule == ScaleRule::kCeil) return {{bytes_of(high, DType::kF8E8M0, shape)}, {}};
-  const auto values_of = [](const std::uint8_t* codes, std::int64_t count, float* values) {
-    std::transform(codes, codes + count, values, e8m0_value);
+  const auto values_of = [](const std::uint8_t* codes, std::int64_t n, float* values) {
+    std::transform(codes, codes + n, values, e8m0_value);
   };
   const Better better =
-      better_of(source, static_cast<std::int64_t>(low.size()),
-                [&](std::int64_t at, std::int64_t count, float* first, float* second) {
-                  values_of(low.data() + at, count, first);
-                  values_of(high.data() + at, count, second);
-                });
+      better_of(source, count, [&](std::int64_t at, std::int64_t n, float* first, float* second) {
+        values_of(low.data() + at, n, first);
+        values_of(high.data() + at, n, second);
+      });
   take_second(better.second, high, low);
   return {{bytes_of(low, DType::kF8E8M0, shape)}, better.codes};
 }

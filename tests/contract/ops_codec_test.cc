@@ -27,19 +27,34 @@ std::vector<FormatPtr> formats() {
        {"int4_g32_sym_strict", "int8_channel_sym_full_sbf16", "int5_g64_asym_sf32",
         "int4_tensor_sym", "int7_g8_asym", "int4_channel_sym_strict_sbf16", "fp8_e4m3_g256_sf16",
         "fp8_e4m3fnuz_channel", "fp4_e2m1_g32_se8m0_best", "nf4_channel_sf16",
-        "fp4_e2m1_g16_se8m0_best"}) {
+        "fp4_e2m1_g16_se8m0_best", "fp4_e2m1_g16_sf32", "nf4_g16_sbf16"}) {
     all.push_back(parse_weight_format(name));
   }
   return all;
 }
 
+// Up to a few last places off the middle of two neighbours among the codes of nf4 and E2M1, under
+// the scale of a group that reaches to `largest`.
+float near_a_middle(std::int64_t i, float largest) {
+  static const FormatPtr kTables[] = {parse_weight_format("nf4_g64_sf32"),
+                                      parse_weight_format("fp4_e2m1_g16_sf32")};
+  if (i % 16 == 0) return largest;
+  const CodeTable& table = table_of(*kTables[i % 2]);
+  const TableView view = table.view();
+  const float scale = largest / table.max();
+  float x = view.bounds[i / 2 % (view.ranks - 1)] * scale;
+  for (std::int64_t k = i / 5 % 7; k > 3; --k) x = std::nextafter(x, 1.0f);
+  for (std::int64_t k = i / 5 % 7; k < 3; ++k) x = std::nextafter(x, -1.0f);
+  return x;
+}
+
 // Weights that careless rounding gets wrong: groups of zeros, of one value, of steps with ties, of
-// very small and of negative ones.
+// very small and of negative ones, and between two codes.
 std::vector<float> weights(std::int64_t count) {
   std::vector<float> w = random_floats(count, 5, 0.02f);
   for (std::int64_t i = 0; i < count; ++i) {
     float& x = w[static_cast<std::size_t>(i)];
-    switch (i / 256 % 7) {
+    switch (i / 256 % 9) {
       case 1:
         x = i % 2 == 0 ? 0.0f : -0.0f;
         break;
@@ -54,6 +69,14 @@ std::vector<float> weights(std::int64_t count) {
         break;
       case 5:
         x = -std::abs(x);
+        break;
+      case 7: {  // as good under a scale for 4 as under one for 6
+        static constexpr float kShares[] = {1.0f, -0.5f, 0.25f, 0.0f};
+        x = std::ldexp(4.1f * kShares[i % 4], -static_cast<int>(i / 16 % 8));
+        break;
+      }
+      case 6:
+        x = near_a_middle(i, 0.0123f + 0.001f * static_cast<float>(i / 64));
         break;
       default:
         break;

@@ -14,6 +14,9 @@
 #include "backends/cpu/kernels/gemm.inl.h"
 #include "backends/cpu/kernels/math.inl.h"
 #include "backends/cpu/kernels/rows.inl.h"
+#if defined(__AVX512F__)
+#include "backends/cpu/kernels/limits_avx512.inl.h"
+#endif
 #include "backends/cpu/kernels/spans.inl.h"
 #if defined(__AVX512F__)
 #include "backends/cpu/kernels/slots_avx512.inl.h"

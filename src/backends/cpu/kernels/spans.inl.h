@@ -207,30 +207,31 @@ void round_quickly(const FloatRounding& r, const float* scales, const float* w, 
   });
 }
 
-// Codes of w / scale, whose ranks among the values rank_of finds for a vector.
-template <class RankOf>
+// Codes of w / scale; ranks_under(scale) finds the ranks of a vector of w among the values.
+template <class RanksUnder>
 inline void ranks_to_codes(const TableView& table, const float* scales, const float* w,
                            std::int64_t groups, std::int64_t length, std::uint8_t* codes,
-                           const RankOf& rank_of) {
+                           const RanksUnder& ranks_under) {
   const bool held = table.leaves <= kLanes;  // all codes in one vector
   Whole mapping{};
   for (int i = 0; held && i < table.ranks; ++i) mapping[i] = table.codes[i];
   for_scales(scales, w, groups, length, codes, table.codes[table.zero_rank],
              [&](const float* from, Floats by, std::uint8_t* to) {
+               const auto rank_of = ranks_under(by);
                if (held && !table.rising) {
                  return each_lane<Floats, Bytes>(from, length, to, [&](Floats x) {
-                   const Whole rank = rank_of(x / by);
+                   const Whole rank = rank_of(x);
                    return __builtin_convertvector(mapped_ranks(table, mapping, rank, x), Bytes);
                  });
                }
                each_lane<Floats, Bytes>(from, length, to, [&](Floats x) {
-                 return __builtin_convertvector(rank_of(x / by), Bytes);
+                 return __builtin_convertvector(rank_of(x), Bytes);
                });
                codes_of_ranks(table, from, length, to);
              });
 }
 
-// Codes of w / scale by halves: a vector holds all bounds, and a shuffle is a search's next one.
+// By halves: a vector holds all bounds, and a shuffle is a search's next one.
 void search_to_codes(const TableView& table, const float* scales, const float* w,
                      std::int64_t groups, std::int64_t length, std::uint8_t* codes) {
   const auto bounds = load_first<Floats>(table.bounds, 16);
@@ -241,11 +242,12 @@ void search_to_codes(const TableView& table, const float* scales, const float* w
     rank += (x > shuffled(bounds, rank)) & 1;
     return rank;
   };
-  ranks_to_codes(table, scales, w, groups, length, codes, rank_of);
+  ranks_to_codes(table, scales, w, groups, length, codes,
+                 [&](Floats by) { return [&rank_of, by](Floats x) { return rank_of(x / by); }; });
 }
 
-// Codes of w / scale: how many bounds lie below gives the rank. (Searching by halves, with gathers
-// or one by one, is slower even among 256 values.)
+// How many bounds lie below gives the rank. (Searching by halves, with gathers or one by one, is
+// slower even among 256 values.)
 template <int Ranks>
 void count_to_codes(const TableView& table, const float* scales, const float* w,
                     std::int64_t groups, std::int64_t length, std::uint8_t* codes) {
@@ -256,8 +258,20 @@ void count_to_codes(const TableView& table, const float* scales, const float* w,
     for (int i = Ranks - 1; i < table.leaves - 1; ++i) rank -= x > table.bounds[i];
     return rank;
   };
-  ranks_to_codes(table, scales, w, groups, length, codes, rank_of);
+  ranks_to_codes(table, scales, w, groups, length, codes,
+                 [&](Floats by) { return [&rank_of, by](Floats x) { return rank_of(x / by); }; });
 }
+
+#if defined(__AVX512F__)
+void slots_to_codes(const TableView& table, const float* scales, const float* w,
+                    std::int64_t groups, std::int64_t length, std::uint8_t* codes) {
+  const SlotRanks ranks(table);
+  ranks_to_codes(table, scales, w, groups, length, codes, [&](Floats by) {
+    const Floats limits = ranks.limits(by), scale_slots = ranks.slots / by;
+    return [&ranks, limits, scale_slots](Floats x) { return ranks.rank(x, scale_slots, limits); };
+  });
+}
+#endif
 
 // Codes that are whole numbers of steps.
 void step_to_codes(const TableView& table, const float* scales, const float* w, std::int64_t groups,
@@ -285,6 +299,10 @@ void span_table_codes(const TableView& table, const float* scales, const float* 
     round_to_codes(*table.rounding, scales, w, groups, length, codes);
   } else if (table.steps > 0) {
     step_to_codes(table, scales, w, groups, length, codes);
+#if defined(__AVX512F__)
+  } else if (SlotRanks::fits(table, scales, groups)) {
+    slots_to_codes(table, scales, w, groups, length, codes);
+#endif
   } else if (table.leaves == 16 && kLanes == 16) {
     search_to_codes(table, scales, w, groups, length, codes);
   } else if (table.leaves == 16) {
