@@ -113,10 +113,14 @@ void add_elements(std::span<const BitsRow> rows, const KindText& kind, int width
                           "representable; of the "
                           "distributions that have no end it is 10 (normal), 16 (Laplace) and 100 "
                           "(Student's t).";
-    section.note +=
-        " e4m3 has a sign, 4 exponent and 3 mantissa bits and no code for infinity or NaN (fn and "
-        "ieee have); int8_full has -128 beside int8's -127 to 127; lloyd-max is a bound, what as "
-        "many levels keep that stand wherever they are best.";
+    section.note += fmt::format(
+        " e2m1 has a sign, 2 exponent bits and 1 mantissa bit; floats have no code for infinity or "
+        "NaN but where fn or ieee says so. int{0}_full has {1} beside int{0}'s {2} to {3}.",
+        width, -(1 << (width - 1)), 1 - (1 << (width - 1)), (1 << (width - 1)) - 1);
+    if (best) {
+      section.note +=
+          " lloyd-max is a bound, what as many levels keep that stand wherever they are best.";
+    }
     if (kind.kind == std::string_view("distribution")) {
       section.note +=
           " student-t 5 is Student's distribution of 5 degrees of freedom; normal + 1% to 20 has "

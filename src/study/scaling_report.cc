@@ -283,6 +283,26 @@ std::string say_blocks(std::span<const ScalingRow> rows) {
   return text + ".";
 }
 
+// What each width costs, where no sizes of block can be compared.
+std::string say_widths(std::span<const ScalingRow> rows) {
+  const std::vector<std::string> models = models_of(rows);
+  std::string list;
+  for (const int bits : widths_of(rows)) {
+    if (bits == 16) continue;
+    double sum = 0;
+    for (const std::string& model : models) {
+      const ScalingRow* best = best_of(rows, model, bits);
+      sum += best == nullptr ? kNan : std::log(best->mean_kl);
+    }
+    const double kl = std::exp(sum / static_cast<double>(models.size()));
+    if (std::isnan(kl)) continue;
+    list += fmt::format("{}{:.4f} at {} bits", list.empty() ? "" : ", ", kl, bits);
+  }
+  if (list.empty()) return "";
+  return fmt::format("The setting of the least perplexity of each width has a mean KL of {}.",
+                     list);
+}
+
 }  // namespace
 
 std::vector<WidthShare> best_widths(std::span<const ScalingRow> rows) {
@@ -330,7 +350,8 @@ StudyReport scaling_report(std::span<const ScalingRow> rows, const std::string& 
   for (const std::string& model : models_of(rows)) {
     report.sections.push_back(model_section(model, rows_of(rows, model)));
   }
-  report.findings = {say_width(rows), say_types(rows), say_blocks(rows)};
+  const std::string blocks = say_blocks(rows);
+  report.findings = {say_width(rows), say_types(rows), blocks.empty() ? say_widths(rows) : blocks};
   std::erase(report.findings, "");
   return report;
 }

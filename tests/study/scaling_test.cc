@@ -209,6 +209,16 @@ TEST(ScalingRows, SentencesComeFromTheRows) {
   EXPECT_THAT(findings[2], HasSubstr("from 0.0500 to 0.0200; one bit more takes it to 0.0300"));
 }
 
+TEST(ScalingRows, OneSizeOfBlockLeavesWidthsToSpeakOf) {
+  const ScalingRow rows[] = {row("m", {DataType::kInt, 3, 0, 64}, 8e6, 12, 0.05),
+                             row("m", {DataType::kInt, 4, 0, 64}, 8e6 * 2, 10.05, 0.02),
+                             row("m", {DataType::kNormalFloat, 4, 0, 64}, 8e6 * 2, 10.04, 0.01),
+                             row("m", {DataType::kSixteenBit, 16, 0, 0}, 8e6 * 8, 10, 0)};
+  const auto findings = scaling_report(rows, "").findings;
+  ASSERT_EQ(findings.size(), 3u);
+  EXPECT_THAT(findings[2], HasSubstr("mean KL of 0.0500 at 3 bits, 0.0100 at 4 bits."));
+}
+
 TEST(ScalingRows, NothingIsStillAPage) {
   EXPECT_THAT(html_page(scaling_report({}, "")), HasSubstr("Scaling"));
 }

@@ -1,4 +1,5 @@
 #include <cmath>
+#include <filesystem>
 
 #include "base/error.h"
 #include "base/thread_pool.h"
@@ -156,7 +157,7 @@ void study_bits(const BitsOptions& options, Context& context) {
   run_distributions(options.degrees, run);
   if (!options.model.empty()) run_model(options, context, run);
 
-  const StudyReport report = bits_report(run.rows, options.model);
+  const StudyReport report = bits_report(run.rows, label_of(options.model));
   emit_study(context, options.files, report, bits_table(run.rows), rows_json(run.rows));
 }
 
@@ -199,6 +200,11 @@ void add_bits(CLI::App* study, Context& context) {
 }
 
 }  // namespace
+
+std::string label_of(const std::string& model) {
+  const std::filesystem::path path = std::filesystem::path(model).lexically_normal();
+  return (path.has_filename() ? path : path.parent_path()).filename().string();
+}
 
 void add_study(CLI::App& app, Context& context) {
   CLI::App* command = app.add_subcommand("study", "The field's figures, on your own model");

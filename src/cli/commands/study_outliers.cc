@@ -100,7 +100,7 @@ void study_outliers_of(const OutlierArguments& arguments, Context& context) {
   if (spec.max_positions > 0) window = std::min(window, spec.max_positions);
 
   OutlierComparison study;
-  study.model = arguments.model;
+  study.model = label_of(arguments.model);
   study.recipe = arguments.recipe;
   study.channels = spec.hidden;
   study.tokens = window == 0 ? 0 : static_cast<std::int64_t>(ids.size()) / window * window;

@@ -42,15 +42,10 @@ std::vector<WeightRounding> settings_of(const ScalingArguments& arguments) {
   return rounding_grid(arguments.bits, types, blocks);
 }
 
-// The last part of the path; all of it for two models of one name.
+// Two models of one name keep their paths.
 std::string name_of(const ScalingArguments& arguments, const std::string& model) {
-  const auto last = [](const std::string& path) {
-    const std::filesystem::path whole = std::filesystem::path(path).lexically_normal();
-    return whole.has_filename() ? whole.filename().string()
-                                : whole.parent_path().filename().string();
-  };
-  const auto same = [&](const std::string& other) { return last(other) == last(model); };
-  return std::ranges::count_if(arguments.models, same) > 1 ? model : last(model);
+  const auto same = [&](const std::string& other) { return label_of(other) == label_of(model); };
+  return std::ranges::count_if(arguments.models, same) > 1 ? model : label_of(model);
 }
 
 std::vector<ScalingRow> rows_of_model(const ScalingArguments& arguments, const std::string& path,
