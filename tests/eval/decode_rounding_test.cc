@@ -36,7 +36,8 @@ double decoding_cost(const std::filesystem::path& path, KvType type) {
 }
 
 // The most that rounding may cost over a cache of a type. Codes of 4 bits are so coarse that the
-// rounding of the layers before them changes some, which is nearly all of what is seen there.
+// rounding of the layers before them changes some, and for rows whose ranges are fitted the choice
+// of a range, which is nearly all of what is seen there.
 struct Limit {
   KvType type;
   double kl;
@@ -61,7 +62,7 @@ TEST_P(DecodeRounding, LargerModel) {
 constexpr Limit kLimits[] = {{KvType::kF32, 1.5e-4},
                              {KvType::kBF16, 1.5e-4},
                              {KvType::kInt8, 3.5e-4},
-                             {KvType::kInt4, 0.02}};
+                             {KvType::kInt4, 0.025}};
 
 INSTANTIATE_TEST_SUITE_P(, DecodeRounding, testing::ValuesIn(kLimits),
                          [](const auto& test) { return std::string(to_string(test.param.type)); });
