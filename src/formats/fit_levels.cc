@@ -15,9 +15,9 @@ std::uint32_t sort_key(float value) {
   return bits >> 31 != 0 ? ~bits : bits | 0x80000000u;
 }
 
-// By value, eleven bits of the key after the other: several times as fast as comparisons.
-void sort_values(std::vector<WeightedValue>& values) {
-  constexpr int kDigit = 11;
+// By value, kDigit bits of the key after the other: several times as fast as comparisons.
+template <int kDigit>
+void sort_by_digits(std::vector<WeightedValue>& values) {
   std::vector<WeightedValue> other(values.size());
   for (int shift = 0; shift < 32; shift += kDigit) {
     const auto digit = [shift](const WeightedValue& v) {
@@ -31,11 +31,20 @@ void sort_values(std::vector<WeightedValue>& values) {
   }
 }
 
+// Going through the counts of long digits takes longer than another pass over few values.
+void sort_values(std::vector<WeightedValue>& values) {
+  constexpr std::size_t kFew = 2048;
+  values.size() < kFew ? sort_by_digits<8>(values) : sort_by_digits<11>(values);
+}
+
 // Distinct values in rising order, with the sums that give the mean of any run of them.
 class SortedValues {
  public:
   explicit SortedValues(std::vector<WeightedValue> values) {
     if (!std::ranges::is_sorted(values, {}, &WeightedValue::value)) sort_values(values);
+    values_.reserve(values.size());
+    weights_.reserve(values.size());
+    moments_.reserve(values.size());
     for (const WeightedValue& v : values) {
       if (values_.empty() || v.value != values_.back()) {
         values_.push_back(v.value);
