@@ -60,7 +60,6 @@ class BatchingEngine : public Engine {
         model_stop_ids_(default_stop_ids(session)),
         guides_(session.tokenizer ? std::make_unique<grammar::GuideMaker>(*session.tokenizer)
                                   : nullptr),
-        keys_are_near_(model_.backend().memory().is_host()),
         memory_(model_.spec(), limits_.blocks, limits_.block_rows, session.kv_type,
                 model_.backend().memory()),
         kept_memory_(model_.spec(), limits_.kept_blocks, limits_.block_rows, session.kv_type),
@@ -349,7 +348,7 @@ class BatchingEngine : public Engine {
   Choice choose(const ScheduledRows& rows, const Next& next) {
     Choice choice;
     try {
-      if (keys_are_near_) require_finite(rows);
+      if (keys_are_near()) require_finite(rows);
       if (!rows.samples) return choice;
       Answer& answer = answers_.at(rows.id);
       const std::span<const std::int32_t> known = scheduler_.tokens(rows.id);
@@ -371,10 +370,12 @@ class BatchingEngine : public Engine {
     return choice;
   }
 
+  bool keys_are_near() const { return model_.backend().memory().is_host(); }
+
   // Looking at keys and values on a card for every token would take longer than the token: they are
   // looked at once an answer is broken.
   Error reason_of(const Error& error, const ScheduledRows& rows) {
-    if (keys_are_near_ || error.kind() != ErrorKind::kCorrupt) return error;
+    if (keys_are_near() || error.kind() != ErrorKind::kCorrupt) return error;
     try {
       require_finite(rows);
     } catch (const Error& reason) {
@@ -499,7 +500,6 @@ class BatchingEngine : public Engine {
   const std::unique_ptr<grammar::GuideMaker> guides_;  // null without a tokenizer
 
   // Of the engine's thread.
-  bool keys_are_near_;  // in the host's memory
   KvPool memory_;
   KvPool kept_memory_;  // the host's
   BlockPool blocks_;
