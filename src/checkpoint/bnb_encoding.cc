@@ -83,10 +83,7 @@ class BnbEncoding final : public WeightEncoding {
   }
 
   std::vector<StoredTensor> plan(const QuantizedModule& m) const override {
-    if (!m.linear) {
-      fail(ErrorKind::kUnsupported, "module '{}': bitsandbytes stores linear layers only",
-           m.module);
-    }
+    require_linear(m, "bitsandbytes");
     const std::string name = m.module + ".weight";
     if (is_int8(*m.format)) {
       return {{name, DType::kI8, {m.rows, m.cols}},

@@ -19,6 +19,11 @@ void require_one_format(const std::vector<QuantizedModule>& modules, const char*
   }
 }
 
+void require_linear(const QuantizedModule& module, const char* writer) {
+  if (module.linear) return;
+  fail(ErrorKind::kUnsupported, "module '{}': {} stores linear layers only", module.module, writer);
+}
+
 MeanBits mean_bits(const std::vector<QuantizedModule>& modules) {
   MeanBits mean;
   double bits = 0, weights = 0;

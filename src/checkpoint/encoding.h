@@ -40,6 +40,10 @@ struct QuantizedModule {
 // kUnsupported, naming a module, unless all modules have one format, as `writer` needs it.
 void require_one_format(const std::vector<QuantizedModule>& modules, const char* writer);
 
+// kUnsupported, naming the module, when it is not of a linear layer, which is all that `writer`
+// stores.
+void require_linear(const QuantizedModule& module, const char* writer);
+
 // Bits a weight that all planes take: of the linear layers without the head, and of the head (16
 // where it is plain).
 struct MeanBits {

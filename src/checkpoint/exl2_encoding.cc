@@ -39,9 +39,7 @@ class Exl2Encoding final : public WeightEncoding {
   }
 
   std::vector<StoredTensor> plan(const QuantizedModule& m) const override {
-    if (!m.linear && !is_head(m.module)) {
-      fail(ErrorKind::kUnsupported, "module '{}': EXL2 stores linear layers only", m.module);
-    }
+    if (!is_head(m.module)) require_linear(m, "EXL2");
     const std::int64_t rows = exl2_rows(m.rows);
     if (rows != m.rows && !is_head(m.module)) {
       fail(ErrorKind::kUnsupported, "module '{}': {} rows; EXL2 stores all but the head in 32s",

@@ -40,9 +40,7 @@ class Exl3Encoding final : public WeightEncoding {
   }
 
   std::vector<StoredTensor> plan(const QuantizedModule& m) const override {
-    if (!m.linear && !is_head(m.module)) {
-      fail(ErrorKind::kUnsupported, "module '{}': EXL3 stores linear layers only", m.module);
-    }
+    if (!is_head(m.module)) require_linear(m, "EXL3");
     const std::int64_t bits = m.format->descriptor().element.bits;
     return {{m.module + ".trellis",
              DType::kI16,

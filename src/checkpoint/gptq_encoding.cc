@@ -40,9 +40,7 @@ class GptqEncoding final : public WeightEncoding {
   std::vector<StoredTensor> plan(const QuantizedModule& m) const override {
     const WeightDescriptor& d = m.format->descriptor();
     const int bits = d.element.bits;
-    if (!m.linear) {
-      fail(ErrorKind::kUnsupported, "module '{}': GPTQ stores linear layers only", m.module);
-    }
+    require_linear(m, "GPTQ");
     if (m.cols * bits % kWordBits != 0) {
       fail(ErrorKind::kUnsupported, "module '{}': {} codes of {} bits do not fill words", m.module,
            m.cols, bits);
