@@ -1,6 +1,7 @@
 #include "contract/mirror_backend.h"
 
 #include <algorithm>
+#include <concepts>
 #include <map>
 
 namespace nibble::test {
@@ -228,21 +229,16 @@ GatherRowsArgs mapped(Mirror& mirror, GatherRowsArgs args) {
   return args;
 }
 
-void add_ranges(Mirror& mirror, const ArgmaxArgs& args) {
+// What chooses a column of every row.
+template <class Args>
+concept RowChoice = std::same_as<Args, ArgmaxArgs> || std::same_as<Args, SampleArgs>;
+template <RowChoice Args>
+void add_ranges(Mirror& mirror, const Args& args) {
   mirror.add(args.x, args.rows * args.cols * kFloat);
   mirror.add(args.chosen, args.rows * static_cast<std::int64_t>(sizeof(std::int32_t)));
 }
-ArgmaxArgs mapped(Mirror& mirror, ArgmaxArgs args) {
-  args.x = mirror.map(args.x);
-  args.chosen = mirror.map(args.chosen);
-  return args;
-}
-
-void add_ranges(Mirror& mirror, const SampleArgs& args) {
-  mirror.add(args.x, args.rows * args.cols * kFloat);
-  mirror.add(args.chosen, args.rows * static_cast<std::int64_t>(sizeof(std::int32_t)));
-}
-SampleArgs mapped(Mirror& mirror, SampleArgs args) {
+template <RowChoice Args>
+Args mapped(Mirror& mirror, Args args) {
   args.x = mirror.map(args.x);
   args.chosen = mirror.map(args.chosen);
   return args;

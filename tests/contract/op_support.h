@@ -5,12 +5,12 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "backends/backend.h"
 #include "contract/mirror_backend.h"
+#include "support/random_floats.h"
 #include "support/test_data.h"
 
 namespace nibble::test {
@@ -50,14 +50,6 @@ class GuardedOutput {
   std::int64_t stride_;
   std::vector<float> values_;
 };
-
-inline std::vector<float> random_floats(std::int64_t count, unsigned seed, float spread = 1) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0, spread);
-  std::vector<float> values(static_cast<std::size_t>(count));
-  for (float& v : values) v = normal(random);
-  return values;
-}
 
 // The backend under test: the CPU's, or with NIBBLE_TEST_DEVICE=cuda that of a GPU.
 inline std::unique_ptr<Backend> tested_backend(const BackendOptions& options) {

@@ -6,27 +6,21 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <random>
 
 #include "formats/registry.h"
+#include "support/decoded.h"
+#include "support/random_floats.h"
 #include "support/test_data.h"
 
 namespace nibble {
 namespace {
 
-std::vector<float> gaussian(std::int64_t count, unsigned seed, float deviation = 0.02f) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0, deviation);
-  std::vector<float> values(static_cast<std::size_t>(count));
-  for (float& v : values) v = normal(random);
-  return values;
+// As large as weights are.
+std::vector<float> gaussian(std::int64_t count, unsigned seed) {
+  return test::random_floats(count, seed, 0.02f);
 }
 
-std::vector<float> decoded(const QuantTensor& tensor) {
-  std::vector<float> values(static_cast<std::size_t>(tensor.rows * tensor.cols));
-  decode_all(tensor, values.data());
-  return values;
-}
+using test::decoded;
 
 TEST(MixedFormat, NamesRoundTripThroughTheGrammar) {
   for (const char* name : {"mixed_4g128", "mixed_8g32x2_6g128", "mixed_5g64p10_4g64",

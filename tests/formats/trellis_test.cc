@@ -12,17 +12,16 @@
 #include "formats/hadamard.h"
 #include "formats/low_rank.h"
 #include "formats/registry.h"
+#include "support/decoded.h"
+#include "support/random_floats.h"
 #include "support/test_data.h"
 
 namespace nibble {
 namespace {
 
-std::vector<float> gaussian(std::size_t count, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0, 0.02f);
-  std::vector<float> values(count);
-  for (float& v : values) v = normal(random);
-  return values;
+// As large as weights are.
+std::vector<float> gaussian(std::int64_t count, unsigned seed) {
+  return test::random_floats(count, seed, 0.02f);
 }
 
 double squared_distance(std::span<const float> a, std::span<const float> b) {
@@ -31,11 +30,7 @@ double squared_distance(std::span<const float> a, std::span<const float> b) {
   return sum;
 }
 
-std::vector<float> decoded(const QuantTensor& tensor) {
-  std::vector<float> values(static_cast<std::size_t>(tensor.rows * tensor.cols));
-  decode_all(tensor, values.data());
-  return values;
-}
+using test::decoded;
 
 TEST(Trellis, DecodesWhatItsDescriptionSays) {
   const Json golden = read_json_file(test::source_dir() / "tests/golden/formats/trellis.json");

@@ -13,6 +13,7 @@
 #include "quantize/algorithm.h"
 #include "quantize/math/clip.h"
 #include "quantize/math/smoothing.h"
+#include "support/decoded.h"
 #include "support/exact_backend.h"
 
 namespace nibble {
@@ -49,11 +50,7 @@ std::vector<float> difference(const std::vector<float>& a, const std::vector<flo
   return d;
 }
 
-std::vector<float> decoded(const QuantTensor& tensor) {
-  std::vector<float> values(static_cast<std::size_t>(tensor.rows * tensor.cols));
-  decode_all(tensor, values.data());
-  return values;
-}
+using test::decoded;
 
 constexpr std::size_t kCols = 24;
 

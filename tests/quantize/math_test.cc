@@ -10,6 +10,7 @@
 #include "quantize/math/channel_statistics.h"
 #include "quantize/math/clip.h"
 #include "quantize/math/smoothing.h"
+#include "support/decoded.h"
 #include "support/exact_backend.h"
 #include "support/test_data.h"
 #include "support/tolerance.h"
@@ -130,11 +131,7 @@ std::vector<float> rounded(const WeightDescriptor& d, const std::vector<float>& 
   return q;
 }
 
-std::vector<float> decoded(const QuantTensor& tensor) {
-  std::vector<float> values(static_cast<std::size_t>(tensor.rows * tensor.cols));
-  decode_all(tensor, values.data());
-  return values;
-}
+using test::decoded;
 
 std::vector<float> clipped(const FormatPtr& format, const std::vector<float>& w, std::int64_t rows,
                            const ErrorMeasure& measure, const ClipGrid& grid) {
