@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <numeric>
 
 namespace nibble {
 namespace {
@@ -15,20 +16,33 @@ std::uint32_t sort_key(float value) {
   return bits >> 31 != 0 ? ~bits : bits | 0x80000000u;
 }
 
-// By value, kDigit bits of the key after the other: several times as fast as comparisons.
+// By value, kDigit bits of the key after the other: several times as fast as comparisons. Keys move
+// with their places; what they stand for moves once.
 template <int kDigit>
 void sort_by_digits(std::vector<WeightedValue>& values) {
-  std::vector<WeightedValue> other(values.size());
-  for (int shift = 0; shift < 32; shift += kDigit) {
-    const auto digit = [shift](const WeightedValue& v) {
-      return (sort_key(v.value) >> shift) & ((1u << kDigit) - 1);
-    };
-    std::array<std::size_t, (1u << kDigit) + 1> begins{};
-    for (const WeightedValue& v : values) ++begins[digit(v) + 1];
-    for (std::size_t i = 1; i < begins.size(); ++i) begins[i] += begins[i - 1];
-    for (const WeightedValue& v : values) other[begins[digit(v)]++] = v;
-    values.swap(other);
+  constexpr int kPasses = (32 + kDigit - 1) / kDigit;
+  const auto digit = [](std::uint64_t key, int pass) {
+    return (key >> (32 + pass * kDigit)) & ((1u << kDigit) - 1);
+  };
+  std::vector<std::uint64_t> keys(values.size()), other(values.size());
+  std::array<std::array<std::uint32_t, 1u << kDigit>, kPasses> places{};
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    keys[i] = std::uint64_t{sort_key(values[i].value)} << 32 | i;
+    for (int pass = 0; pass < kPasses; ++pass) {
+      ++places[static_cast<std::size_t>(pass)][digit(keys[i], pass)];
+    }
   }
+  for (int pass = 0; pass < kPasses; ++pass) {
+    auto& next = places[static_cast<std::size_t>(pass)];
+    std::exclusive_scan(next.begin(), next.end(), next.begin(), 0u);
+    for (const std::uint64_t key : keys) other[next[digit(key, pass)]++] = key;
+    keys.swap(other);
+  }
+  std::vector<WeightedValue> sorted(values.size());
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    sorted[i] = values[static_cast<std::uint32_t>(keys[i])];
+  }
+  values.swap(sorted);
 }
 
 // Going through the counts of long digits takes longer than another pass over few values.
@@ -42,18 +56,20 @@ class SortedValues {
  public:
   explicit SortedValues(std::vector<WeightedValue> values) {
     if (!std::ranges::is_sorted(values, {}, &WeightedValue::value)) sort_values(values);
-    values_.reserve(values.size());
-    weights_.reserve(values.size());
-    moments_.reserve(values.size());
+    values_.resize(values.size());
+    weights_.resize(values.size() + 1);
+    moments_.resize(values.size() + 1);
+    std::size_t count = 0;
     for (const WeightedValue& v : values) {
-      if (values_.empty() || v.value != values_.back()) {
-        values_.push_back(v.value);
-        weights_.push_back(weights_.empty() ? 0 : weights_.back());
-        moments_.push_back(moments_.empty() ? 0 : moments_.back());
+      if (count == 0 || v.value != values_[count - 1]) {
+        values_[count++] = v.value;
+        weights_[count] = weights_[count - 1];
+        moments_[count] = moments_[count - 1];
       }
-      weights_.back() += v.weight;
-      moments_.back() += v.weight * double{v.value};
+      weights_[count] += v.weight;
+      moments_[count] += v.weight * double{v.value};
     }
+    values_.resize(count);
   }
 
   const std::vector<float>& values() const { return values_; }
@@ -71,12 +87,11 @@ class SortedValues {
 
  private:
   static double run(const std::vector<double>& sums, std::size_t begin, std::size_t end) {
-    if (begin >= end) return 0;
-    return sums[end - 1] - (begin == 0 ? 0 : sums[begin - 1]);
+    return begin < end ? sums[end] - sums[begin] : 0;
   }
 
   std::vector<float> values_;
-  std::vector<double> weights_;  // sums up to and with each value
+  std::vector<double> weights_;  // sums before each value, and over all
   std::vector<double> moments_;
 };
 
@@ -118,6 +133,11 @@ std::vector<float> as_levels(const std::vector<double>& levels) {
   return result;
 }
 
+// The values that are nearest to a level.
+struct Cell {
+  std::size_t begin = 0, end = 0;
+};
+
 // Whether all of them serve, the last one for what is left over.
 bool are_few(const SortedValues& sorted, std::size_t count, std::vector<float>& levels) {
   if (sorted.size() > count) return false;
@@ -141,19 +161,22 @@ std::vector<float> lloyd_max_levels(std::vector<WeightedValue> values, std::size
   constexpr int kMostSweeps = 300;
   constexpr double kStill = 1e-7;  // of the range: less than what an f16 level resolves
   const double range = double{sorted.values().back()} - double{sorted.values().front()};
-  std::vector<std::size_t> ends(count);  // of the cells; they move less and less
+  std::vector<Cell> cells(count);  // they move less and less
   for (int sweep = 0; sweep < kMostSweeps; ++sweep) {
     double moved = 0;
     std::size_t begin = 0;
     for (std::size_t i = 0; i < count; ++i) {
-      ends[i] =
-          i + 1 < count ? sorted.above((levels[i] + levels[i + 1]) / 2, ends[i]) : sorted.size();
-      const std::size_t end = ends[i];
-      if (end > begin) {
+      Cell& cell = cells[i];
+      const std::size_t end =
+          i + 1 < count ? sorted.above((levels[i] + levels[i + 1]) / 2, std::max(begin, cell.end))
+                        : sorted.size();
+      // The mean of what was there before is the level already.
+      if (end > begin && (begin != cell.begin || end != cell.end)) {
         const double mean = sorted.mean(begin, end);
         moved = std::max(moved, std::abs(mean - levels[i]));
         levels[i] = mean;
       }
+      cell = {begin, end};
       begin = std::max(begin, end);
     }
     if (moved <= kStill * range) break;
