@@ -123,6 +123,18 @@ std::vector<BitsRow> study_elements(const BitsSource& source, const Distribution
   return rows;
 }
 
+std::vector<BitsRow> study_zero_points(const BitsSource& source, const Distribution& distribution) {
+  std::vector<BitsRow> rows;
+  for (const int width : kWidths) {
+    const Grid named = integer_grid_around(width, 0);
+    rows.push_back(element_row(source, distribution, named, "best",
+                               best_zero_point_clip(distribution, width)));
+    rows.push_back(element_row(source, distribution, named, "minmax",
+                               min_max_zero_point_clip(distribution, width)));
+  }
+  return rows;
+}
+
 std::vector<BitsRow> study_calibrators(const BitsSource& source, const Distribution& distribution,
                                        const Histogram& histogram,
                                        std::span<const Calibrator> calibrators,

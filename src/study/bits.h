@@ -47,6 +47,10 @@ std::vector<NamedDistribution> study_distributions(
 std::vector<BitsRow> study_elements(const BitsSource& source, const Distribution& distribution,
                                     bool lloyd_max);
 
+// Integers of 8, 6 and 4 bits with a zero point, under the best range and under that of the minimum
+// and the maximum: for values that do not lie evenly about 0.
+std::vector<BitsRow> study_zero_points(const BitsSource& source, const Distribution& distribution);
+
 // Symmetric integers of 8, 6 and 4 bits under the ranges that calibrators choose from the
 // histogram of the same values.
 std::vector<BitsRow> study_calibrators(const BitsSource& source, const Distribution& distribution,

@@ -125,6 +125,9 @@ void add_elements(std::span<const BitsRow> rows, const KindText& kind, int width
       section.note +=
           " student-t 5 is Student's distribution of 5 degrees of freedom; normal + 1% to 20 has "
           "one value in a hundred spread evenly up to 20 deviations on either side.";
+    } else {
+      section.note += fmt::format(" int{}_asym has a zero point, so that its range has two ends{}.",
+                                  width, best ? "" : ", the minimum and the maximum");
     }
     section.table = pivot.table(kind.group);
     section.figures.push_back(pivot.figure(section.heading, in_figure));
@@ -175,7 +178,8 @@ void add_blocks(std::span<const BitsRow> rows, const KindText& kind, StudyReport
     report.sections.push_back(
         {heading,
          "One exact scale for each block of so many values, so that its largest magnitude is just "
-         "representable; \"+clip\" (in the table): the best of 26 scales, block by block.",
+         "representable (asym: a zero point with it, so that its two ends are); \"+clip\" (in the "
+         "table): the best of 26 scales, block by block.",
          pivot.table("element"),
          {pivot.figure(heading,
                        [](const std::string& range) { return !range.ends_with("clip"); })}});
@@ -305,6 +309,8 @@ std::string say_model(std::span<const BitsRow> rows, const std::string& model) {
   for (const BitsRow& row : rows) {
     if (row.format == "int8" && (row.range == "best" || row.range == "minmax"))
       int8.add(row.source.kind, row.range, row.bits);
+    if (row.format == "int8_asym" && row.range == "best")
+      int8.add(row.source.kind, row.format, row.bits);
   }
   const std::string stored =
       best.empty()
@@ -315,9 +321,9 @@ std::string say_model(std::span<const BitsRow> rows, const std::string& model) {
   const double activations = int8.mean("activation", "best");
   if (!std::isnan(activations)) {
     sentence += fmt::format(
-        "; in its activations int8 with one scale keeps {:.2f} at the best range and {:.2f} at "
-        "that of the largest value",
-        activations, int8.mean("activation", "minmax"));
+        "; in its activations int8 with one scale keeps {:.2f} at the best range, {:.2f} with a "
+        "zero point, and {:.2f} at the range of the largest value",
+        activations, int8.mean("activation", "int8_asym"), int8.mean("activation", "minmax"));
   }
   return sentence + ".";
 }

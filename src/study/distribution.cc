@@ -137,8 +137,16 @@ class Empirical : public Distribution {
            above_[static_cast<std::size_t>(first - sorted_.begin())];
   }
   double largest() const override { return largest_; }
+  double least() const override { return end(sorted_.front(), sorted_.back()); }
+  double greatest() const override { return end(sorted_.back(), sorted_.front()); }
 
  private:
+  // One end of the values, at the largest magnitude if it is the one further from 0.
+  double end(float value, float other) const {
+    if (std::abs(value) < std::abs(other)) return static_cast<double>(value);
+    return std::copysign(largest_, static_cast<double>(value));
+  }
+
   static constexpr std::size_t kBuckets = 8192;
 
   // Equal parts of the range of the values, so that a search looks at few of them.

@@ -34,6 +34,9 @@ class Distribution {
   virtual Moments above(double x) const = 0;
   // The largest magnitude: what a range by minimum and maximum covers.
   virtual double largest() const = 0;
+  // The same by its two ends: what a range with a zero point covers.
+  virtual double least() const { return -largest(); }
+  virtual double greatest() const { return largest(); }
 };
 using DistributionPtr = std::shared_ptr<const Distribution>;
 
@@ -52,7 +55,7 @@ DistributionPtr student_t_distribution(double nu, double limit = 100);
 DistributionPtr mixture_distribution(DistributionPtr base, DistributionPtr outliers, double share);
 // The values themselves, each with the same weight. kUsage when there are none, kCorrupt for NaN
 // and infinity. `largest` stands for the largest magnitude where the values are a sample of more;
-// it counts when it is above theirs.
+// it counts when it is above theirs, for the end of theirs that is further from 0.
 DistributionPtr empirical_distribution(std::span<const float> values, double largest = 0);
 
 }  // namespace nibble

@@ -32,6 +32,17 @@ Grid integer_grid(int bits, bool full) {
   return grid;
 }
 
+Grid integer_grid_around(int bits, int zero) {
+  NIBBLE_CHECK(bits >= 2 && bits <= 8);
+  const int top = (1 << bits) - 1;
+  NIBBLE_CHECK(zero >= 0 && zero <= top);
+  Grid grid{fmt::format("int{}_asym", bits), bits, {}};
+  for (int k = 0; k <= top; ++k) {
+    grid.levels.push_back(static_cast<double>(k - zero) / std::max(zero, top - zero));
+  }
+  return grid;
+}
+
 Grid float_grid(int exponent, int mantissa, FloatKind kind) {
   const FloatBits type{exponent, mantissa, default_bias(exponent, kind), kind, true};
   NIBBLE_CHECK(why_not(type).empty());

@@ -20,6 +20,10 @@ struct Grid {
 // Symmetric integers: -(2^(b-1) - 1) ... 2^(b-1) - 1, and -2^(b-1) too when `full`. 2 ... 8 bits.
 Grid integer_grid(int bits, bool full = false);
 
+// Integers with a zero point: the levels (k - zero) for k = 0 ... 2^bits - 1, scaled so that the
+// largest magnitude is 1. 2 ... 8 bits, zero one of the k.
+Grid integer_grid_around(int bits, int zero);
+
 // 1 sign, `exponent` and `mantissa` bits, subnormals included; infinities and NaNs are no levels.
 // "e4m3" is all-finite, as papers and simulators have it; other kinds are spelled out.
 Grid float_grid(int exponent, int mantissa, FloatKind kind = FloatKind::kAllFinite);

@@ -6,6 +6,7 @@
 #include <numbers>
 
 #include "base/error.h"
+#include "study/grid.h"
 
 namespace nibble {
 namespace {
@@ -115,6 +116,30 @@ Clip best_clip(const Distribution& distribution, std::span<const double> levels)
 Clip min_max_clip(const Distribution& distribution, std::span<const double> levels) {
   const double clip = distribution.largest();
   return {clip, mean_squared_error(distribution, levels, clip)};
+}
+
+Clip best_zero_point_clip(const Distribution& distribution, int bits) {
+  const int top = (1 << bits) - 1;
+  int best_zero = top / 2;
+  Clip best = best_clip(distribution, integer_grid_around(bits, best_zero).levels);
+  int first = 0, last = top;
+  for (int stride = std::max(1, top / 17);; stride = (stride + 3) / 4) {
+    for (int zero = first; zero <= last; zero += stride) {
+      const Clip clip = best_clip(distribution, integer_grid_around(bits, zero).levels);
+      if (clip.mean_squared_error < best.mean_squared_error) best = clip, best_zero = zero;
+    }
+    if (stride == 1) return best;
+    first = std::max(0, best_zero - stride), last = std::min(top, best_zero + stride);
+  }
+}
+
+Clip min_max_zero_point_clip(const Distribution& distribution, int bits) {
+  const int top = (1 << bits) - 1;
+  const double least = std::min(0.0, distribution.least());
+  const double step = (std::max(0.0, distribution.greatest()) - least) / top;
+  const int zero = static_cast<int>(std::lround(-least / step));
+  const double clip = step * std::max(zero, top - zero);
+  return {clip, mean_squared_error(distribution, integer_grid_around(bits, zero).levels, clip)};
 }
 
 std::vector<double> lloyd_max_levels(const Distribution& distribution, int count) {

@@ -29,6 +29,19 @@ Clip best_clip(const Distribution& distribution, std::span<const double> levels)
 // The clip that just covers the largest magnitude.
 Clip min_max_clip(const Distribution& distribution, std::span<const double> levels);
 
+// The same for integers with a zero point, integer_grid_around(): the clip is that of the end
+// further from 0. The best is looked for over zero points, by rising resolution around the best so
+// far, each with its best clip.
+Clip best_zero_point_clip(const Distribution& distribution, int bits);
+// The step that just covers both ends and 0, and the zero point nearest to where 0 then lies.
+Clip min_max_zero_point_clip(const Distribution& distribution, int bits);
+
+// The same for integers with a zero point (integer_grid_around()): the least error over zero
+// points, looked for by ever finer steps around the best so far, each with its best clip; the step
+// that just covers 0 and both ends.
+Clip best_zero_point_clip(const Distribution& distribution, int bits);
+Clip min_max_zero_point_clip(const Distribution& distribution, int bits);
+
 // Levels of the least mean squared error that `count` levels can have (Lloyd 1982, Max 1960):
 // each is the mean of its cell, each border the middle of two levels. Starts from companded levels
 // (Panter and Dite 1951), over-relaxed since plain sweeps are slow for many levels.

@@ -63,18 +63,33 @@ TEST(StudyBlocks, SampledTable) {
     const char* range;
     double normal, student, laplace;
   } table[] = {
-      {"int4", "block16", 3.553, 3.314, 3.304},       {"int4", "block32", 3.366, 3.033, 3.045},
-      {"int4", "block64", 3.215, 2.780, 2.829},       {"int4", "block128", 3.090, 2.544, 2.642},
-      {"int4", "block256", 2.984, 2.322, 2.478},      {"int4", "block1024", 2.811, 1.900, 2.204},
-      {"int4", "block128+clip", 3.241, 2.693, 2.784}, {"nf4", "block32", 3.518, 3.431, 3.424},
-      {"nf4", "block64", 3.443, 3.258, 3.270},        {"nf4", "block128", 3.387, 3.090, 3.138},
-      {"bnb4", "block64", 3.035, 2.701, 2.731},       {"e2m1", "block16", 3.409, 3.461, 3.455},
-      {"e2m1", "block32", 3.306, 3.297, 3.287},       {"e2m1", "block64", 3.242, 3.156, 3.155},
-      {"e2m1", "block128", 3.199, 3.023, 3.047},      {"e3m0", "block32", 2.470, 2.581, 2.578},
-      {"int3", "block64", 1.992, 1.595, 1.664},       {"int3", "block128", 1.869, 1.375, 1.488},
-      {"int2", "block64", 0.478, 0.428, 0.462},       {"int8", "block32", 7.546, 7.213, 7.216},
-      {"int8", "block128", 7.272, 6.722, 6.806},      {"int8", "block1024", 6.992, 6.069, 6.358},
+      {"int4", "block16", 3.553, 3.314, 3.304},
+      {"int4", "block32", 3.366, 3.033, 3.045},
+      {"int4", "block64", 3.215, 2.780, 2.829},
+      {"int4", "block128", 3.090, 2.544, 2.642},
+      {"int4", "block256", 2.984, 2.322, 2.478},
+      {"int4", "block1024", 2.811, 1.900, 2.204},
+      {"int4", "block128+clip", 3.241, 2.693, 2.784},
+      {"nf4", "block32", 3.518, 3.431, 3.424},
+      {"nf4", "block64", 3.443, 3.258, 3.270},
+      {"nf4", "block128", 3.387, 3.090, 3.138},
+      {"bnb4", "block64", 3.035, 2.701, 2.731},
+      {"e2m1", "block16", 3.409, 3.461, 3.455},
+      {"e2m1", "block32", 3.306, 3.297, 3.287},
+      {"e2m1", "block64", 3.242, 3.156, 3.155},
+      {"e2m1", "block128", 3.199, 3.023, 3.047},
+      {"e3m0", "block32", 2.470, 2.581, 2.578},
+      {"int3", "block64", 1.992, 1.595, 1.664},
+      {"int3", "block128", 1.869, 1.375, 1.488},
+      {"int2", "block64", 0.478, 0.428, 0.462},
+      {"int8", "block32", 7.546, 7.213, 7.216},
+      {"int8", "block128", 7.272, 6.722, 6.806},
+      {"int8", "block1024", 6.992, 6.069, 6.358},
       {"e4m3", "block128", 5.282, 5.345, 5.332},
+      {"int4_asym", "block32", 3.630, 3.431, 3.406},
+      {"int4_asym", "block128", 3.314, 2.912, 2.938},
+      {"int3_asym", "block128", 2.214, 1.820, 1.875},
+      {"int2_asym", "block64", 1.129, 0.939, 0.992},
   };
   const auto samples = sample_distributions();
   for (std::size_t i = 0; i < samples.size(); ++i) {
@@ -97,6 +112,18 @@ TEST(BlockError, ZerosAndTails) {
   EXPECT_EQ(block_error(integer_grid(4), values, 4), 0);
   const std::vector<float> half = {7, 0.5f};  // halfway between the levels 0 and 1
   EXPECT_DOUBLE_EQ(block_error(integer_grid(4), half, 2), 0.125);
+}
+
+// A block may lie on one side of 0; factors below 1 give up an end for a finer step.
+TEST(BlockError, WithAZeroPoint) {
+  const std::vector<float> values = {0, 0, 0, 1, 2, 3};
+  EXPECT_EQ(zero_point_block_error(2, values, 3), 0);
+  const std::vector<float> below = {-6, -4, -2, 0};
+  EXPECT_EQ(zero_point_block_error(2, below, 4), 0);
+  std::vector<float> many(64, 1);
+  many.push_back(3.3f);  // under the step 1.1 each 1 is off by 0.1; under 1 only the end is
+  EXPECT_NEAR(zero_point_block_error(2, many, 65), 64 * 0.01 / 65, 1e-6);
+  EXPECT_LE(zero_point_block_error(2, many, 65, 25), 64 * 0.01 / 65 / 2);
 }
 
 TEST(StudyFormats, LeavesOutWhatCannotBeStored) {

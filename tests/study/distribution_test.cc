@@ -81,6 +81,18 @@ TEST(Empirical, CountsValuesAbove) {
   EXPECT_DOUBLE_EQ(d->above(1.5).first, 7.0 / 4);
   EXPECT_DOUBLE_EQ(d->above(-kInfinity).second, 18.0 / 4);
   EXPECT_DOUBLE_EQ(d->largest(), 3);
+  EXPECT_DOUBLE_EQ(d->least(), -1);
+  EXPECT_DOUBLE_EQ(d->greatest(), 3);
+}
+
+// Of more values than are there only the largest magnitude is known.
+TEST(Empirical, ALargerMagnitudeBelongsToTheFurtherEnd) {
+  const std::vector<float> values = {-3, 1, 2};
+  const auto d = empirical_distribution(values, 5);
+  EXPECT_DOUBLE_EQ(d->least(), -5);
+  EXPECT_DOUBLE_EQ(d->greatest(), 2);
+  const std::vector<float> above = {1, 2};
+  EXPECT_DOUBLE_EQ(empirical_distribution(above)->least(), 1);
 }
 
 TEST(Empirical, RefusesWhatHasNoDistribution) {

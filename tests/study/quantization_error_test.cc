@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <random>
@@ -122,6 +123,59 @@ TEST(BestClip, OfKnownFormats) {
   EXPECT_NEAR(best_clip(*t8, integer_grid(8).levels).clip, 8.31, 0.01);
   EXPECT_NEAR(best_clip(*t8, float_grid(2, 5).levels).clip, 10.15, 0.01);
   EXPECT_NEAR(best_clip(*t8, float_grid(3, 4).levels).clip, 21.4, 0.05);
+}
+
+// The least error over all pairs of ends, by trying them on a grid of 300 x 300.
+TEST(BestClip, WithAZeroPointIsThatOfAllPairsOfEnds) {
+  std::mt19937 random(3);
+  std::gamma_distribution<float> gamma(2, 1);
+  std::vector<float> values(500);
+  for (float& v : values) v = gamma(random) - 0.4f;
+  const DistributionPtr distribution = empirical_distribution(values);
+  double least = 1e30;
+  for (int i = 0; i <= 300; ++i) {
+    for (int k = 1; k <= 300; ++k) {
+      const double low = -0.5 * i / 300, step = (10.0 * k / 300 - low) / 15;
+      const double zero = std::nearbyint(-low / step);
+      if (zero > 15) continue;
+      double error = 0;
+      for (const float v : values) {
+        const double x = static_cast<double>(v) / step + zero;
+        const double d = step * (x - std::clamp(std::nearbyint(x), 0.0, 15.0));
+        error += d * d / static_cast<double>(values.size());
+      }
+      least = std::min(least, error);
+    }
+  }
+  EXPECT_NEAR(best_zero_point_clip(*distribution, 4).mean_squared_error, least, 0.01 * least);
+  EXPECT_LT(least, 0.5 * best_clip(*distribution, integer_grid(4).levels).mean_squared_error);
+
+  double of_all = 1e30;  // of 256 zero points, of which the search tries some
+  for (int zero = 0; zero < 256; ++zero) {
+    const Clip clip = best_clip(*distribution, integer_grid_around(8, zero).levels);
+    of_all = std::min(of_all, clip.mean_squared_error);
+  }
+  EXPECT_NEAR(best_zero_point_clip(*distribution, 8).mean_squared_error, of_all, 0.01 * of_all);
+}
+
+// What lies evenly about 0 needs no zero point but the middle; what lies on one side of it uses all
+// codes there: 255 steps of a uniform distribution.
+TEST(BestClip, ZeroPointsOfKnownDistributions) {
+  const DistributionPtr normal = normal_distribution();
+  EXPECT_NEAR(best_zero_point_clip(*normal, 4).mean_squared_error,
+              best_clip(*normal, integer_grid(4, true).levels).mean_squared_error, 1e-6);
+  std::vector<float> values;
+  for (int i = 0; i < 20000; ++i) values.push_back(static_cast<float>(i) / 19999);
+  for (const float sign : {1.0f, -1.0f}) {
+    for (float& v : values) v = sign * std::abs(v);
+    const DistributionPtr one_sided = empirical_distribution(values);
+    const auto bits = [&](const Clip& clip) {
+      return bits_of_accuracy(*one_sided, clip.mean_squared_error);
+    };
+    EXPECT_NEAR(bits(min_max_zero_point_clip(*one_sided, 8)), std::log2(255), 0.002);
+    EXPECT_NEAR(bits(best_zero_point_clip(*one_sided, 8)), std::log2(255), 0.005);
+    EXPECT_NEAR(min_max_zero_point_clip(*one_sided, 8).clip, 1, 1e-12);
+  }
 }
 
 TEST(LloydMax, SixteenLevelsOfTheNormalDistribution) {

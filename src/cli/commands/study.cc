@@ -90,7 +90,8 @@ void run_tensors(BitsRun& run, const std::string& kind, const std::vector<Tensor
     if (deviation(*values) == 0) return std::vector<BitsRow>{};  // a constant has no accuracy
     auto rows = study_elements(source, *values, false);
     for (auto& more :
-         {study_calibrators(source, *values, sample.histogram, run.calibrators, run.calibration),
+         {study_zero_points(source, *values),
+          study_calibrators(source, *values, sample.histogram, run.calibrators, run.calibration),
           study_blocks(source, sample.values),
           study_formats(source, sample.values, sample.cols, run.formats)}) {
       rows.insert(rows.end(), more.begin(), more.end());
