@@ -38,8 +38,8 @@ class TokenizerReader {
     Json tokenizer;
     if (kind == "llama") {
       tokenizer = sentencepiece_bpe();
-    } else if (kind == "gpt2") {
-      tokenizer = byte_level_bpe();
+    } else if (is_cut_bpe(kind)) {
+      tokenizer = cut_bpe();
     } else if (kind == "bert") {
       tokenizer = wordpiece();
     } else if (kind == "t5") {
@@ -139,7 +139,12 @@ class TokenizerReader {
     return added;
   }
 
+  // Byte-pair encoding of words that patterns cut. Gemma 4's kind is its own pattern.
+  static constexpr const char* kGemma4 = "gemma4";
+  static bool is_cut_bpe(const std::string& kind) { return kind == "gpt2" || kind == kGemma4; }
+
   std::string pre_name() const {
+    if (value("model") == kGemma4) return kGemma4;
     const Json pre = value("pre");
     return pre.is_string() ? pre.get<std::string>() : "default";
   }
@@ -152,7 +157,11 @@ class TokenizerReader {
   }
   Json sentencepiece_bpe() const;
   Json merges_by_score() const;
-  Json byte_level_bpe() const;
+  Json stored_merges() const;
+  Json character_bpe(Json merges) const;
+  Json marked_spaces(bool prefix, Json model) const;
+  Json cut_bpe() const;
+  Json byte_level_bpe(const GgufPreType& type, Json& cuts) const;
   Json wordpiece();
   Json unigram() const;
   Json config(const std::string& kind) const;
@@ -190,8 +199,21 @@ Json TokenizerReader::merges_by_score() const {
   return texts;
 }
 
-Json TokenizerReader::sentencepiece_bpe() const {
-  const bool prefix = flag("add_space_prefix", true);
+// Characters that are no tokens become bytes.
+Json TokenizerReader::character_bpe(Json merges) const {
+  Json model = {{"type", "BPE"},
+                {"fuse_unk", true},
+                {"byte_fallback", true},
+                {"vocab", vocab_object()},
+                {"merges", std::move(merges)}};
+  const Json unknown = value("unknown_token_id");
+  const std::string unk = vocabulary_.at(unknown.is_null() ? Json(0) : unknown);
+  if (!unk.empty()) model["unk_token"] = unk;
+  return model;
+}
+
+// Spaces become marks, and marks spaces; `prefix`: a text begins with one.
+Json TokenizerReader::marked_spaces(bool prefix, Json model) const {
   Json normalizers = Json::array();
   if (prefix) normalizers.push_back({{"type", "Prepend"}, {"prepend", kMark}});
   normalizers.push_back({{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", kMark}});
@@ -202,36 +224,16 @@ Json TokenizerReader::sentencepiece_bpe() const {
   if (prefix) {
     decoders.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
   }
-  Json model = {{"type", "BPE"},
-                {"fuse_unk", true},
-                {"byte_fallback", true},
-                {"vocab", vocab_object()},
-                {"merges", merges_by_score()}};
-  const Json unknown = value("unknown_token_id");
-  const std::string unk = vocabulary_.at(unknown.is_null() ? Json(0) : unknown);
-  if (!unk.empty()) model["unk_token"] = unk;
   return {{"normalizer", {{"type", "Sequence"}, {"normalizers", std::move(normalizers)}}},
           {"decoder", {{"type", "Sequence"}, {"decoders", std::move(decoders)}}},
           {"model", std::move(model)}};
 }
 
-Json TokenizerReader::byte_level_bpe() const {
-  const GgufPreType* const type = pre_type();
-  if (type == nullptr) {
-    fail(ErrorKind::kUnsupported, "{}: tokenizer.ggml.pre is '{}', which nibble does not know",
-         what_, pre_name().substr(0, 64));
-  }
-  Json pretokenizers = Json::array();
-  for (const std::string_view pattern : type->patterns) {
-    pretokenizers.push_back({{"type", "Split"},
-                             {"pattern", {{"Regex", pattern}}},
-                             {"behavior", "Isolated"},
-                             {"invert", false}});
-  }
-  pretokenizers.push_back({{"type", "ByteLevel"},
-                           {"add_prefix_space", flag("add_space_prefix", false)},
-                           {"trim_offsets", true},
-                           {"use_regex", false}});
+Json TokenizerReader::sentencepiece_bpe() const {
+  return marked_spaces(flag("add_space_prefix", true), character_bpe(merges_by_score()));
+}
+
+Json TokenizerReader::stored_merges() const {
   Json merges = Json::array();
   const auto stored = metadata_.find("tokenizer.ggml.merges");
   if (stored == metadata_.end() || !stored->is_array()) corrupt("there are no merges");
@@ -241,8 +243,36 @@ Json TokenizerReader::byte_level_bpe() const {
     if (space == std::string::npos || !is_valid_utf8(text)) corrupt("a merge is damaged");
     merges.push_back(Json::array({text.substr(0, space), text.substr(space + 1)}));
   }
-  return {{"pre_tokenizer", {{"type", "Sequence"}, {"pretokenizers", std::move(pretokenizers)}}},
-          {"decoder",
+  return merges;
+}
+
+Json TokenizerReader::cut_bpe() const {
+  const GgufPreType* const type = pre_type();
+  if (type == nullptr) {
+    fail(ErrorKind::kUnsupported, "{}: tokenizer.ggml.pre is '{}', which nibble does not know",
+         what_, pre_name().substr(0, 64));
+  }
+  Json cuts = Json::array();
+  for (const std::string_view pattern : type->patterns) {
+    cuts.push_back({{"type", "Split"},
+                    {"pattern", {{"Regex", pattern}}},
+                    {"behavior", "Isolated"},
+                    {"invert", false}});
+  }
+  Json result = type->byte_level ? byte_level_bpe(*type, cuts)
+                                 : marked_spaces(flag("add_space_prefix", false),
+                                                 character_bpe(stored_merges()));
+  result["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", std::move(cuts)}};
+  return result;
+}
+
+// Adds its own step to the cuts.
+Json TokenizerReader::byte_level_bpe(const GgufPreType& type, Json& cuts) const {
+  cuts.push_back({{"type", "ByteLevel"},
+                  {"add_prefix_space", flag("add_space_prefix", false)},
+                  {"trim_offsets", true},
+                  {"use_regex", false}});
+  return {{"decoder",
            {{"type", "ByteLevel"},
             {"add_prefix_space", true},
             {"trim_offsets", true},
@@ -251,9 +281,9 @@ Json TokenizerReader::byte_level_bpe() const {
            {{"type", "BPE"},
             {"fuse_unk", false},
             {"byte_fallback", false},
-            {"ignore_merges", type->ignore_merges},
+            {"ignore_merges", type.ignore_merges},
             {"vocab", vocab_object()},
-            {"merges", std::move(merges)}}}};
+            {"merges", stored_merges()}}}};
 }
 
 // There words begin with the mark; here their other pieces begin with ##.
@@ -336,7 +366,7 @@ Json TokenizerReader::config(const std::string& kind) const {
     if (!config.contains("bos_token")) config["bos_token"] = vocabulary_.at(1);
     if (!config.contains("eos_token")) config["eos_token"] = vocabulary_.at(2);
   }
-  const GgufPreType* const pre = kind == "gpt2" ? pre_type() : nullptr;
+  const GgufPreType* const pre = is_cut_bpe(kind) ? pre_type() : nullptr;
   if (kind == "bert") {  // [CLS] text [SEP]
     if (!config.contains("bos_token") && config.contains("cls_token")) {
       config["bos_token"] = config["cls_token"];
@@ -345,7 +375,7 @@ Json TokenizerReader::config(const std::string& kind) const {
     config["add_bos_token"] = config["add_eos_token"] = true;
   } else {
     config["add_bos_token"] =
-        flag("add_bos_token", kind == "llama" || (pre != nullptr && pre->ignore_merges));
+        flag("add_bos_token", kind == "llama" || (pre != nullptr && pre->add_bos));
     config["add_eos_token"] = flag("add_eos_token", kind == "t5");
   }
   const Json chat = metadata_.value("tokenizer.chat_template", Json());

@@ -21,8 +21,10 @@ std::optional<std::map<std::string, Json>> tokenizer_from_gguf(const Json& metad
 struct GgufPreType {
   std::vector<std::string_view> names;
   std::vector<std::string_view> patterns;  // one after the other, matches and gaps stand alone
-  // Words that are tokens are taken whole; and text begins with BOS unless a key says otherwise.
-  bool ignore_merges = false;
+  bool ignore_merges = false;              // words that are tokens are taken whole
+  bool add_bos = false;                    // text begins with BOS unless a key says otherwise
+  // False: characters as they are, spaces as marks, and bytes where a character is no token.
+  bool byte_level = true;
 };
 const std::vector<GgufPreType>& gguf_pre_types();
 

@@ -1,4 +1,6 @@
 // Vectors that come with published vocabularies, and the golden ids of the models' own texts.
+#include <fmt/format.h>
+
 #include <sstream>
 
 #include "base/error.h"
@@ -61,6 +63,75 @@ TEST(SharedVectors, FromTheVocabulariesOfGguf) {
                            "falcon/ggml-vocab-falcon.gguf"}) {
     SCOPED_TRACE(name);
     expect_gguf_vectors(test::data_dir() / "tokenizers" / name);
+  }
+}
+
+// The vocabulary of GPT-2 under another rule for cutting words.
+std::map<std::string, Json> documents_with_pre(const std::string& pre) {
+  static const Json kStored =
+      GgufFile(test::data_dir() / "tokenizers/gpt2/ggml-vocab-gpt-2.gguf").header().metadata;
+  Json metadata = kStored;
+  metadata["tokenizer.ggml.pre"] = pre;
+  return tokenizer_from_gguf(metadata, pre).value();
+}
+
+TEST(PreTypes, CutWordsAsLlamaCppDoes) {
+  NIBBLE_NEEDS_DATA("tokenizers/gpt2/ggml-vocab-gpt-2.gguf");
+  const Json golden =
+      read_json_file((test::source_dir() / "tests/golden/tokenizers/pre_types.json").string());
+  for (const auto& [pre, expected] : golden["types"].items()) {
+    SCOPED_TRACE(pre);
+    const auto documents = documents_with_pre(pre);
+    EXPECT_EQ(documents.at("tokenizer_config.json")["add_bos_token"], expected["add_bos"]);
+    const auto tokenizer = make_tokenizer(documents);
+    for (std::size_t i = 0; i < golden["texts"].size(); ++i) {
+      const Json& ids = expected["ids"][i];
+      if (ids.is_null()) continue;  // llama.cpp is wrong there
+      const auto text = golden["texts"][i].get<std::string>();
+      EXPECT_EQ(tokenizer->encode(text, {.add_special = false}),
+                ids.get<std::vector<std::int32_t>>())
+          << text;
+    }
+  }
+}
+
+TEST(PreTypes, AllKeepTheText) {
+  NIBBLE_NEEDS_DATA("tokenizers/gpt2/ggml-vocab-gpt-2.gguf");
+  const std::string text = "Some 12345 words, don't\n\n  they? IMGIMGABCZ";
+  for (const GgufPreType& type : gguf_pre_types()) {
+    if (!type.byte_level) continue;  // GPT-2 has no tokens for it
+    SCOPED_TRACE(type.names.front());
+    const auto tokenizer = make_tokenizer(documents_with_pre(std::string(type.names.front())));
+    EXPECT_EQ(tokenizer->decode(tokenizer->encode(text, {.add_special = false})), text);
+  }
+}
+
+// A vocabulary of characters: bytes, a few letters, the mark of spaces and lines.
+TEST(PreTypes, OfCharactersMarkSpacesAndFallBackToBytes) {
+  Json tokens = Json::array();
+  Json types = Json::array();
+  const auto add = [&](const std::string& token, int type) {
+    tokens.push_back(token);
+    types.push_back(type);
+    return static_cast<std::int32_t>(tokens.size()) - 1;
+  };
+  constexpr int kNormal = 1;
+  constexpr int kByte = 6;
+  for (int byte = 0; byte < 256; ++byte) add(fmt::format("<0x{:02X}>", byte), kByte);
+  const std::int32_t mark_a = add("▁a", kNormal);
+  const std::int32_t lines = add("\n\n", kNormal);
+  for (const char* token : {"▁", "a", "b", "\n", "b\n"}) add(token, kNormal);
+  Json metadata = {{"tokenizer.ggml.model", "gpt2"},
+                   {"tokenizer.ggml.tokens", tokens},
+                   {"tokenizer.ggml.token_type", types},
+                   {"tokenizer.ggml.merges", {"▁ a", "\n \n", "b \n"}}};
+  for (const char* pre : {"gemma4", "sarvam-moe"}) {
+    metadata["tokenizer.ggml.pre"] = pre;
+    const auto tokenizer = make_tokenizer(tokenizer_from_gguf(metadata, pre).value());
+    // b and a line do not merge: lines are cut off first. é falls back to its two bytes.
+    const std::vector<std::int32_t> ids = {258 + 1, mark_a, 258 + 2, lines, 0xc3, 0xa9};
+    EXPECT_EQ(tokenizer->encode("a ab\n\né", {.add_special = false}), ids);
+    EXPECT_EQ(tokenizer->decode(ids), "a ab\n\né");
   }
 }
 
