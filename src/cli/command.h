@@ -45,8 +45,8 @@ class Context {
 
   // open_session(), with the notes of the checkpoint going to log().
   Session open(const std::filesystem::path& path, Backend& backend,
-               std::optional<KvFormat> kv_type = std::nullopt,
-               const ModelFormat& rounding = {}) const;
+               std::optional<KvFormat> kv_type = std::nullopt, const ModelFormat& rounding = {},
+               const RoomRule& besides = {}) const;
   void say_notes(const Checkpoint& checkpoint) const;
 
   // load(), a function that makes a model of the checkpoint, with the cache of repacked weights

@@ -37,7 +37,8 @@ std::unique_ptr<Backend> Context::make_cpu_backend(std::string_view command) con
 }
 
 Session Context::open(const std::filesystem::path& path, Backend& backend,
-                      std::optional<KvFormat> kv_type, const ModelFormat& rounding) const {
+                      std::optional<KvFormat> kv_type, const ModelFormat& rounding,
+                      const RoomRule& besides) const {
   if ((repack_cache || !repack_cache_dir.empty()) &&
       (rounding.weights != nullptr || rounding.embeddings != nullptr)) {
     fail(ErrorKind::kUsage,
@@ -45,7 +46,7 @@ Session Context::open(const std::filesystem::path& path, Backend& backend,
          "rounded ones; leave --repack-cache away");
   }
   Session session = with_repack_cache(
-      path, backend, [&] { return open_session(path, backend, kv_type, rounding); });
+      path, backend, [&] { return open_session(path, backend, kv_type, rounding, besides); });
   say_notes(*session.checkpoint);
   return session;
 }

@@ -8,21 +8,12 @@
 #include "formats/split_format.h"
 #include "model/fused_experts.h"
 #include "model/model.h"
+#include "model/module_name.h"
 #include "model/stored_tensor.h"
 #include "tensor/transpose.h"
 
 namespace nibble {
 namespace {
-
-std::string expand(std::string pattern, std::int64_t layer, std::int64_t expert) {
-  const auto replace = [&](const std::string& mark, std::int64_t value) {
-    const std::size_t at = pattern.find(mark);
-    if (at != std::string::npos) pattern.replace(at, mark.size(), std::to_string(value));
-  };
-  replace("{}", layer);
-  replace("{e}", expert);
-  return pattern;
-}
 
 // Loads parts by name, all under one prefix and for one layer.
 class Loader {
@@ -39,7 +30,7 @@ class Loader {
   void set_layer(std::int64_t layer) { layer_ = layer; }
 
   std::string name(const std::string& pattern, std::int64_t expert = 0) const {
-    return prefix_ + expand(pattern, layer_, expert);
+    return prefix_ + expand_pattern(pattern, layer_, expert);
   }
 
   // A matrix in the layout of the file.

@@ -46,21 +46,14 @@ Batch Batch::windows(std::vector<std::int32_t> ids, std::int64_t rows_each) {
   return batch;
 }
 
-void require_room(std::size_t model_bytes, const DeviceMemory& memory) {
-  // Buffers of a piece, the workspace of library products.
-  constexpr std::size_t kWorkspace = std::size_t{256} << 20;
-  const std::size_t available = memory.available();
-  if (available >= kWorkspace && model_bytes <= available - kWorkspace) return;
-  fail(ErrorKind::kDevice,
-       "the model does not fit on the device: weights {} bytes + workspace {}, keys and values "
-       "besides, but {} are free; use fewer bits, or --device cpu",
-       model_bytes, kWorkspace, available);
-}
-
 Model::Model(ModelSpec spec, const WeightSource& source, Backend& backend,
-             const ModelFormat& rounding)
+             const ModelFormat& rounding, const Room& besides)
     : spec_(std::move(spec)), backend_(backend) {
-  if (!backend.memory().is_host()) require_room(source.byte_size(), backend.memory());
+  if (!backend.memory().is_host()) {
+    Room room = besides;
+    room.weights += loaded_bytes(spec_, source, rounding);
+    require_room(room, backend.memory());
+  }
   embedding_ = load_embedding(spec_, source, backend, rounding);
   for (std::int64_t layer = 0; layer < spec_.layers; ++layer) {
     layers_.push_back(load_layer(spec_, layer, source, backend, rounding));

@@ -13,6 +13,7 @@
 #include "formats/registry.h"
 #include "formats/weight_source.h"
 #include "model/kv_cache.h"
+#include "model/room.h"
 #include "model/spec.h"
 
 namespace nibble {
@@ -148,14 +149,12 @@ void run_layer(const ModelSpec& spec, std::int64_t layer, const LayerWeights& we
 void run_head(const ModelSpec& spec, const HeadWeights& weights, const float* hidden,
               std::int64_t rows, Backend& backend, float* logits);
 
-// kDevice, with the sum, unless a model of so many bytes fits into the memory beside what its ops
-// need at least; nothing has been loaded then.
-void require_room(std::size_t model_bytes, const DeviceMemory& memory);
-
 class Model {
  public:
+  // On a device kDevice, before anything is loaded, unless there is room for it and what comes
+  // besides.
   Model(ModelSpec spec, const WeightSource& source, Backend& backend,
-        const ModelFormat& rounding = {});
+        const ModelFormat& rounding = {}, const Room& besides = {});
 
   const ModelSpec& spec() const { return spec_; }
   Backend& backend() const { return backend_; }

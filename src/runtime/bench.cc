@@ -168,6 +168,15 @@ StepCost step_cost(const Model& model) {
   return cost;
 }
 
+Room bench_room(const ModelSpec& spec, const BenchOptions& options) {
+  const std::int64_t tokens = std::max(options.prompt, options.context + options.generated);
+  Room room;
+  room.cache =
+      static_cast<std::size_t>(options.batch * KvPool::block_bytes(spec, tokens, options.kv_type));
+  room.workspace = workspace_bytes(spec, options.batch * options.prompt, options.batch);
+  return room;
+}
+
 BenchResult bench(const Model& model, const BenchOptions& options, const ProgressSink& progress) {
   const ModelSpec& spec = model.spec();
   require_sane(spec, options);

@@ -46,6 +46,10 @@ struct BenchResult {
   double kv_bytes = 0;  // keys and values that a decode step reads, all sequences
 };
 
+// What a measurement needs on a device beside the weights: all keys and values, and the largest
+// step.
+Room bench_room(const ModelSpec& spec, const BenchOptions& options);
+
 // Random ids. kUsage for options outside their ranges, encoders, or more tokens than a learned
 // table of positions has.
 BenchResult bench(const Model& model, const BenchOptions& options,

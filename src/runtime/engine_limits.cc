@@ -16,19 +16,14 @@ std::int64_t model_len_of(const ModelSpec& spec, std::int64_t asked) {
   return asked > 0 ? std::min(asked, spec.max_positions) : spec.max_positions;
 }
 
-// Bytes that a step takes beside weights and cache: its activations and logits.
-std::int64_t step_bytes(const ModelSpec& spec, const EngineOptions& options) {
-  constexpr std::int64_t kLibraries = std::int64_t{256} << 20;  // their workspace, recorded steps
-  const std::int64_t heads = spec.attention.heads + 2 * spec.attention.kv_heads;
-  // Residual, its norm and what is added to it; queries, keys, values and the attention's result;
-  // gate, up and their product.
-  const MlpSpec& mlp = spec.mlp;
-  const std::int64_t widest =
-      std::max({mlp.intermediate, mlp.dense_intermediate, mlp.shared_intermediate});
-  const std::int64_t row = 4 * spec.hidden + 2 * heads * spec.attention.head_dim + 3 * widest;
-  const std::int64_t results = options.max_num_seqs * (1 + options.speculative.tokens);
-  const std::int64_t floats = options.max_num_batched_tokens * row + results * spec.vocab;
-  return kLibraries + floats * static_cast<std::int64_t>(sizeof(float));
+std::size_t step_bytes(const ModelSpec& spec, const EngineOptions& options) {
+  return workspace_bytes(spec, options.max_num_batched_tokens,
+                         options.max_num_seqs * (1 + options.speculative.tokens));
+}
+
+// On a device, of what was free before the model came.
+std::size_t left_alone(std::size_t before, const EngineOptions& options) {
+  return static_cast<std::size_t>(static_cast<double>(before) * (1 - options.memory_utilization));
 }
 
 // On the host half of what is free, since it is not ours alone. On a card the share that was asked
@@ -37,13 +32,28 @@ std::int64_t cache_bytes_of(const Session& session, const EngineOptions& options
   const DeviceMemory& memory = session.model->backend().memory();
   if (options.kv_cache_bytes > 0) return static_cast<std::int64_t>(options.kv_cache_bytes);
   if (memory.is_host()) return available_memory_bytes() / 2;
-  const auto free = static_cast<std::int64_t>(memory.available());
-  const auto before = static_cast<double>(options.device_bytes > 0 ? options.device_bytes : free);
-  const auto left_alone = static_cast<std::int64_t>(before * (1 - options.memory_utilization));
-  return free - left_alone - step_bytes(session.model->spec(), options);
+  const std::size_t free = memory.available();
+  const std::size_t before = options.device_bytes > 0 ? options.device_bytes : free;
+  const std::size_t taken =
+      left_alone(before, options) + step_bytes(session.model->spec(), options);
+  return static_cast<std::int64_t>(free) - static_cast<std::int64_t>(taken);
 }
 
 }  // namespace
+
+Room engine_room(const ModelSpec& spec, const KvFormat& kv_type, const EngineOptions& options) {
+  const std::int64_t rows =
+      options.max_model_len > 0 ? model_len_of(spec, options.max_model_len) : options.block_size;
+  Room room;
+  room.workspace = step_bytes(spec, options);
+  if (options.kv_cache_bytes > 0) {
+    room.cache = options.kv_cache_bytes;
+    return room;
+  }
+  room.cache = static_cast<std::size_t>(KvPool::block_bytes(spec, rows, kv_type));
+  room.left_alone = left_alone(options.device_bytes, options);
+  return room;
+}
 
 EngineLimits engine_limits(const Session& session, const EngineOptions& options) {
   const ModelSpec& spec = session.model->spec();

@@ -14,6 +14,10 @@ struct EngineLimits {
   std::int64_t kept_blocks = 0;  // of swap_bytes
 };
 
+// What an engine needs at least beside the weights on a device: the keys and values of one request
+// of the length that is asked for, or of one block, and a step.
+Room engine_room(const ModelSpec& spec, const KvFormat& kv_type, const EngineOptions& options);
+
 // kMemory when the cache cannot hold one request of the length that was asked for.
 EngineLimits engine_limits(const Session& session, const EngineOptions& options);
 

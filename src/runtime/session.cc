@@ -86,7 +86,7 @@ ModelFormat settle_scales(const ModelFormat& rounding, const WeightSource& sourc
 }
 
 Session open_session(const fs::path& path, Backend& backend, std::optional<KvFormat> kv_type,
-                     const ModelFormat& rounding) {
+                     const ModelFormat& rounding, const RoomRule& besides) {
   Session session;
   session.checkpoint = open_checkpoint(path);
   const ModelSpec spec = build_spec(session.checkpoint->config());
@@ -95,8 +95,9 @@ Session open_session(const fs::path& path, Backend& backend, std::optional<KvFor
   // A file of a directory stands for all of it.
   session.generation_config = read_generation_config(session.checkpoint->path());
   session.tokenizer = open_tokenizer(*session.checkpoint);
+  const Room room = besides ? besides(spec, session.kv_type) : Room{};
   session.model = std::make_unique<Model>(spec, *session.checkpoint, backend,
-                                          settle_scales(rounding, *session.checkpoint, spec));
+                                          settle_scales(rounding, *session.checkpoint, spec), room);
   return session;
 }
 

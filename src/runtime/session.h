@@ -38,12 +38,12 @@ std::optional<std::string> chat_template_of(const Checkpoint& checkpoint);
 KvType default_kv_type(const WeightSource& source, const ModelSpec& spec);
 
 // Opens a checkpoint with everything that is needed to run it. `kv_type` overrides the
-// default, and so does the cache format of `rounding`, which else is as Model has it. A damaged
-// tokenizer or generation_config.json is an error; a missing one is not. The backend must outlive
-// the session.
+// default, and so does the cache format of `rounding`, which else is as Model has it. `besides` says
+// what else must have room on a device; null: nothing. A damaged tokenizer or
+// generation_config.json is an error; a missing one is not. The backend must outlive the session.
 Session open_session(const std::filesystem::path& path, Backend& backend,
                      std::optional<KvFormat> kv_type = std::nullopt,
-                     const ModelFormat& rounding = {});
+                     const ModelFormat& rounding = {}, const RoomRule& besides = {});
 
 // `rounding` with the type of scales that it leaves open: the 16-bit type of the checkpoint.
 ModelFormat settle_scales(const ModelFormat& rounding, const WeightSource& source,

@@ -216,31 +216,5 @@ TEST(TrainedModel, Stories260kLogitsAndLikelihood) {
   EXPECT_NEAR(nll / static_cast<double>(predicted), 1.438498, 1e-6);
 }
 
-// A card with so many bytes free.
-class SmallDevice final : public DeviceMemory {
- public:
-  explicit SmallDevice(std::size_t available) : available_(available) {}
-  bool is_host() const override { return false; }
-  std::size_t available() const override { return available_; }
-  Tensor allocate(DType, Shape) override { fail(ErrorKind::kInternal, "allocated"); }
-  void copy_in(const void*, std::size_t, void*) override {}
-  void copy_out(const void*, std::size_t, void*) override {}
-  void copy(const void*, std::size_t, void*) override {}
-  void copy_rows(const void*, std::size_t, std::size_t, std::size_t, void*, std::size_t) override {}
-  void zero(void*, std::size_t) override {}
-
- private:
-  std::size_t available_;
-};
-
-TEST(Room, AModelNeedsItsWeightsAndAWorkspace) {
-  constexpr std::size_t kGiB = std::size_t{1} << 30;
-  EXPECT_NO_THROW(require_room(10 * kGiB, SmallDevice(11 * kGiB)));
-  EXPECT_NO_THROW(require_room(10 * kGiB, host_memory()));
-  EXPECT_ERROR(require_room(10 * kGiB, SmallDevice(10 * kGiB)), ErrorKind::kDevice,
-               "weights 10737418240 bytes + workspace 268435456");
-  EXPECT_ERROR(require_room(1, SmallDevice(1000)), ErrorKind::kDevice, "1000 are free");
-}
-
 }  // namespace
 }  // namespace nibble

@@ -25,19 +25,21 @@ struct ModelBenchOptions {
   BenchOptions bench;
 };
 
-Model load_bench_model(const ModelBenchOptions& options, Backend& backend, const Context& context) {
+Model load_bench_model(const ModelBenchOptions& options, const BenchOptions& bench,
+                       Backend& backend, const Context& context) {
   if (!options.synthetic.empty()) {
     const ModelFormat format = rounding_of(options.rounding);
     ModelFormat inputs;  // the weights are made in their format
     inputs.activations = format.activations;
     const SyntheticSource source(options.synthetic, format);
-    return Model(source.spec(), source, backend, inputs);
+    return Model(source.spec(), source, backend, inputs, bench_room(source.spec(), bench));
   }
   const auto checkpoint = open_checkpoint(options.model);
   return context.with_repack_cache(options.model, backend, [&] {
     const ModelSpec spec = build_spec(checkpoint->config());
     return Model(spec, *checkpoint, backend,
-                 settle_scales(rounding_of(options.rounding), *checkpoint, spec));
+                 settle_scales(rounding_of(options.rounding), *checkpoint, spec),
+                 bench_room(spec, bench));
   });
 }
 
@@ -52,7 +54,7 @@ void bench_model(const ModelBenchOptions& options, Context& context) {
   bench_options.operations_per_second = limits.operations_per_second;
   if (const auto kv = rounding_of(options.rounding).kv) bench_options.kv_type = *kv;
   if (const auto kv = parse_kv_format(options.kv_type)) bench_options.kv_type = *kv;
-  const Model model = load_bench_model(options, *backend, context);
+  const Model model = load_bench_model(options, bench_options, *backend, context);
   const BenchResult result = bench(model, bench_options, context.progress());
   const Json json = {{"model", options.model.empty() ? options.synthetic : options.model},
                      {"threads", backend->pool().threads()},

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <ostream>
 
 #include "base/error.h"
@@ -74,10 +75,24 @@ Json result_json(const GenerateResult& result, const std::vector<std::int32_t>& 
           {"full_ids", all}};
 }
 
+// Keys and values of the answer; those of the prompt come besides, but how long it is only the
+// model's tokenizer knows.
+Room room_of(const GenerateOptions& options, const ModelSpec& spec, const KvFormat& kv_type) {
+  std::int64_t tokens = options.max_new_tokens;
+  if (options.context > 0) tokens = std::min(tokens, options.context);
+  if (spec.max_positions > 0) tokens = std::min(tokens, spec.max_positions);
+  Room room;
+  room.cache = static_cast<std::size_t>(KvPool::block_bytes(spec, tokens, kv_type));
+  return room;
+}
+
 void run(const RunOptions& options, Context& context) {
   const auto backend = context.make_backend();
   const Session session = context.open(options.model, *backend, parse_kv_format(options.kv_type),
-                                       rounding_of(options.rounding));
+                                       rounding_of(options.rounding),
+                                       [&](const ModelSpec& spec, const KvFormat& kv_type) {
+                                         return room_of(options.generate, spec, kv_type);
+                                       });
   const std::vector<std::int32_t> prompt = prompt_ids(options, session, context);
   GenerateOptions generate_options = options.generate;
   if (generate_options.stop_ids.empty()) generate_options.stop_ids = default_stop_ids(session);

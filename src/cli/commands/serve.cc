@@ -11,6 +11,7 @@
 #include "model/tokenizer/chat_template.h"
 #include "runtime/embedder.h"
 #include "runtime/engine.h"
+#include "runtime/engine_limits.h"
 #include "runtime/pooling.h"
 #include "server/api.h"
 #include "server/http_server.h"
@@ -196,7 +197,10 @@ void serve(const ServeOptions& options, Context& context) {
   engine_options.device_bytes = backend->memory().available();
   engine_options.swap_bytes = swap_bytes(options, backend->memory().is_host());
   const Session session =
-      context.open(options.model, *backend, parse_kv_format(options.kv_type), rounding);
+      context.open(options.model, *backend, parse_kv_format(options.kv_type), rounding,
+                   [&](const ModelSpec& spec, const KvFormat& kv_type) {
+                     return spec.decoder ? engine_room(spec, kv_type, engine_options) : Room{};
+                   });
   if (!session.model->spec().decoder) {
     return serve_encoder(options, session, std::move(listener), context);
   }
