@@ -195,7 +195,7 @@ const char* to_string(FinishReason reason) {
 
 std::vector<std::int32_t> default_stop_ids(const Session& session) {
   std::vector<std::int32_t> ids;
-  for (const Json* config : {&session.generation_config, &session.checkpoint->config()}) {
+  for (const Json* config : {&session.generation_config, &session.config}) {
     const auto at = config->find("eos_token_id");
     if (at != config->end()) append_ids(*at, session.model->spec().vocab, ids);
     if (!ids.empty()) return ids;

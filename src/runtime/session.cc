@@ -3,8 +3,11 @@
 #include "base/error.h"
 #include "checkpoint/container/gguf.h"
 #include "checkpoint/gguf_tokenizer.h"
+#include "checkpoint/synth.h"
+#include "checkpoint/synth_tokenizer.h"
 #include "model/arch.h"
 #include "model/tokenizer/chat_template.h"
+#include "runtime/synthetic.h"
 
 namespace nibble {
 namespace {
@@ -67,7 +70,7 @@ const Tokenizer& Session::require_tokenizer() const {
   if (tokenizer == nullptr) {
     fail(ErrorKind::kUsage,
          "{}: the checkpoint has no tokenizer, so text cannot be used; add its tokenizer files",
-         checkpoint->path().string());
+         checkpoint == nullptr ? "model" : checkpoint->path().string());
   }
   return *tokenizer;
 }
@@ -89,7 +92,8 @@ Session open_session(const fs::path& path, Backend& backend, std::optional<KvFor
                      const ModelFormat& rounding, const RoomRule& besides) {
   Session session;
   session.checkpoint = open_checkpoint(path);
-  const ModelSpec spec = build_spec(session.checkpoint->config());
+  session.config = session.checkpoint->config();
+  const ModelSpec spec = build_spec(session.config);
   if (!kv_type) kv_type = rounding.kv;
   session.kv_type = kv_type ? *kv_type : default_kv_type(*session.checkpoint, spec);
   // A file of a directory stands for all of it.
@@ -98,6 +102,23 @@ Session open_session(const fs::path& path, Backend& backend, std::optional<KvFor
   const Room room = besides ? besides(spec, session.kv_type) : Room{};
   session.model = std::make_unique<Model>(spec, *session.checkpoint, backend,
                                           settle_scales(rounding, *session.checkpoint, spec), room);
+  return session;
+}
+
+Session open_synthetic_session(const std::string& shape_name, Backend& backend,
+                               std::optional<KvFormat> kv_type, const ModelFormat& format,
+                               const RoomRule& besides) {
+  const SynthShape& shape = find_synth_shape(shape_name);
+  Session session;
+  session.config = synth_config(shape);
+  if (!kv_type) kv_type = format.kv;
+  session.kv_type = kv_type.value_or(KvType::kBF16);
+  session.tokenizer =
+      make_tokenizer({{"tokenizer.json", synth_tokenizer(shape.vocab)},
+                      {"tokenizer_config.json", synth_tokenizer_config(shape.max_positions)}});
+  const ModelSpec spec = build_spec(session.config);
+  const Room room = besides ? besides(spec, session.kv_type) : Room{};
+  session.model = std::make_unique<Model>(load_synthetic_model(shape_name, backend, format, room));
   return session;
 }
 

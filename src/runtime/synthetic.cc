@@ -89,4 +89,12 @@ QuantTensor SyntheticSource::linear(const std::string& module) const {
   return random_weight(format_of(module), shape[0], shape[1], kDeviation);
 }
 
+Model load_synthetic_model(const std::string& shape_name, Backend& backend,
+                           const ModelFormat& format, const Room& besides) {
+  const SyntheticSource source(shape_name, format);
+  ModelFormat inputs;  // the weights are made in their format
+  inputs.activations = format.activations;
+  return Model(source.spec(), source, backend, inputs, besides);
+}
+
 }  // namespace nibble

@@ -9,7 +9,7 @@
 #include "checkpoint/synth.h"
 #include "formats/registry.h"
 #include "formats/weight_source.h"
-#include "model/spec.h"
+#include "model/model.h"
 
 namespace nibble {
 
@@ -39,5 +39,10 @@ class SyntheticSource : public WeightSource {
   ModelFormat format_;
   std::vector<StoredTensor> tensors_;  // sorted by name
 };
+
+// The whole model; activations are rounded as `format` says. What comes besides must have room on a
+// device too.
+Model load_synthetic_model(const std::string& shape_name, Backend& backend,
+                           const ModelFormat& format, const Room& besides = {});
 
 }  // namespace nibble

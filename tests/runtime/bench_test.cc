@@ -3,6 +3,8 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "runtime/execution.h"
+#include "runtime/generate.h"
 #include "runtime/session.h"
 #include "runtime/synthetic.h"
 #include "support/test_data.h"
@@ -11,8 +13,7 @@ namespace nibble {
 namespace {
 
 Model synthetic_model(const char* shape, const char* format, Backend& backend) {
-  const SyntheticSource source(shape, parse_model_format(format));
-  return {source.spec(), source, backend};
+  return load_synthetic_model(shape, backend, parse_model_format(format));
 }
 
 TEST(Synthetic, EveryMatrixHasTheFormatAskedFor) {
@@ -76,6 +77,22 @@ TEST(Synthetic, TheModelRuns) {
   for (std::int64_t i = 0; i < logits.elements(); ++i) {
     ASSERT_TRUE(std::isfinite(logits.data<float>()[i]));
   }
+}
+
+TEST(Synthetic, ASessionHasATokenizerAndGenerates) {
+  const auto backend = make_cpu_backend();
+  const Session session = open_synthetic_session(
+      "tiny-llama", *backend, KvType::kInt8, parse_model_format("w=int4_g16_asym,a=int8_token"));
+  EXPECT_EQ(session.kv_type, KvFormat{KvType::kInt8});
+  EXPECT_EQ(executed_parts(*session.model).back().part, "activations");
+  const Tokenizer& tokenizer = session.require_tokenizer();
+  const std::string text = "any text, é";
+  EXPECT_EQ(tokenizer.decode(tokenizer.encode(text)), text);
+  GenerateOptions options;
+  options.max_new_tokens = 4;
+  EXPECT_EQ(generate(session, tokenizer.encode(text), options).ids.size(), 4u);
+  EXPECT_ERROR(open_synthetic_session("none", *backend, std::nullopt, {}), ErrorKind::kUsage,
+               "none");
 }
 
 // Sizes counted by hand: a layer of tiny-llama has q, o [64, 64], k, v [32, 64], gate, up [176, 64]

@@ -28,11 +28,9 @@ struct ModelBenchOptions {
 Model load_bench_model(const ModelBenchOptions& options, const BenchOptions& bench,
                        Backend& backend, const Context& context) {
   if (!options.synthetic.empty()) {
-    const ModelFormat format = rounding_of(options.rounding);
-    ModelFormat inputs;  // the weights are made in their format
-    inputs.activations = format.activations;
-    const SyntheticSource source(options.synthetic, format);
-    return Model(source.spec(), source, backend, inputs, bench_room(source.spec(), bench));
+    const ModelSpec spec = build_spec(synth_config(find_synth_shape(options.synthetic)));
+    return load_synthetic_model(options.synthetic, backend, rounding_of(options.rounding),
+                                bench_room(spec, bench));
   }
   const auto checkpoint = open_checkpoint(options.model);
   return context.with_repack_cache(options.model, backend, [&] {

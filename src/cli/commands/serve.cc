@@ -21,6 +21,7 @@ namespace {
 
 struct ServeOptions {
   std::string model;
+  std::string synthetic;
   std::string host = "127.0.0.1";
   std::uint16_t port = 8000;
   std::string unix_path;
@@ -74,7 +75,9 @@ std::vector<std::string> api_keys(const ServeOptions& options) {
 server::ServiceOptions base_options(const ServeOptions& options, const Session& session) {
   server::ServiceOptions service;
   service.names = options.names;
-  if (service.names.empty()) service.names = {options.model};
+  if (service.names.empty()) {
+    service.names = {options.model.empty() ? options.synthetic : options.model};
+  }
   service.defaults.vocab = session.model->spec().vocab;
   service.api_keys = api_keys(options);
   return service;
@@ -83,9 +86,11 @@ server::ServiceOptions base_options(const ServeOptions& options, const Session& 
 server::ServiceOptions service_options(const ServeOptions& options, const Session& session,
                                        const Context& context) {
   server::ServiceOptions service = base_options(options, session);
-  service.chat_template = options.chat_template_file.empty()
-                              ? chat_template_of(*session.checkpoint)
-                              : read_text_file(options.chat_template_file);
+  if (!options.chat_template_file.empty()) {
+    service.chat_template = read_text_file(options.chat_template_file);
+  } else if (session.checkpoint != nullptr) {
+    service.chat_template = chat_template_of(*session.checkpoint);
+  }
   if (!service.chat_template) {
     log(context.log(), LogLevel::kWarning,
         "the model has no chat template: chats become plain \"role: text\" paragraphs");
@@ -186,6 +191,9 @@ void serve_encoder(const ServeOptions& options, const Session& session, server::
 }
 
 void serve(const ServeOptions& options, Context& context) {
+  if (options.model.empty() == options.synthetic.empty()) {
+    fail(ErrorKind::kUsage, "serve: give a checkpoint or --synthetic NAME");
+  }
   if (!options.draft.empty() && options.engine.speculative.tokens == 0) {
     fail(ErrorKind::kUsage, "serve: --speculative-model needs --num-speculative-tokens");
   }
@@ -196,11 +204,14 @@ void serve(const ServeOptions& options, Context& context) {
   EngineOptions engine_options = options.engine;
   engine_options.device_bytes = backend->memory().available();
   engine_options.swap_bytes = swap_bytes(options, backend->memory().is_host());
+  const RoomRule besides = [&](const ModelSpec& spec, const KvFormat& kv_type) {
+    return spec.decoder ? engine_room(spec, kv_type, engine_options) : Room{};
+  };
+  const std::optional<KvFormat> kv_type = parse_kv_format(options.kv_type);
   const Session session =
-      context.open(options.model, *backend, parse_kv_format(options.kv_type), rounding,
-                   [&](const ModelSpec& spec, const KvFormat& kv_type) {
-                     return spec.decoder ? engine_room(spec, kv_type, engine_options) : Room{};
-                   });
+      options.synthetic.empty()
+          ? context.open(options.model, *backend, kv_type, rounding, besides)
+          : open_synthetic_session(options.synthetic, *backend, kv_type, rounding, besides);
   if (!session.model->spec().decoder) {
     return serve_encoder(options, session, std::move(listener), context);
   }
@@ -307,7 +318,9 @@ void add_http_options(CLI::App* command, ServeOptions& options) {
 void add_serve(CLI::App& app, Context& context) {
   CLI::App* command = app.add_subcommand("serve", "Serve an OpenAI-compatible API");
   auto options = add_command<ServeOptions>(command, context, serve);
-  command->add_option("model", options->model, "Checkpoint")->required();
+  command->add_option("model", options->model, "Checkpoint");
+  command->add_option("--synthetic", options->synthetic,
+                      "Random weights of this shape instead, to measure speed (see synth --help)");
   command->add_option("--served-model-name", options->names,
                       "Names that clients may use (default: the path as given)");
   command->add_option("--chat-template", options->chat_template_file,
