@@ -29,7 +29,7 @@ __device__ void fetch_queries(const DecodeLaunch& launch, const DeviceSequence& 
 #pragma unroll
     for (int s = 0; s < Warp::kDim / 16; ++s) {
       auto& to = queries->values[t][s];
-      const int start = (s / kProducts * 4 + lane % 4) * Shape::kKeyElements +
+      const int start = Shape::key_piece(s / kProducts, lane % 4) * Shape::kKeyElements +
                         pair_element<kType>(s % kProducts * 2, false);
       const bool exists = mine < work.rows && start < args.head_dim;
       if constexpr (kType == KvType::kInt4) {

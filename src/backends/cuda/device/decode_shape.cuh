@@ -48,8 +48,18 @@ struct DecodeShape {
     return kValuesAt + row * kPitch + Traits::kHeader + (piece ^ swizzle) * kValueBytes;
   }
 
-  // Rows of kInt4 take most instructions for their bytes, and so more warps.
-  static constexpr int kWantedBlocks = kType == KvType::kInt4 ? 4 : 2;
+  // The piece of a row that lane c (of 4, keys) or g (of 8, values) takes n-th. In rows of 128
+  // codes of 8 bits, 34 words apart, those of half a warp lie in banks of their own.
+  static constexpr bool kBytesOf128 = Traits::kCodes && kRowPieces == 16;
+  __host__ __device__ static constexpr int key_piece(int n, int c) {
+    return kBytesOf128 ? kKeyPieces * c + n : 4 * n + c;
+  }
+  __host__ __device__ static constexpr int value_piece(int n, int g) {
+    return kBytesOf128 ? 4 * n + g % 2 + g / 2 % 2 * 8 + g / 4 * 2 : 8 * n + g;
+  }
+
+  // Rows of kInt4 take most instructions for their bytes, those of kFp8 next, and so more warps.
+  static constexpr int kWantedBlocks = kType == KvType::kInt4 ? 4 : kType == KvType::kFp8 ? 3 : 2;
   static constexpr int kBlocks = kRowTiles > 1 || kDim > 128 ? 2 : kWantedBlocks;  // registers
   static constexpr int kRoomForSteps =
       (kSmBytes / kBlocks - kBlockOverhead) / (kDecodeWarps * kStepBytes);

@@ -118,8 +118,7 @@ class DecodeWarp {
   // Element of head_dim that sums[m][t][i] (i < 2, and one more for i >= 2) belongs to.
   __device__ int element(int m) const {
     constexpr int kTiles = Shape::kValueElements / 2;  // of a piece
-    return m / kTiles * 8 * Shape::kValueElements + lane_ / 4 * Shape::kValueElements +
-           m % kTiles * 2;
+    return Shape::value_piece(m / kTiles, lane_ / 4) * Shape::kValueElements + m % kTiles * 2;
   }
 
   std::uint32_t queries[kDim / 16][kRowTiles][2];  // B fragments
@@ -191,7 +190,7 @@ class DecodeWarp {
 #pragma unroll
     for (int n = 0; n < Shape::kKeyPieces; ++n) {
       const int row = first + lane_ / 4;  // and 8 more, with the same swizzle
-      const std::uint8_t* from = at + Shape::key_place(row, 4 * n + lane_ % 4);
+      const std::uint8_t* from = at + Shape::key_place(row, Shape::key_piece(n, lane_ % 4));
       std::uint32_t low[2 * kProducts];
       std::uint32_t high[2 * kProducts];
       pairs_of_row<kType>(load_piece<kBytes>(from), low);
@@ -323,7 +322,7 @@ class DecodeWarp {
 #pragma unroll
     for (int n = 0; n < Shape::kValuePieces; ++n) {
       const int row = first + lane_ % 4 * 2;  // and 1, 8 and 9 more, with the same swizzle
-      const std::uint8_t* from = at + Shape::value_place(row, 8 * n + lane_ / 4);
+      const std::uint8_t* from = at + Shape::value_place(row, Shape::value_piece(n, lane_ / 4));
       std::uint32_t low[kElements];
       std::uint32_t high[kElements];
       pairs_of_rows<kType>(load_piece<kBytes>(from), load_piece<kBytes>(from + Shape::kPitch), low);
