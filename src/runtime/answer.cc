@@ -8,15 +8,16 @@
 
 namespace nibble {
 
-Answer::Answer(EngineRequest request, UpdateSink sink, const Tokenizer* tokenizer,
+Answer::Answer(EngineRequest request, UpdateSink sink, Outbox& outbox, const Tokenizer* tokenizer,
                const std::vector<std::int32_t>& model_stop_ids,
                std::unique_ptr<grammar::Guide> guide)
     : request_(std::move(request)),
-      sink_(std::move(sink)),
+      outbox_(&outbox),
+      output_(std::make_shared<AnswerOutput>(AnswerOutput{
+          TextOutput(tokenizer, request_.stop), std::move(sink), !request_.stop.empty()})),
       stop_ids_(request_.stop_ids),
       sampler_(request_.sampling),
-      guide_(std::move(guide)),
-      text_(tokenizer, request_.stop) {
+      guide_(std::move(guide)) {
   if (!request_.ignore_eos) {
     stop_ids_.insert(stop_ids_.end(), model_stop_ids.begin(), model_stop_ids.end());
   }
@@ -86,32 +87,34 @@ std::optional<std::int32_t> Answer::append(EngineToken token) {
   }
   ++generated_;
   update_.tokens.push_back(std::move(token));
-  update_.text += text_.push(id, generated_ >= request_.min_tokens);
+  if (output_->text_decides) {
+    update_.text += output_->text.push(id, generated_ >= request_.min_tokens);
+  }
   return id;
 }
 
 bool Answer::send(std::int64_t cached_prompt_tokens) {
-  if (stopped_ || text_.stopped()) {
+  if (stopped_ || stopped_by_text()) {
     update_.finish = FinishReason::kStop;
   } else if (generated_ >= request_.max_tokens) {
     update_.finish = FinishReason::kLength;
   }
-  if (update_.finish.has_value()) {
-    update_.text += text_.flush();
+  if (update_.finish.has_value() && output_->text_decides) {
+    update_.text += output_->text.flush();
     // What was held back may hold a stop string to the end.
-    if (text_.stopped()) update_.finish = FinishReason::kStop;
+    if (output_->text.stopped()) update_.finish = FinishReason::kStop;
   }
   const bool ended = update_.finish.has_value();
   update_.cached_prompt_tokens = cached_prompt_tokens;
-  sink_(std::exchange(update_, {}));
+  outbox_->post(output_, std::exchange(update_, {}));
   return ended;
 }
 
 void Answer::end(std::optional<Error> error) {
-  update_.text += text_.flush();
+  if (output_->text_decides) update_.text += output_->text.flush();
   update_.finish = FinishReason::kCancelled;
   update_.error = std::move(error);
-  sink_(std::exchange(update_, {}));
+  outbox_->post(output_, std::exchange(update_, {}));
 }
 
 }  // namespace nibble

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "runtime/engine.h"
-#include "runtime/text_output.h"
+#include "runtime/outbox.h"
 
 namespace nibble {
 
@@ -22,7 +22,8 @@ class Answer {
  public:
   // model_stop_ids: tokens that end an answer unless the request ignores them. guide: of the
   // request's structure, or null. Errors of options: kUsage.
-  Answer(EngineRequest request, UpdateSink sink, const Tokenizer* tokenizer,
+  // The outbox must outlive it.
+  Answer(EngineRequest request, UpdateSink sink, Outbox& outbox, const Tokenizer* tokenizer,
          const std::vector<std::int32_t>& model_stop_ids, std::unique_ptr<grammar::Guide> guide);
   ~Answer();
   Answer(Answer&&) noexcept;
@@ -47,7 +48,7 @@ class Answer {
   std::optional<std::int32_t> choose(std::span<float> logits, std::span<const std::int32_t> tokens);
   // Tokens that it may still have; whether none will follow; whether there are some.
   std::int64_t tokens_left() const { return request_.max_tokens - generated_; }
-  bool over() const { return stopped_ || text_.stopped() || tokens_left() <= 0; }
+  bool over() const { return stopped_ || stopped_by_text() || tokens_left() <= 0; }
   bool begun_to_speak() const { return generated_ > 0; }
   // Sends what there is to send. The answer has ended when this returns true: no more calls then.
   bool send(std::int64_t cached_prompt_tokens);
@@ -55,17 +56,18 @@ class Answer {
   void end(std::optional<Error> error);
 
  private:
+  bool stopped_by_text() const { return output_->text_decides && output_->text.stopped(); }
   bool must_go_on() const { return generated_ < request_.min_tokens; }
   void forbid_stopping(std::span<float> logits) const;
   // None when it ends the answer.
   std::optional<std::int32_t> append(EngineToken token);
 
   EngineRequest request_;
-  UpdateSink sink_;
+  Outbox* outbox_;
+  std::shared_ptr<AnswerOutput> output_;
   std::vector<std::int32_t> stop_ids_;
   Sampler sampler_;
   std::unique_ptr<grammar::Guide> guide_;
-  TextOutput text_;
   EngineUpdate update_;  // the next one
   std::chrono::steady_clock::time_point made_ = std::chrono::steady_clock::now();
   bool begun_ = false;

@@ -86,8 +86,8 @@ class BatchingEngine : public Engine {
     const auto room = limits_.model_len - std::ssize(request.prompt);
     request.max_tokens = std::min(request.max_tokens, room);
     auto guide = request.structure ? guides_->make(*request.structure) : nullptr;
-    Answer answer(std::move(request), std::move(sink), session_.tokenizer.get(), model_stop_ids_,
-                  std::move(guide));
+    Answer answer(std::move(request), std::move(sink), outbox_, session_.tokenizer.get(),
+                  model_stop_ids_, std::move(guide));
     RequestId id = 0;
     {
       const std::lock_guard lock(mutex_);
@@ -498,6 +498,7 @@ class BatchingEngine : public Engine {
   const EngineLimits limits_;
   const std::vector<std::int32_t> model_stop_ids_;
   const std::unique_ptr<grammar::GuideMaker> guides_;  // null without a tokenizer
+  Outbox outbox_;
 
   // Of the engine's thread.
   KvPool memory_;

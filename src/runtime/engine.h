@@ -87,8 +87,8 @@ struct EngineStats {
   std::int64_t right_guesses = 0;
 };
 
-// Called on the engine's thread: must be quick, must not throw, must not call the engine except for
-// cancel().
+// Called on a thread of the engine's, for all requests one after the other, while the next step
+// runs: must be quick, must not throw, must not call the engine except for cancel().
 using UpdateSink = std::function<void(EngineUpdate)>;
 using RequestId = std::uint64_t;
 

@@ -411,6 +411,30 @@ TEST_F(EngineTest, CancelEndsARequestAndNoOther) {
   engine->cancel(id);  // once more: nothing
 }
 
+// A client that takes its first piece only when five more tokens have been made gets all the same.
+TEST_F(EngineTest, StepsGoOnWhileAnswersAreHandedOver) {
+  const auto engine = make_engine(session_, {});
+  Inbox inbox;
+  bool first = true;
+  const UpdateSink rest = inbox.sink();
+  engine->submit(request("The sea was", 12), [&](EngineUpdate update) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+    while (first && engine->stats().generation_tokens < 6) {
+      if (std::chrono::steady_clock::now() > deadline) {
+        ADD_FAILURE() << "no step runs while an answer is handed over";
+        break;
+      }
+      std::this_thread::yield();
+    }
+    first = false;
+    rest(std::move(update));
+  });
+  inbox.wait();
+  const GenerateResult expected = alone("The sea was", 12);
+  EXPECT_EQ(inbox.ids(), expected.ids);
+  EXPECT_EQ(inbox.text_, expected.text);
+}
+
 TEST_F(EngineTest, RequestsThatAreLeftGetTheirLastUpdate) {
   Inbox inbox;
   auto engine = make_engine(session_, {});
