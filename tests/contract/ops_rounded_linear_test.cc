@@ -43,8 +43,12 @@ ActivationFormatPtr completed(const char* name, std::int64_t cols) {
 // A weight and a call of it; x holds values beyond 6.
 struct Call {
   Call(Backend& backend, const char* weight_name, const char* format_name, std::int64_t rows_of_x,
-       std::int64_t columns, std::int64_t rows_of_w = kRows)
-      : format(completed(format_name, columns)), m(rows_of_x), cols(columns), rows(rows_of_w) {
+       std::int64_t columns, std::int64_t rows_of_w = kRows, bool on_16_bytes = false)
+      : format(completed(format_name, columns)),
+        m(rows_of_x),
+        cols(columns),
+        rows(rows_of_w),
+        aligned(on_16_bytes) {
     const std::vector<float> w = random_floats(rows * cols, 4, 0.1f);
     weight = parse_weight_format(weight_name)->encode(w.data(), rows, cols);
     prepared = backend.prepare(weight, "", format.get());
@@ -52,7 +56,8 @@ struct Call {
     bias = random_floats(rows, 2);
   }
 
-  std::int64_t stride() const { return cols + 3; }
+  std::int64_t stride() const { return cols + (aligned ? 4 : 3); }
+  std::int64_t y_stride() const { return rows + (aligned ? 8 : 5); }
 
   LinearArgs args(float* y, std::int64_t y_stride) const {
     LinearArgs args;
@@ -70,6 +75,7 @@ struct Call {
   std::int64_t m;
   std::int64_t cols;
   std::int64_t rows;
+  bool aligned;  // rows of x and y
   QuantTensor weight;
   LinearWeight prepared;
   std::vector<float> x;
@@ -87,12 +93,12 @@ double error_of(Arithmetic arithmetic) {
 // adds; sets `ran`.
 std::string check(Backend& backend, const Call& call, bool accumulate, bool& ran,
                   Arithmetic arithmetic = Arithmetic::kFloat32) {
-  GuardedOutput y(call.m, call.rows, call.rows + 5);
+  GuardedOutput y(call.m, call.rows, call.y_stride());
   constexpr float kBefore = 3;
   for (std::int64_t i = 0; accumulate && i < call.m * call.rows; ++i) {
-    y.data()[i / call.rows * (call.rows + 5) + i % call.rows] = kBefore;
+    y.data()[i / call.rows * call.y_stride() + i % call.rows] = kBefore;
   }
-  LinearArgs args = call.args(y.data(), call.rows + 5);
+  LinearArgs args = call.args(y.data(), call.y_stride());
   args.accumulate = accumulate;
   args.bias = accumulate ? nullptr : call.bias.data();
   ran = try_run(backend, args);
@@ -148,6 +154,20 @@ TEST_P(RoundedLinear, EveryFormatAndShape) {
           accumulate = !accumulate;
         }
       }
+    }
+  }
+}
+
+// Kernels for many rows ask for whole blocks of weights and aligned rows.
+TEST_P(RoundedLinear, ManyRowsOfPackedWeights) {
+  for (const char* weights :
+       {"int4_g128_asym", "int4_g128_sym", "int4_channel_sym", "int4_channel_asym"}) {
+    bool accumulate = false;
+    for (const std::int64_t m : {9, 129, 257, 600}) {
+      bool ran = false;
+      const Call call(*backend_, weights, "fp8_e4m3_token", m, 640, 192, true);
+      EXPECT_EQ(check(*backend_, call, accumulate, ran, GetParam().arithmetic), "") << weights;
+      accumulate = !accumulate;
     }
   }
 }

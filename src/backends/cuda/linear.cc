@@ -31,7 +31,7 @@ constexpr const char* kFp8W4 = "w4_fp8";
 // costs.
 constexpr std::int64_t kLargePairRows = 128;
 constexpr std::int64_t kFp8PairRows = 64;
-constexpr std::pair<std::int64_t, std::int64_t> kFp8Rows{8, 256};
+constexpr std::int64_t kFp8Rows = 8;  // more
 
 bool is_repacked(const LinearArgs& args, int bits) {
   const FragmentWeight* const w = fragments_of(*args.w);
@@ -239,14 +239,15 @@ Support w4_fp8_supports(const LinearArgs& args, const DeviceCaps& caps) {
     return Support::no("activations are not fp8 (e4m3), one scale a token");
   }
   if (caps.compute_capability != 90) return Support::no("it needs compute capability 9.0");
-  // Fewer rows are read faster by w4_small, more multiplied faster in bf16: rounded to fp8 first.
-  if (args.m <= kFp8Rows.first || args.m > kFp8Rows.second) return Support::no("for 9 to 256 rows");
+  // Fewer are rounded to fp8 first, and then multiplied faster by w4_small.
+  if (args.m <= kFp8Rows) return Support::no("for more than 8 rows");
   if (!is_repacked(args, 4)) return Support::no("weights are not repacked 4-bit ones");
   const FragmentWeight& w = *fragments_of(*args.w);
   if (w.cols % kFp8SumColumns != 0 || (w.groups != 1 && w.group != kFp8SumColumns)) {
     return Support::no("groups are not of 128 columns, nor the row");
   }
   if (args.x_stride % 4 != 0 || !on_16_bytes(args.x)) return Support::no("x is not on 16 bytes");
+  if (args.y_stride % 4 != 0 || !on_16_bytes(args.y)) return Support::no("y is not on 16 bytes");
   return Support::yes();
 }
 
@@ -258,15 +259,13 @@ Fp8Rows rounded_to_fp8(const LinearArgs& args, ExecContext& context) {
   rows.rows = args.m;
   rows.cols = args.w->canonical.cols;
   rows.most = args.activations->largest();
-  rows.sums_stride = (args.m + 3) / 4 * 4;
   const auto code_bytes = static_cast<std::size_t>(args.m * rows.cols);
   const auto scale_bytes = static_cast<std::size_t>(args.m) * sizeof(float);
-  const auto sum_bytes =
-      static_cast<std::size_t>(rows.cols / kFp8SumColumns * rows.sums_stride) * sizeof(float);
+  const auto sum_bytes = static_cast<std::size_t>(2 * args.m * fp8_sum_columns(rows.cols));
   Workspace workspace(*context.queue, aligned(code_bytes) + aligned(scale_bytes) + sum_bytes);
   rows.codes = workspace.take(code_bytes);
   rows.scales = static_cast<float*>(workspace.take(scale_bytes));
-  rows.sums = static_cast<float*>(workspace.take(sum_bytes));
+  rows.sums = workspace.take(sum_bytes);
   context.queue->launch("round activations", rows, fp8_rows);
   return rows;
 }
@@ -277,7 +276,6 @@ void launch_w4_fp8(std::span<const LinearArgs> calls, bool silu_pair, const Fp8R
   product.args.x = x.codes;
   product.args.x_scales = x.scales;
   product.args.x_sums = x.sums;
-  product.args.sums_stride = x.sums_stride;
   product.tile = choose_w4_fp8_tile(product.args, context.caps.multiprocessors);
   const auto run = [](const TiledW4& tiled, cudaStream_t stream) {
     return w4_fp8(tiled.args, tiled.tile, stream);

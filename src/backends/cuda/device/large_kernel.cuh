@@ -7,26 +7,34 @@
 // kLargeMultipliers + w of the stage.
 #pragma once
 
+#include <climits>
+
 #include "backends/cuda/device/dependent_launch.cuh"
 #include "backends/cuda/device/large_split.cuh"
 #include "backends/cuda/device/large_tile.cuh"
+#include "backends/cuda/kernels/fp8_rows.h"
 
 namespace nibble::cuda {
 
-inline constexpr int kCodeBytes = 2048;       // of 64 x 64 codes
-inline constexpr int kWholeTileTokens = 256;  // leave through shared memory
-inline constexpr int kLoaderRegisters = 40;   // of the 168 that all threads start with
-inline constexpr int kMultiplierRegisters = 232;
+inline constexpr int kCodeBytes = 2048;  // of 64 x 64 codes
 
 // kBlocks: of 64 rows, of a warpgroup. kUnits: of 64 of k in a stage, a swizzled row of x of 128
-// bytes. kGroups: of scales in a stage, if more than one. kSums: x comes with sums of its groups.
-template <int kTokens_, int kBlocks_, int kUnits_, int kGroups_, bool kSums_>
+// bytes. kGroups: of scales in a stage, if more than one. kSums: x comes with sums of its groups
+// (kernels/fp8_rows.h). These are stages, too, ahead of those of k: a box of sums where x is, the
+// scales of its groups where codes are. kStoresBoxes: tiles leave through shared memory; k is not
+// split.
+template <int kTokens_, int kBlocks_, int kUnits_, int kGroups_, bool kSums_, bool kStoresBoxes_>
 struct LargeConfig {
   static constexpr int kTokens = kTokens_;
   static constexpr int kBlocks = kBlocks_;
   static constexpr int kUnits = kUnits_;
   static constexpr int kGroups = kGroups_;
   static constexpr bool kSums = kSums_;
+  static constexpr bool kStoresBoxes = kStoresBoxes_;
+  // Of threads that load and that multiply; all start with 168.
+  static constexpr int kLoaderRegisters = kTokens == 192 ? 24 : 40;
+  static constexpr int kMultiplierRegisters = kTokens == 192 ? 240 : 232;
+  static_assert(kLoaderRegisters + kLargeMultipliers * kMultiplierRegisters == 168 * 3);
   static constexpr int kSlots = kLargeMultipliers * kBlocks;
   static constexpr int kRows = 64 * kSlots;
   static constexpr int kBoxElements = kUnits == 1 ? 64 : 128;  // of x in 128 bytes
@@ -35,12 +43,15 @@ struct LargeConfig {
   static constexpr int kCodesAt = kXBytes;
   static constexpr int kScalesAt = kCodesAt + kSlots * kSlotBytes;
   static constexpr int kZerosAt = kScalesAt + kSlots * kGroups * 128;
-  static constexpr int kSumsAt = kZerosAt + kSlots * kGroups * 64;
-  static constexpr int kUsedBytes = kSumsAt + (kSums ? kTokens * 4 : 0);
+  static constexpr int kZeroGroups = kSums ? kFp8SumGroups : kGroups;
+  static constexpr int kUsedBytes = kZerosAt + kSlots * kZeroGroups * 64;
+  static_assert(!kSums || kSlotBytes == kFp8SumGroups * 128);
   static constexpr int kStageBytes = (kUsedBytes + 1023) / 1024 * 1024;
-  static constexpr int kOutBuffers =
-      kTokens == kWholeTileTokens ? kLargeMultipliers * kOutBytes : 0;
-  static constexpr int kStagesAt = kLargeBarrierBytes + kOutBuffers;
+  static constexpr int kOutBuffers = kStoresBoxes ? kLargeMultipliers * kOutBytes : 0;
+  static constexpr int kXScales = kStoresBoxes && kSums ? 2048 : 0;
+  static_assert(kXScales == 0 || kXScales >= kLargeMultipliers * kTokens * 4);
+  static constexpr int kStagesAt = kLargeBarrierBytes + kOutBuffers + kXScales;
+  static_assert(kStagesAt % 1024 == 0);
   static constexpr int kStages = (kLargeSharedBytes - kStagesAt - 1024) / kStageBytes;
   static constexpr int kAllBytes = kStagesAt + kStages * kStageBytes + 1024;
   static_assert(2 * 8 * kStages <= kLargeBarrierBytes);
@@ -70,6 +81,27 @@ __device__ __forceinline__ Tile tile_at(const LargeParams& p, const Place& place
   return find_tile(p.grid, index, place.share_rank, rows_of_tile<C>(p), C::kTokens);
 }
 
+// The scales and zero points of the groups of a box of sums.
+template <class C>
+__device__ __forceinline__ void load_factors(const LargeParams& p, RingOf<C>& ring,
+                                             const Tile& tile, int box_of_sums) {
+  constexpr std::uint32_t kScales = C::kSlots * C::kSlotBytes;
+  const int group = p.group_mask == INT_MAX ? 0 : box_of_sums * kFp8SumGroups;
+  wait_barrier(ring.empty(), ring.parity ^ 1);
+  arrive_expecting(ring.full(), kScales + (p.has_zeros ? kScales / 2 : 0));
+  for (int box = 0; box < (p.silu_pair ? 2 : 1); ++box) {
+    const LargePart& part = p.parts[tile.part + box];
+    const int slot = box * kLargeMultipliers;
+    copy_box(ring.at() + C::kCodesAt + slot * C::kSlotBytes, &part.scales_of_box, 0, group,
+             tile.row / 64, ring.full());
+    if (p.has_zeros) {
+      copy_box(ring.at() + C::kZerosAt + slot * C::kSlotBytes / 2, &part.zeros_of_box, 0, group,
+               tile.row / 64, ring.full());
+    }
+  }
+  ring.next();
+}
+
 // The thread that loads the weight: one box of all slots, or half of them from each of a pair.
 // Scales and zero points come only where a group, or this block's part of k, begins. Weights do not
 // depend on the kernel ahead, so there is no waiting for it.
@@ -78,11 +110,15 @@ __device__ __forceinline__ void load_weight(const LargeParams& p, RingOf<C> ring
                                             const Place& place, const Steps& steps) {
   constexpr std::uint32_t kCodes = C::kScalesAt - C::kCodesAt;
   constexpr std::uint32_t kScales = C::kZerosAt - C::kScalesAt;
-  const std::uint32_t of_group = kCodes + kScales + (p.has_zeros ? kScales / 2 : 0);
+  const bool zeros = p.has_zeros && !C::kSums;
+  const std::uint32_t of_group = kCodes + kScales + (zeros ? kScales / 2 : 0);
   const int boxes = p.silu_pair ? 2 : 1;
   for (int index = steps.first; index < steps.tiles; index += steps.step) {
     const Tile tile = tile_at<C>(p, place, index);
     const int block = tile.row / 64;
+    if constexpr (C::kSums) {
+      for (int i = place.sums_begin; i < place.sums_end; ++i) load_factors<C>(p, ring, tile, i);
+    }
     for (int k_block = place.k_begin; k_block < place.k_end; ++k_block) {
       const bool begins = begins_group(p, place, k_block);
       wait_barrier(ring.empty(), ring.parity ^ 1);
@@ -96,7 +132,7 @@ __device__ __forceinline__ void load_weight(const LargeParams& p, RingOf<C> ring
         const int group = C::kGroups * (k_block / p.blocks_of_group);
         copy_box(ring.at() + C::kScalesAt + slot * C::kGroups * 128, &part.scales, 0, group, block,
                  ring.full());
-        if (p.has_zeros) {
+        if (zeros) {
           copy_box(ring.at() + C::kZerosAt + slot * C::kGroups * 64, &part.zeros, 0, group, block,
                    ring.full());
         }
@@ -115,17 +151,21 @@ __device__ __forceinline__ void load_x(const LargeParams& p, RingOf<C> ring, con
   wait_for_kernel_ahead();
   for (int index = steps.first; index < steps.tiles; index += steps.step) {
     const int token = tile_at<C>(p, place, index).token;
-    for (int k_block = place.k_begin; k_block < place.k_end; ++k_block) {
+    const auto load = [&](const CUtensorMap* map, int column) {
       wait_barrier(ring.empty(), ring.parity ^ 1);
-      arrive_expecting(ring.full(), C::kXBytes + (C::kSums ? C::kTokens * 4 : 0));
+      arrive_expecting(ring.full(), C::kXBytes);
       if (p.grid.share == 1) {
-        copy_box(ring.at(), &p.x, k_block * C::kBoxElements, token, 0, ring.full());
+        copy_box(ring.at(), map, column, token, 0, ring.full());
       } else {
-        copy_box_to(ring.at() + part * 128, &p.x, k_block * C::kBoxElements, token + part, 0,
-                    ring.full(), kBoth);
+        copy_box_to(ring.at() + part * 128, map, column, token + part, 0, ring.full(), kBoth);
       }
-      if (C::kSums) copy_box(ring.at() + C::kSumsAt, &p.x_sums, token, k_block, 0, ring.full());
       ring.next();
+    };
+    if constexpr (C::kSums) {
+      for (int i = place.sums_begin; i < place.sums_end; ++i) load(&p.x_sums, i * kFp8SumBox);
+    }
+    for (int k_block = place.k_begin; k_block < place.k_end; ++k_block) {
+      load(&p.x, k_block * C::kBoxElements);
     }
   }
   let_next_kernel_start();
@@ -139,13 +179,16 @@ __device__ __forceinline__ void multiply_tiles(const LargeParams& p, const Place
   const int thread = static_cast<int>(threadIdx.x) - 128;
   const Lane me{thread / 128, thread / 32 % 4, thread % 32};
   M<C> multiplier(p, place, me, ring);
-  Storer<C::kTokens> storer{p, me, barriers + kLargeBarrierBytes + me.group * kOutBytes};
+  const std::uint32_t buffers = barriers + kLargeBarrierBytes;
+  Storer<C::kTokens, C::kSums> storer{p, me, buffers + me.group * kOutBytes,
+                                      buffers + C::kOutBuffers + me.group * C::kTokens * 4};
   wait_for_kernel_ahead();
   for (int index = steps.first; index < steps.tiles; index += steps.step) {
     const Tile tile = tile_at<C>(p, place, index);
     Sums<C> d;
+    if constexpr (C::kStoresBoxes) storer.begin(tile);
     multiplier.run(d);
-    if constexpr (C::kTokens == kWholeTileTokens) {
+    if constexpr (C::kStoresBoxes) {
       storer.store_tile(tile, d[0]);
     } else if (p.grid.split > 1) {
       store_split<C::kBlocks, C::kTokens, C::kSums>(p, place, index, tile, me, d);
@@ -153,7 +196,7 @@ __device__ __forceinline__ void multiply_tiles(const LargeParams& p, const Place
       store_whole<C::kBlocks, C::kTokens, C::kSums>(p, tile, me, d);
     }
   }
-  if constexpr (C::kTokens == kWholeTileTokens) storer.finish();
+  if constexpr (C::kStoresBoxes) storer.finish();
 }
 
 #endif  // __CUDA_ARCH_FEAT_SM90_ALL
@@ -171,12 +214,12 @@ __global__ void __launch_bounds__(kLargeThreads, 1)
   const Place place = find_place(p.grid);
   const Steps steps = find_steps(p.grid);
   if (threadIdx.x < 128) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kLoaderRegisters));
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(C::kLoaderRegisters));
     if (threadIdx.x == 0) load_weight<C>(p, ring, place, steps);
     if (threadIdx.x == 32) load_x<C>(p, ring, place, steps);
     __syncwarp();
   } else {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kMultiplierRegisters));
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(C::kMultiplierRegisters));
     multiply_tiles<C, M>(p, place, steps, barriers, ring);
   }
   // A block must not leave while a neighbour still copies or arrives here.

@@ -41,7 +41,7 @@ __device__ __forceinline__ void store_if(bool wanted, float* y, float value) {
       : "memory");
 }
 
-// Stores what a lane has of a tile, 8 tokens at a time. kScaled: x has scales.
+// Stores what a lane has of a tile, 8 tokens at a time. kScaled: x has scales, sums are of fp8.
 template <int kBlocks, bool kScaled>
 class Finisher {
  public:
@@ -68,7 +68,7 @@ class Finisher {
     for (int i = 0; i < 2; ++i) {
       const int token = token_ + 8 * piece + i;
       const bool wanted = token < p_.m;
-      const float scale = kScaled ? p_.x_scales[min(token, p_.m - 1)] : 1.0f;
+      const float scale = kScaled ? kFp8SumUnit * p_.x_scales[min(token, p_.m - 1)] : 1.0f;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         float values[kBlocks];

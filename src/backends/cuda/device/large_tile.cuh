@@ -16,6 +16,7 @@
 #include "backends/cuda/device/cluster.cuh"
 #include "backends/cuda/device/mbarrier.cuh"
 #include "backends/cuda/device/shared_access.cuh"
+#include "backends/cuda/device/w4_to_fp8.cuh"
 #include "backends/cuda/kernels/w4_large.h"
 
 namespace nibble::cuda {
@@ -35,6 +36,7 @@ inline constexpr int kTokenTilesOfGroup = 8;  // neighbours in time, that reuse 
 // Tiles are counted in those of clusters.
 struct LargeGrid {
   int k_blocks;   // stages of the whole k
+  int sum_boxes;  // stages of sums of x
   int row_tiles;  // of all parts
   int token_tiles;
   int share, split;
@@ -44,6 +46,7 @@ struct LargeGrid {
 // A weight, as the kernel is told of it.
 struct LargePart {
   CUtensorMap codes, scales, zeros;
+  CUtensorMap scales_of_box, zeros_of_box;  // of fp8: of as many groups as a box of sums of x has
   CUtensorMap out;  // of tiles of 256 tokens: boxes of 32 rows of W by kOutTokens, swizzled
   const float* bias;
   float* y;
@@ -53,7 +56,7 @@ struct LargePart {
 
 struct LargeParams {
   CUtensorMap x;
-  CUtensorMap x_sums;  // of fp8
+  CUtensorMap x_sums;  // of fp8: boxes of kFp8SumGroups groups
   LargePart parts[kW4LargeMaxParts];
   LargeGrid grid;
   const float* x_scales;  // of fp8
@@ -83,6 +86,7 @@ struct Steps {
 struct Place {
   int share_rank, split_rank;
   int k_begin, k_end;
+  int sums_begin, sums_end;  // boxes
 };
 
 // A thread that multiplies.
@@ -102,8 +106,9 @@ struct Lane {
 __device__ __forceinline__ Place find_place(const LargeGrid& grid) {
   const int cluster = static_cast<int>(blockIdx.x) / grid.share;
   const int rank = cluster % grid.split;
-  return {static_cast<int>(blockIdx.x) % grid.share, rank, grid.k_blocks * rank / grid.split,
-          grid.k_blocks * (rank + 1) / grid.split};
+  return {static_cast<int>(blockIdx.x) % grid.share, rank,
+          grid.k_blocks * rank / grid.split,         grid.k_blocks * (rank + 1) / grid.split,
+          grid.sum_boxes * rank / grid.split,        grid.sum_boxes * (rank + 1) / grid.split};
 }
 
 __device__ __forceinline__ Steps find_steps(const LargeGrid& grid) {
@@ -158,8 +163,8 @@ struct Ring {
 };
 
 // Where output (row, token) of a piece of 64 x kOutTokens goes in shared memory: two boxes of 32
-// rows, a token's 128 bytes swizzled as the copy engine expects. Conflict-free: lanes of a fragment
-// differ in two 16-byte chunks and four even tokens.
+// rows, a token's 128 bytes swizzled as the copy engine expects. Every 8 tokens the same.
+// Conflict-free: lanes of a fragment differ in two 16-byte chunks and four even tokens.
 __device__ __forceinline__ std::uint32_t out_at(int row, int token) {
   const int chunk = (row % 32 / 4) ^ (token % 8);
   return static_cast<std::uint32_t>(row / 32 * (32 * kOutTokens * 4) + token * 128 + chunk * 16 +
@@ -168,24 +173,45 @@ __device__ __forceinline__ std::uint32_t out_at(int row, int token) {
 
 // A warpgroup's 64 rows of a tile on their way out, by pieces of kOutTokens through its buffers;
 // the copies to global memory run on while the next tile is multiplied.
-template <int kTokens>
+// Of fp8 (kScaled) a thread of the warpgroup keeps the scales of a token or two until then.
+template <int kTokens, bool kScaled>
 struct Storer {
   static constexpr int kPieceBytes = 64 * kOutTokens * 4;
 
   const LargeParams& p;
   const Lane& me;
   std::uint32_t buffers;
-  int piece = 0;  // all so far
+  std::uint32_t scales;  // of the tile's tokens
+  int piece = 0;         // all so far
+  float own[2];          // of tokens that are 128 apart
 
+  // Before the tile's products.
+  __device__ __forceinline__ void begin(const Tile& tile) {
+    if constexpr (kScaled) {
+#pragma unroll
+      for (int i = 0; i < (kTokens + 127) / 128; ++i) {
+        const int token = tile.token + me.thread() % 128 + 128 * i;
+        own[i] = kFp8SumUnit * p.x_scales[min(token, p.m - 1)];
+      }
+    }
+  }
+
+  // `first`: token of the tile.
   __device__ __forceinline__ void store_piece(const CUtensorMap* out, const float* d,
-                                              const float (&bias)[2], int row, int token) {
+                                              const float (&bias)[2], int row, int token,
+                                              int first) {
     const std::uint32_t buffer = buffers + piece % kOutPieces * kPieceBytes;
+    std::uint32_t at[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) at[i] = buffer + out_at(me.row() + 8 * (i / 2), 2 * me.c() + i % 2);
 #pragma unroll
     for (int j = 0; j < kOutTokens / 8; ++j) {
+      float2 by{1, 1};
+      if (kScaled) by = load_shared_8(scales + 4 * (first + 8 * j + 2 * me.c()));
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        store_shared(buffer + out_at(me.row() + 8 * (i / 2), 8 * j + 2 * me.c() + i % 2),
-                     d[4 * j + i] + bias[i / 2]);
+        store_shared(at[i] + 8 * 128 * j,
+                     fmaf(i % 2 == 0 ? by.x : by.y, d[4 * j + i], bias[i / 2]));
       }
     }
     publish_to_copies();
@@ -209,9 +235,18 @@ struct Storer {
     const int row = block + me.row();
     const bool has_bias = part.bias != nullptr && block < part.rows;
     const float bias[2] = {has_bias ? part.bias[row] : 0.0f, has_bias ? part.bias[row + 8] : 0.0f};
+    if constexpr (kScaled) {
+#pragma unroll
+      for (int i = 0; i < (kTokens + 127) / 128; ++i) {
+        const int token = me.thread() % 128 + 128 * i;
+        if (token < kTokens) store_shared(scales + 4 * token, own[i]);
+      }
+      sync_threads_of(kOutMeeting + me.group, 128);
+    }
 #pragma unroll
     for (int j = 0; j < kTokens / kOutTokens; ++j) {
-      store_piece(&part.out, d + j * kOutTokens / 2, bias, block, tile.token + j * kOutTokens);
+      store_piece(&part.out, d + j * kOutTokens / 2, bias, block, tile.token + j * kOutTokens,
+                  j * kOutTokens);
     }
   }
 

@@ -12,17 +12,19 @@ namespace nibble::cuda {
 // kFp8CodeUnit; so products hardly ever have one sign, and little is lost where the tensor cores
 // add them up with 13 bits.
 inline constexpr float kFp8CodeUnit = 1.0f / 512;
+inline constexpr float kFp8SumUnit = 0.5f / kFp8CodeUnit;  // of sums, as sums of q - 7.5
 
-// Of the nibbles that have bit 3 in `top` of each byte, moved there as bits 1 to 3 by `moved`.
-__device__ __forceinline__ std::uint32_t fp8_of_nibbles(std::uint32_t moved, std::uint32_t below) {
-  constexpr std::uint32_t kNegative = 0x8e / 2;  // flips the sign and all bits of the magnitude
-  return (moved & 0x0e0e0e0eu) ^ (below * kNegative + 0x01010101u);
+// The bytes of nibbles: `magnitude` has bits 0 to 2 of each as bits 1 to 3 of a byte, `top` bit 3
+// as bit 0. Where that is 0, all bits of the magnitude and the sign are flipped.
+__device__ __forceinline__ std::uint32_t fp8_of_nibbles(std::uint32_t magnitude,
+                                                        std::uint32_t top) {
+  return (magnitude & 0x0e0e0e0eu) ^ (0x8f8f8f8fu - (top & 0x01010101u) * 0x8eu);
 }
 
 // The two registers of a word of 16 of k: rows g and g + 8.
 __device__ __forceinline__ void w4_fp8_pair(std::uint32_t word, std::uint32_t* a) {
-  a[0] = fp8_of_nibbles(word << 1, (~word & 0x08080808u) >> 2);
-  a[1] = fp8_of_nibbles(word >> 3, (~word & 0x80808080u) >> 6);
+  a[0] = fp8_of_nibbles(word << 1, word >> 3);
+  a[1] = fp8_of_nibbles(word >> 3, word >> 7);
 }
 
 }  // namespace nibble::cuda

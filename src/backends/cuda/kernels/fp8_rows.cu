@@ -1,4 +1,5 @@
 // A block a row, 16 columns a thread at a time; eight threads make a sum of 128.
+#include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_fp8.h>
 
@@ -47,6 +48,16 @@ __device__ __forceinline__ uint4 codes_of(const float (&values)[kOfThread], floa
   return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
+// The group-th sum of a row.
+__device__ __forceinline__ void store_sum(__nv_bfloat16* sums, int group, float sum) {
+  const int half = kFp8SumGroups / 2;
+  __nv_bfloat16* const at =
+      sums + group / kFp8SumGroups * kFp8SumBox + group % kFp8SumGroups / half * kFp8SumGroups;
+  const __nv_bfloat16 high = __float2bfloat16_rn(sum);
+  at[group % half] = high;
+  at[group % half + half] = __float2bfloat16_rn(sum - __bfloat162float(high));
+}
+
 __global__ void __launch_bounds__(kThreads) round_to_fp8(Fp8Rows args) {
   using Row = Team<kThreads, kThreads>;
   wait_for_kernel_ahead();
@@ -63,6 +74,9 @@ __global__ void __launch_bounds__(kThreads) round_to_fp8(Fp8Rows args) {
   }
   const RowScale by = row_scale(Row::largest(largest), args.most);
   auto* const codes = static_cast<uint4*>(args.codes) + row * pieces;
+  const auto groups = static_cast<int>(args.cols / kFp8SumColumns);
+  const int boxes = (groups + kFp8SumGroups - 1) / kFp8SumGroups;
+  auto* const sums = static_cast<__nv_bfloat16*>(args.sums) + row * boxes * kFp8SumBox;
   for (int first = 0; first < pieces; first += kThreads) {
     const int i = first + Row::lane();
     float sum = 0;
@@ -72,18 +86,17 @@ __global__ void __launch_bounds__(kThreads) round_to_fp8(Fp8Rows args) {
     }
 #pragma unroll
     for (int step = 1; step < kOfSum; step *= 2) sum += __shfl_xor_sync(~0u, sum, step);
-    if (i < pieces && i % kOfSum == 0) args.sums[i / kOfSum * args.sums_stride + row] = sum;
+    if (i < pieces && i % kOfSum == 0) store_sum(sums, i / kOfSum, sum);
   }
+  const int beyond = groups + Row::lane();
+  if (beyond < boxes * kFp8SumGroups) store_sum(sums, beyond, 0);
   if (Row::lane() == 0) args.scales[row] = by.stored;
 }
 
 }  // namespace
 
 cudaError_t fp8_rows(const Fp8Rows& args, cudaStream_t stream) {
-  if (args.cols % kFp8SumColumns != 0 || args.x_stride % 4 != 0 || args.sums_stride % 4 != 0 ||
-      args.sums_stride < args.rows) {
-    return cudaErrorInvalidValue;
-  }
+  if (args.cols % kFp8SumColumns != 0 || args.x_stride % 4 != 0) return cudaErrorInvalidValue;
   if (args.rows == 0 || args.cols == 0) return cudaSuccess;
   return launch(round_to_fp8, team_shape<kThreads>(args.rows, kThreads), stream, args);
 }

@@ -7,7 +7,18 @@
 
 namespace nibble::cuda {
 
-inline constexpr std::int64_t kFp8SumColumns = 128;
+// Sums of codes go into a second product, with scales times zero points, as pairs of bfloat16 whose
+// sum they are but for 2^-17 of them. A box of them is a row of 128 bytes of operand B:
+// [2][high, low][16 groups].
+inline constexpr std::int64_t kFp8SumColumns = 128;  // of a sum
+inline constexpr int kFp8SumGroups = 32;             // sums in a box
+inline constexpr int kFp8SumBox = 64;                // bfloat16 in a box
+
+// bfloat16 in a row of sums of `cols` codes: whole boxes.
+constexpr std::int64_t fp8_sum_columns(std::int64_t cols) {
+  const std::int64_t sums = cols / kFp8SumColumns;
+  return (sums + kFp8SumGroups - 1) / kFp8SumGroups * kFp8SumBox;
+}
 
 // x = scales * codes as ActivationFormat rounds it, one scale a row (kernels/token_codes.h); the
 // scale of a row that holds a NaN or an infinity is NaN.
@@ -18,9 +29,9 @@ struct Fp8Rows {
   // row (backends/cuda/fragment_weight.h).
   void* codes = nullptr;
   float* scales = nullptr;  // [rows]
-  // [cols / 128, sums_stride]: of the values of the codes of row r, column r. On 16 bytes.
-  float* sums = nullptr;
-  std::int64_t sums_stride = 0;  // at least rows, a multiple of 4
+  // bfloat16 [rows, fp8_sum_columns(cols)] on 16 bytes: of the values of 128 codes each, in boxes;
+  // zeros behind the last.
+  void* sums = nullptr;
   std::int64_t x_stride = 0;
   std::int64_t rows = 0;
   std::int64_t cols = 0;  // a multiple of 128

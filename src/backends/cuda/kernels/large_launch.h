@@ -46,7 +46,17 @@ cudaError_t make_part_maps(const W4Large& args, const FragmentPart& part, LargeP
   cudaError_t error = make_tensor_map(codes, &to->codes);
   if (error == cudaSuccess) error = make_tensor_map(scales, &to->scales);
   if (error == cudaSuccess && w.zeros != nullptr) error = make_tensor_map(zeros, &to->zeros);
-  if (error == cudaSuccess && C::kTokens == kWholeTileTokens) {
+  if (C::kSums) {
+    TensorBox of_box = scales;
+    of_box.box[1] = kFp8SumGroups;
+    if (error == cudaSuccess) error = make_tensor_map(of_box, &to->scales_of_box);
+    of_box = zeros;
+    of_box.box[1] = kFp8SumGroups;
+    if (error == cudaSuccess && w.zeros != nullptr) {
+      error = make_tensor_map(of_box, &to->zeros_of_box);
+    }
+  }
+  if (error == cudaSuccess && C::kStoresBoxes) {
     error = make_tensor_map({part.y,
                              4,
                              {w.rows, args.m, 1},
@@ -64,25 +74,21 @@ cudaError_t make_part_maps(const W4Large& args, const FragmentPart& part, LargeP
 
 template <class C>
 cudaError_t make_x_maps(const W4Large& args, const W4LargeTile& tile, LargeParams* p) {
-  constexpr int kElementBytes = 128 / C::kBoxElements;
+  const auto make = [&](const void* x, std::int64_t cols, int elements, CUtensorMap* map) {
+    const int element_bytes = 128 / elements;
+    const std::int64_t row_bytes = cols * element_bytes;
+    return make_tensor_map({x,
+                            element_bytes,
+                            {cols, args.m, 1},
+                            {row_bytes, args.m * row_bytes},
+                            {elements, C::kTokens / tile.share, 1},
+                            true},
+                           map);
+  };
   const std::int64_t cols = args.parts[0].w.cols;
-  const std::int64_t row_bytes = cols * kElementBytes;
-  const TensorBox x{args.x,
-                    kElementBytes,
-                    {cols, args.m, 1},
-                    {row_bytes, args.m * row_bytes},
-                    {C::kBoxElements, C::kTokens / tile.share, 1},
-                    true};
-  const cudaError_t error = make_tensor_map(x, &p->x);
+  const cudaError_t error = make(args.x, cols, C::kBoxElements, &p->x);
   if (error != cudaSuccess || !C::kSums) return error;
-  const std::int64_t sum_bytes = args.sums_stride * 4;
-  return make_tensor_map({args.x_sums,
-                          4,
-                          {args.sums_stride, cols / 128, 1},
-                          {sum_bytes, cols / 128 * sum_bytes},
-                          {C::kTokens, 1, 1},
-                          false},
-                         &p->x_sums);
+  return make(args.x_sums, fp8_sum_columns(cols), kFp8SumBox, &p->x_sums);
 }
 
 template <class C>
@@ -90,6 +96,8 @@ LargeGrid make_grid(const W4Large& args, const W4LargeTile& tile) {
   const std::int64_t rows = (args.silu_pair ? C::kRows / 2 : C::kRows) * tile.share;
   LargeGrid grid{};
   grid.k_blocks = static_cast<int>(args.parts[0].w.cols / (64 * C::kUnits));
+  grid.sum_boxes =
+      C::kSums ? static_cast<int>(fp8_sum_columns(args.parts[0].w.cols) / kFp8SumBox) : 0;
   grid.token_tiles = static_cast<int>(tile_count(args.m, C::kTokens));
   grid.share = tile.share;
   grid.split = tile.split;

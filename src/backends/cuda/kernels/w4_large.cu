@@ -149,10 +149,11 @@ class Bf16Multiplier;
 template <int kTokens, int kBlocks>
 cudaError_t launch(const W4Large& args, const W4LargeTile& tile, cudaStream_t stream) {
   const bool small_groups = args.parts[0].w.cols / args.parts[0].w.groups < 64;
-  return small_groups ? launch_large<LargeConfig<kTokens, kBlocks, 1, 2, false>, Bf16Multiplier>(
-                            args, tile, stream)
-                      : launch_large<LargeConfig<kTokens, kBlocks, 1, 1, false>, Bf16Multiplier>(
-                            args, tile, stream);
+  constexpr bool kStoresBoxes = kTokens == 256;
+  return small_groups ? launch_large<LargeConfig<kTokens, kBlocks, 1, 2, false, kStoresBoxes>,
+                                     Bf16Multiplier>(args, tile, stream)
+                      : launch_large<LargeConfig<kTokens, kBlocks, 1, 1, false, kStoresBoxes>,
+                                     Bf16Multiplier>(args, tile, stream);
 }
 
 }  // namespace

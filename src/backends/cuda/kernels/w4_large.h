@@ -17,13 +17,12 @@ struct W4Large {
   // bfloat16 [m, cols], contiguous, on 16 bytes (kernels/round_rows.h); for w4_fp8, codes of fp8
   // [m, cols] in the order of kernels/fp8_rows.h.
   const void* x = nullptr;
-  // Of w4_fp8 alone: [m], and the sums of 128 codes [cols / 128, sums_stride] (kernels/fp8_rows.h).
+  // Of w4_fp8 alone: [m], and the sums of x's codes (kernels/fp8_rows.h).
   const float* x_scales = nullptr;
-  const float* x_sums = nullptr;
-  std::int64_t sums_stride = 0;
+  const void* x_sums = nullptr;
   std::int64_t m = 0;
-  // All alike, of 4 bits. For tiles of 256 tokens y lies on 16 bytes and y_stride is a multiple
-  // of 4.
+  // All alike, of 4 bits. For tiles of 128 rows and as many tokens or more y lies on 16 bytes and
+  // y_stride is a multiple of 4.
   FragmentPart parts[kW4LargeMaxParts];
   int part_count = 1;
   bool accumulate = false;  // y += instead of y =
@@ -38,11 +37,13 @@ struct W4Large {
 
 // How the product is cut. A block of threads computes `rows` of W by `tokens` of x.
 struct W4LargeTile {
-  int rows = 0;    // 128 or 256
-  int tokens = 0;  // of bf16: 256 (by 128 rows), 128 or 32 (by 256), 64 (by either)
-  int share = 1;   // 1, or 2 blocks of a cluster with the same tokens that share their loads
+  int rows = 0;  // 128 or 256
+  // Of bf16: 256 (by 128 rows), 128 or 32 (by 256), 64 (by either); of fp8: 192 or 128 (by 128
+  // rows), 64 or 32 (by 256).
+  int tokens = 0;
+  int share = 1;  // 1, or 2 blocks of a cluster with the same tokens that share their loads
   // Blocks with the same tile that share out k: 1 to kW4LargeMostSplit. They wait for each other,
-  // so all blocks of such a launch must fit on the device at once. Not for 256 tokens.
+  // so all blocks of such a launch must fit on the device at once. Not for more than 128 tokens.
   int split = 1;
 };
 
@@ -62,8 +63,7 @@ bool valid_large(const W4Large& args, const W4LargeTile& tile, int stage_columns
 cudaError_t w4_large(const W4Large& args, const W4LargeTile& tile, cudaStream_t stream);
 
 // The same for x in fp8 (e4m3) and groups of 128 or the whole row: products of exact codes, summed
-// by the tensor cores over 128 of k and then scaled in float32. Tiles of 256 rows by 64 or 32
-// tokens, or 128 by 128.
+// by the tensor cores over 128 of k and then scaled in float32.
 cudaError_t w4_fp8(const W4Large& args, const W4LargeTile& tile, cudaStream_t stream);
 
 }  // namespace nibble::cuda

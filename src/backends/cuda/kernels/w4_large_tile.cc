@@ -25,10 +25,10 @@ constexpr TileCost kBf16Costs[] = {{128, 256, 2, 630, 1000, HUGE_VAL},
                                    {256, 32, 1, 570, 1000, 3000},
                                    {128, 64, 1, 380, 500, 3200}};
 
-constexpr TileCost kFp8Costs[] = {{128, 128, 2, 800, 500, HUGE_VAL},
-                                  {128, 128, 1, 820, 500, 3000},
-                                  {256, 64, 1, 1020, 1000, 4000},
-                                  {256, 32, 1, 850, 1000, 3000}};
+constexpr TileCost kFp8Costs[] = {{128, 192, 1, 735, 6500, HUGE_VAL},
+                                  {128, 128, 1, 560, 3300, 5000},
+                                  {256, 64, 1, 730, 2000, 4000},
+                                  {256, 32, 1, 560, 2000, 3000}};
 
 std::int64_t tiles_of(std::int64_t size, std::int64_t tile_size) {
   return (size + tile_size - 1) / tile_size;
@@ -66,10 +66,13 @@ W4LargeTile cheapest(std::span<const TileCost> costs, const W4Large& args, std::
   return best;
 }
 
+// Through the bulk copy engine.
+bool stores_boxes(const W4LargeTile& tile) { return tile.rows == 128 && tile.tokens >= 128; }
+
 bool valid_part(const W4Large& args, const W4LargeTile& tile, const FragmentPart& part) {
   const FragmentMatrix& w = part.w;
   return w.bits == 4 && w.rows > 0 && w.rows <= kMost && w.rows % 64 == 0 &&
-         part.y_stride >= w.rows && (tile.tokens != 256 || part.y_stride % 4 == 0) &&
+         part.y_stride >= w.rows && (!stores_boxes(tile) || part.y_stride % 4 == 0) &&
          alike(w, args.parts[0].w) && (!args.silu_pair || w.rows == args.parts[0].w.rows);
 }
 
@@ -87,7 +90,7 @@ bool valid_tile(const W4Large& args, const W4LargeTile& tile, int stage_columns)
   if (tile.split < 1 || tile.split > kW4LargeMostSplit) return false;
   if (args.silu_pair && tile.rows != 256) return false;
   if (tile.split == 1) return true;
-  return tile.tokens != 256 && args.workspace != nullptr &&
+  return tile.tokens <= 128 && args.workspace != nullptr &&
          args.parts[0].w.cols / stage_columns >= tile.split;
 }
 
