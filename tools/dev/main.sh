@@ -85,7 +85,7 @@ cmd_check() {
 
 cmd_load() { ensure_packages "${PACKAGES[@]}" && run_load "$@"; }
 
-cmd_clients() { ensure_packages "${PACKAGES[@]}" python3-venv curl && run_clients; }
+cmd_clients() { ensure_packages "${PACKAGES[@]}" python3-venv curl chromium && run_clients; }
 
 cmd_cross() {
   ensure_packages "${PACKAGES[@]}" "${CROSS_PACKAGES[@]}"

@@ -20,13 +20,15 @@ run_load() {
     --rounds 1 --sequence 50 --speculative 4 --no-memory
 }
 
-# The official clients, in an environment of their own; the harness without what local models need.
+# The official clients, in an environment of their own, the harness without what local models need,
+# and the page in a browser.
 run_clients() {
   build_preset release nibble
   local python=$CLIENTS_VENV/bin/python3
   [[ -x $python ]] || python3 -m venv $CLIENTS_VENV
-  $python -c 'import openai, jsonschema, lm_eval, transformers' 2>/dev/null ||
-    $CLIENTS_VENV/bin/pip install --quiet openai jsonschema 'lm_eval[api]' transformers
+  $python -c 'import openai, jsonschema, lm_eval, transformers, playwright' 2>/dev/null ||
+    $CLIENTS_VENV/bin/pip install --quiet openai jsonschema 'lm_eval[api]' transformers playwright
   $python tests/server/clients.py build/nibble models/tiny-novel \
     tests/golden/archs/bert_gelu_new_old
+  $python tests/server/page.py build/nibble models/tiny-novel
 }
