@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
-#include <deque>
-#include <limits>
 #include <map>
 #include <mutex>
 #include <thread>
@@ -15,6 +13,7 @@
 #include "runtime/engine_limits.h"
 #include "runtime/grammar/guide.h"
 #include "runtime/scheduler.h"
+#include "runtime/step_runner.h"
 
 namespace nibble {
 namespace {
@@ -68,6 +67,7 @@ class BatchingEngine : public Engine {
         scheduler_(
             {options.max_num_seqs, options.max_num_batched_tokens, options.enable_prefix_caching},
             blocks_, &kept_blocks_),
+        runner_(model_, memory_, scheduler_, answers_),
         drafter_(make_drafter(session, options)),
         governor_(options.speculative.tokens),
         thread_([this] { loop(); }) {}
@@ -120,8 +120,6 @@ class BatchingEngine : public Engine {
   std::int64_t max_model_len() const override { return limits_.model_len; }
 
  private:
-  using Answers = std::map<RequestId, Answer>;
-
   void check(const EngineRequest& request) const {
     const std::int64_t vocab = model_.spec().vocab;
     if (request.prompt.empty()) fail(ErrorKind::kUsage, "the prompt is empty");
@@ -192,7 +190,7 @@ class BatchingEngine : public Engine {
 
   void forget(RequestId id) {
     answers_.erase(id);
-    caches_.erase(id);
+    runner_.forget(id);
     scheduler_.remove(id);
     if (drafter_ != nullptr) drafter_->forget(id);
     ++finished_;
@@ -201,13 +199,6 @@ class BatchingEngine : public Engine {
   void end_all(std::span<const ScheduledRows> plan, const Error& error) {
     for (const ScheduledRows& rows : plan) end(rows.id, error);
   }
-
-  // What one sequence of a step gives.
-  struct Choice {
-    std::vector<std::int32_t> tokens;
-    std::int64_t right = 0;  // of them, the first so many were guessed
-    std::optional<Error> error;
-  };
 
   // Lets the drafter say how the running answers may go on.
   void suggest_guesses() {
@@ -249,7 +240,7 @@ class BatchingEngine : public Engine {
   }
 
   // Tells the governor of a step that made answers alone.
-  void measure(std::span<const ScheduledRows> plan, std::span<const Choice> choices,
+  void measure(std::span<const ScheduledRows> plan, std::span<const StepChoice> choices,
                double seconds) {
     std::int64_t guessed = 0;
     std::int64_t right = 0;
@@ -269,134 +260,13 @@ class BatchingEngine : public Engine {
   void step(std::span<const ScheduledRows> plan, std::chrono::steady_clock::time_point start) {
     if (plan.empty()) return;
     for (const ScheduledRows& rows : plan) answers_.at(rows.id).begin();
-    const bool there = std::ranges::all_of(
-        plan, [this](const ScheduledRows& rows) { return backend_chooses(rows); });
-    std::vector<Choice> choices = there ? choose_on_backend(plan) : choose_by_logits(plan);
+    std::vector<StepChoice> choices = runner_.run(plan);
     const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
     measure(plan, choices, taken.count());
     for (std::size_t i = 0; i < plan.size(); ++i) finish_step(plan[i], std::move(choices[i]));
   }
 
-  // Where each sequence's results begin among those of a step: one for its end, one for each token
-  // that is guessed behind it.
-  static std::vector<std::int64_t> first_results(std::span<const ScheduledRows> plan) {
-    std::vector<std::int64_t> first = {0};
-    for (const ScheduledRows& rows : plan) first.push_back(first.back() + rows.guessed + 1);
-    return first;
-  }
-
-  // Whether the backend can choose what follows: then no logits leave it.
-  bool backend_chooses(const ScheduledRows& rows) const {
-    const Answer& answer = answers_.at(rows.id);
-    return !scores_prompt(rows) && (!rows.samples || answer.needs_only_logits());
-  }
-
-  bool scores_prompt(const ScheduledRows& rows) const {
-    return answers_.at(rows.id).request().prompt_logprobs && rows.begin < prompt_of(rows.id);
-  }
-
-  std::vector<Choice> choose_on_backend(std::span<const ScheduledRows> plan) {
-    Batch batch;
-    std::vector<TokenChoice> how;  // of each result
-    for (const ScheduledRows& rows : plan) {
-      append(batch, rows);
-      for (std::int64_t at = 0; at <= rows.guessed; ++at) {
-        how.push_back(rows.samples ? answers_.at(rows.id).choice(static_cast<std::size_t>(at))
-                                   : TokenChoice{});
-      }
-    }
-    const std::vector<std::int32_t> tokens = model_.choose_tokens(batch, how);
-    guess_caches_.clear();
-    scheduler_.computed(plan);
-    const std::vector<std::int64_t> first = first_results(plan);
-    std::vector<Choice> choices;
-    for (std::size_t i = 0; i < plan.size(); ++i) {
-      choices.push_back(choose(plan[i], [&](Answer& answer, std::int64_t at, const auto&) {
-        return answer.accept(tokens[static_cast<std::size_t>(first[i] + at)]);
-      }));
-    }
-    return choices;
-  }
-
-  std::vector<Choice> choose_by_logits(std::span<const ScheduledRows> plan) {
-    const std::vector<std::int64_t> first = first_results(plan);
-    Tensor logits = forward(plan, first);
-    guess_caches_.clear();
-    scheduler_.computed(plan);
-    std::vector<Choice> choices(plan.size());
-    model_.backend().pool().parallel_for(
-        std::ssize(plan), 1, [&](std::int64_t begin, std::int64_t end) {
-          for (std::int64_t i = begin; i < end; ++i) {
-            const auto one = static_cast<std::size_t>(i);
-            choices[one] = choose(plan[one], [&](Answer& answer, std::int64_t at,
-                                                 std::span<const std::int32_t> context) {
-              return answer.choose(row_of(logits, first[one] + at), context);
-            });
-          }
-        });
-    return choices;
-  }
-
-  std::span<float> row_of(Tensor& logits, std::int64_t row) const {
-    const std::int64_t vocab = model_.spec().vocab;
-    return {logits.mutable_data<float>() + row * vocab, static_cast<std::size_t>(vocab)};
-  }
-
-  // next: of an answer, the token by the result `at` behind a context, or none when it has ended.
-  // What was guessed is gone through as long as it is what is chosen.
-  template <class Next>
-  Choice choose(const ScheduledRows& rows, const Next& next) {
-    Choice choice;
-    try {
-      if (keys_are_near()) require_finite(rows);
-      if (!rows.samples) return choice;
-      Answer& answer = answers_.at(rows.id);
-      const std::span<const std::int32_t> known = scheduler_.tokens(rows.id);
-      const std::span<const std::int32_t> guess = scheduler_.guess(rows.id);
-      std::vector<std::int32_t> longer;  // the context, once a guess was right
-      for (std::int64_t at = 0; at <= rows.guessed; ++at) {
-        const std::optional<std::int32_t> token = next(answer, at, at == 0 ? known : longer);
-        if (!token) break;
-        choice.tokens.push_back(*token);
-        const bool right = at < rows.guessed && *token == guess[static_cast<std::size_t>(at)];
-        if (!right || answer.over()) break;
-        ++choice.right;
-        if (at == 0) longer.assign(known.begin(), known.end());
-        longer.push_back(*token);
-      }
-    } catch (const Error& error) {
-      choice.error = reason_of(error, rows);
-    }
-    return choice;
-  }
-
-  bool keys_are_near() const { return model_.backend().memory().is_host(); }
-
-  // Looking at keys and values on a card for every token would take longer than the token: they are
-  // looked at once an answer is broken.
-  Error reason_of(const Error& error, const ScheduledRows& rows) {
-    if (keys_are_near() || error.kind() != ErrorKind::kCorrupt) return error;
-    try {
-      require_finite(rows);
-    } catch (const Error& reason) {
-      return reason;
-    }
-    return error;
-  }
-
-  // A value beyond the range of F16 became infinity when it was stored.
-  void require_finite(const ScheduledRows& rows) {
-    KvCache& cache = caches_.at(rows.id);
-    if (rows.guessed > 0) cache.set_blocks(scheduler_.blocks(rows.id), rows.begin + rows.rows);
-    for (std::int64_t layer = 0; layer < model_.spec().layers; ++layer) {
-      if (!cache.overflowed(layer, rows.begin)) continue;
-      fail(ErrorKind::kUnsupported,
-           "keys or values of layer {} are beyond the range of an F16 cache; use a BF16 or F32 one",
-           layer);
-    }
-  }
-
-  void finish_step(const ScheduledRows& rows, Choice choice) {
+  void finish_step(const ScheduledRows& rows, StepChoice choice) {
     if (rows.begin < prompt_of(rows.id)) {
       prompt_tokens_ += std::min(rows.begin + rows.rows, prompt_of(rows.id)) - rows.begin;
     }
@@ -411,66 +281,6 @@ class BatchingEngine : public Engine {
 
   std::int64_t prompt_of(RequestId id) const {
     return std::ssize(answers_.at(id).request().prompt);
-  }
-
-  // Logits of all results, [first.back(), vocab].
-  Tensor forward(std::span<const ScheduledRows> plan, std::span<const std::int64_t> first) {
-    Batch batch;
-    std::vector<std::int64_t> place;  // among the results, of each sequence of the batch
-    Tensor logits = Tensor::allocate(DType::kF32, {first.back(), model_.spec().vocab});
-    for (std::size_t i = 0; i < plan.size(); ++i) {
-      if (scores_prompt(plan[i])) {
-        forward_scored(plan[i], row_of(logits, first[i]));
-        continue;
-      }
-      append(batch, plan[i]);
-      for (std::int64_t row = first[i]; row < first[i + 1]; ++row) place.push_back(row);
-    }
-    if (place.empty()) return logits;
-    Tensor last = model_.last_logits(batch);
-    if (std::ssize(place) == first.back()) return last;
-    for (std::size_t i = 0; i < place.size(); ++i) {
-      std::ranges::copy(row_of(last, static_cast<std::int64_t>(i)),
-                        row_of(logits, place[i]).begin());
-    }
-    return logits;
-  }
-
-  // Guessed tokens follow as sequences of one row each, in the same blocks: a step stores all keys
-  // and values before it reads any, and gives a result for the last row of every sequence.
-  void append(Batch& batch, const ScheduledRows& rows) {
-    const std::int64_t own = rows.rows - rows.guessed;
-    const auto tokens = scheduler_.tokens(rows.id).subspan(static_cast<std::size_t>(rows.begin),
-                                                           static_cast<std::size_t>(own));
-    KvCache& cache = caches_.try_emplace(rows.id, memory_).first->second;
-    cache.set_blocks(scheduler_.blocks(rows.id), rows.begin);
-    batch.ids.insert(batch.ids.end(), tokens.begin(), tokens.end());
-    batch.sequences.push_back({own, rows.begin, &cache});
-    for (std::int64_t i = 0; i < rows.guessed; ++i) {
-      batch.ids.push_back(scheduler_.guess(rows.id)[static_cast<std::size_t>(i)]);
-      KvCache& longer = guess_caches_.emplace_back(memory_);
-      longer.set_blocks(scheduler_.blocks(rows.id), rows.begin + own + i);
-      batch.sequences.push_back({1, rows.begin + own + i, &longer});
-    }
-  }
-
-  // A part of a prompt all of whose tokens are to be scored; the last row's logits go to `last`.
-  void forward_scored(const ScheduledRows& rows, std::span<float> last) {
-    constexpr std::int64_t kRows = 64;  // of logits at once
-    Batch batch;
-    append(batch, rows);
-    const Tensor hidden = model_.hidden(batch);
-    const std::int64_t vocab = model_.spec().vocab;
-    for (std::int64_t at = 0; at < rows.rows; at += kRows) {
-      const std::int64_t count = std::min(kRows, rows.rows - at);
-      Tensor logits = Tensor::allocate(DType::kF32, {count, vocab});
-      model_.head(hidden.data<float>() + at * model_.spec().hidden, count,
-                  logits.mutable_data<float>());
-      answers_.at(rows.id).score_prompt(
-          rows.begin + at, {logits.data<float>(), static_cast<std::size_t>(logits.elements())},
-          vocab);
-      std::ranges::copy(row_of(logits, count - 1), last.begin());
-    }
   }
 
   void publish_stats() {
@@ -507,9 +317,8 @@ class BatchingEngine : public Engine {
   BlockPool kept_blocks_;
   Scheduler scheduler_;
   Answers answers_;
-  std::map<RequestId, KvCache> caches_;
-  std::deque<KvCache> guess_caches_;  // of the guessed rows of a step
-  std::int64_t prompt_tokens_ = 0;    // computed
+  StepRunner runner_;
+  std::int64_t prompt_tokens_ = 0;  // computed
   std::int64_t generation_tokens_ = 0;
   std::int64_t finished_ = 0;
   std::unique_ptr<Drafter> drafter_;  // null without speculation
