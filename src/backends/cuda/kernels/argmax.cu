@@ -11,8 +11,8 @@ static_assert(kArgmaxParts <= 32);
 
 __global__ void __launch_bounds__(kThreads) find_in_parts(ArgmaxRows args) {
   __shared__ std::uint64_t keys[kThreads / 32];
-  wait_for_kernel_ahead();
   let_next_kernel_start();
+  wait_for_kernel_ahead();
   const std::int64_t row = blockIdx.y;
   const float* const x = args.x + row * args.cols;
   std::uint64_t best = 0;
@@ -29,8 +29,8 @@ __global__ void __launch_bounds__(kThreads) find_in_parts(ArgmaxRows args) {
 }
 
 __global__ void __launch_bounds__(32) choose(ArgmaxRows args) {
-  wait_for_kernel_ahead();
   let_next_kernel_start();
+  wait_for_kernel_ahead();
   const std::int64_t row = blockIdx.x;
   const std::uint64_t best =
       warp_largest(threadIdx.x < kArgmaxParts ? args.best[row * kArgmaxParts + threadIdx.x] : 0);

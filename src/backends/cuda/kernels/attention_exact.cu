@@ -57,8 +57,8 @@ template <KvType kType>
 __global__ void __launch_bounds__(kThreads) attend(const AttentionLaunch args) {
   extern __shared__ float shared[];
   __shared__ float scores[kThreads];
-  wait_for_kernel_ahead();
   let_next_kernel_start();
+  wait_for_kernel_ahead();
   const DeviceSequence& sequence = args.sequences[blockIdx.z];
   const std::int64_t t = blockIdx.x;
   if (t >= sequence.q_rows) return;

@@ -15,8 +15,8 @@ unsigned tiles_of(std::int64_t count) { return static_cast<unsigned>((count + kT
 
 __global__ void __launch_bounds__(kTile* kTileRows) transpose(TransposeRows args) {
   __shared__ float tile[kTile][kTile + 1];  // a column apart, so that both ways use all banks
-  wait_for_kernel_ahead();
   let_next_kernel_start();
+  wait_for_kernel_ahead();
   const std::int64_t col0 = std::int64_t{blockIdx.x} * kTile;
   for (std::int64_t row0 = std::int64_t{blockIdx.y} * kTile; row0 < args.rows;
        row0 += std::int64_t{gridDim.y} * kTile) {
@@ -47,8 +47,8 @@ __global__ void __launch_bounds__(kTile* kSumRows) sums(ColumnSums args) {
   __shared__ float largest[kSumRows][kTile];
   __shared__ double squares[kSumRows][kTile];
   __shared__ double magnitudes[kSumRows][kTile];
-  wait_for_kernel_ahead();
   let_next_kernel_start();
+  wait_for_kernel_ahead();
   const std::int64_t col = std::int64_t{blockIdx.x} * kTile + threadIdx.x;
   float most = 0;
   double square = 0;

@@ -60,8 +60,8 @@ __device__ __forceinline__ void store_sum(__nv_bfloat16* sums, int group, float 
 
 __global__ void __launch_bounds__(kThreads) round_to_fp8(Fp8Rows args) {
   using Row = Team<kThreads, kThreads>;
-  wait_for_kernel_ahead();
   let_next_kernel_start();
+  wait_for_kernel_ahead();
   const std::int64_t row = Row::index();
   const float* const x = args.x + row * args.x_stride;
   const auto pieces = static_cast<int>(args.cols / kOfThread);

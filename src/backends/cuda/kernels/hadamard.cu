@@ -35,8 +35,8 @@ __device__ __forceinline__ void mix_slots(float (&values)[kSlots]) {
 
 template <int kSlots>
 __global__ void __launch_bounds__(kThreads) transform(HadamardRows args, int size) {
-  wait_for_kernel_ahead();
   let_next_kernel_start();
+  wait_for_kernel_ahead();
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const float scale = rsqrtf(static_cast<float>(size));
   for (std::int64_t row = blockIdx.x * std::int64_t{kWarps} + threadIdx.x / 32; row < args.rows;

@@ -17,8 +17,8 @@ constexpr int kRowsOfBlock = kThreads / 32 * 4;
 template <KvType kType>
 __global__ void __launch_bounds__(kThreads)
     unpack(const __grid_constant__ AttentionLaunch args, int columns) {
-  wait_for_kernel_ahead();
   let_next_kernel_start();
+  wait_for_kernel_ahead();
   const DeviceSequence& sequence = args.sequences[blockIdx.z];
   const bool values = blockIdx.y % 2 == 1;
   const std::int64_t head = blockIdx.y / 2;

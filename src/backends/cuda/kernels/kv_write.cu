@@ -288,8 +288,8 @@ __global__ void __launch_bounds__(kThreads) store(const __grid_constant__ StoreL
     __syncthreads();
   }
   const Place place = find_place(launch.kv, row);
-  wait_for_kernel_ahead();
   let_next_kernel_start();
+  wait_for_kernel_ahead();
   const int jobs = rope.heads + 2 * launch.kv.kv_heads;
   const auto warp = static_cast<int>(blockIdx.y * kWarps + threadIdx.x / 32);
   for (int job = warp; job < jobs; job += static_cast<int>(gridDim.y) * kWarps) {

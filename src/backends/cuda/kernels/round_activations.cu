@@ -57,8 +57,8 @@ __device__ float rounded(const RoundActivations& args, const GroupScale& by, flo
 template <int kLanes>
 __global__ void __launch_bounds__(kThreads) round_groups(RoundActivations args) {
   using Lanes = Team<kLanes, kThreads>;
-  wait_for_kernel_ahead();
   let_next_kernel_start();
+  wait_for_kernel_ahead();
   const std::int64_t groups = (args.cols + args.group - 1) / args.group;
   const std::int64_t index = Lanes::index();
   if (index >= args.rows * groups) return;  // the lanes of a group together

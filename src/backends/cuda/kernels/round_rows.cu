@@ -26,8 +26,8 @@ __device__ __forceinline__ unsigned round_pair(float low, float high) {
 template <class T>
 __global__ void __launch_bounds__(kThreads) round_vectors(const float* x, uint4* y, unsigned rows,
                                                           unsigned vectors, std::int64_t x_stride) {
-  wait_for_kernel_ahead();
   let_next_kernel_start();
+  wait_for_kernel_ahead();
   const unsigned vector = blockIdx.x * kThreads + threadIdx.x;
   if (vector >= vectors) return;
   for (unsigned row = blockIdx.y; row < rows; row += gridDim.y) {
@@ -44,8 +44,8 @@ __global__ void __launch_bounds__(kThreads) round_vectors(const float* x, uint4*
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     round_scalars(const float* x, T* y, unsigned rows, unsigned cols, std::int64_t x_stride) {
-  wait_for_kernel_ahead();
   let_next_kernel_start();
+  wait_for_kernel_ahead();
   const unsigned col = blockIdx.x * kThreads + threadIdx.x;
   if (col >= cols) return;
   for (unsigned row = blockIdx.y; row < rows; row += gridDim.y) {

@@ -32,8 +32,8 @@ __global__ void __launch_bounds__(kNormThreads) norm_in_registers(NormRows args)
     weight[v] = load(args.weight, v, 1 - args.weight_offset);
     bias[v] = load(args.centred ? args.bias : nullptr, v, 0);
   }
-  wait_for_kernel_ahead();
   let_next_kernel_start();
+  wait_for_kernel_ahead();
   float4 x[kVectors];
   float sum = 0;
 #pragma unroll
@@ -74,8 +74,8 @@ bool fits_registers(const NormRows& args) {
 template <int kLanes>
 __global__ void __launch_bounds__(kNormThreads) norm(NormRows args) {
   using Row = Team<kLanes, kNormThreads>;
-  wait_for_kernel_ahead();
   let_next_kernel_start();
+  wait_for_kernel_ahead();
   const std::int64_t row = Row::index();
   if (row >= args.rows) return;  // a warp, or a block, as a whole
   const float* const x = args.x + row * args.x_stride;
@@ -104,8 +104,8 @@ __global__ void __launch_bounds__(kNormThreads) norm(NormRows args) {
 // ---- rope
 
 __global__ void rope(RopeRows args) {
-  wait_for_kernel_ahead();
   let_next_kernel_start();
+  wait_for_kernel_ahead();
   const std::int64_t half = args.rotary_dim / 2;
   const std::int64_t pairs = args.heads * half;
   for (std::int64_t t = blockIdx.y; t < args.rows; t += gridDim.y) {
@@ -159,8 +159,8 @@ struct alignas(4 * kWidth) Numbers {
 template <int kWidth>
 __global__ void activate(ActivateRows args) {
   using Vector = Numbers<kWidth>;
-  wait_for_kernel_ahead();
   let_next_kernel_start();
+  wait_for_kernel_ahead();
   for (std::int64_t r = blockIdx.y; r < args.rows; r += gridDim.y) {
     for (std::int64_t c = (blockIdx.x * blockDim.x + threadIdx.x) * std::int64_t{kWidth};
          c < args.cols; c += gridDim.x * blockDim.x * std::int64_t{kWidth}) {
@@ -186,8 +186,8 @@ __global__ void activate(ActivateRows args) {
 // ---- sums and rows by index
 
 __global__ void add(AddValues args) {
-  wait_for_kernel_ahead();
   let_next_kernel_start();
+  wait_for_kernel_ahead();
   const auto scale = static_cast<float>(args.scale);
   for (std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x; i < args.count;
        i += gridDim.x * std::int64_t{blockDim.x}) {
@@ -196,8 +196,8 @@ __global__ void add(AddValues args) {
 }
 
 __global__ void bias(BiasRows args) {
-  wait_for_kernel_ahead();
   let_next_kernel_start();
+  wait_for_kernel_ahead();
   for (std::int64_t r = blockIdx.y; r < args.rows; r += gridDim.y) {
     for (std::int64_t c = blockIdx.x * blockDim.x + threadIdx.x; c < args.cols;
          c += gridDim.x * blockDim.x) {
@@ -208,8 +208,8 @@ __global__ void bias(BiasRows args) {
 }
 
 __global__ void gather(GatherRows args) {
-  wait_for_kernel_ahead();
   let_next_kernel_start();
+  wait_for_kernel_ahead();
   for (std::int64_t i = blockIdx.y; i < args.count; i += gridDim.y) {
     const float* const x = args.x + args.index[i] * args.cols;
     for (std::int64_t c = blockIdx.x * blockDim.x + threadIdx.x; c < args.cols;
@@ -220,8 +220,8 @@ __global__ void gather(GatherRows args) {
 }
 
 __global__ void scatter_add(ScatterAddRows args) {
-  wait_for_kernel_ahead();
   let_next_kernel_start();
+  wait_for_kernel_ahead();
   for (std::int64_t i = blockIdx.y; i < args.count; i += gridDim.y) {
     float* const y = args.y + args.index[i] * args.cols;
     for (std::int64_t c = blockIdx.x * blockDim.x + threadIdx.x; c < args.cols;

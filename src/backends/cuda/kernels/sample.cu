@@ -197,8 +197,8 @@ __device__ Kept keep_top_p(const Row& row, const DrawRule& rule, Kept kept, Shar
 
 __global__ void __launch_bounds__(kThreads) sample_row(SampleRows args) {
   __shared__ Shared shared;
-  wait_for_kernel_ahead();
   let_next_kernel_start();
+  wait_for_kernel_ahead();
   const DrawRule rule = args.rules[blockIdx.x];
   Row row{args.x + blockIdx.x * args.cols, args.cols, rule.temperature, 0};
   std::uint64_t best = 0;

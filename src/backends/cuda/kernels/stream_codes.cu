@@ -34,8 +34,8 @@ __global__ void __launch_bounds__(kThreads) walk_codes(CodesLinear args) {
     words[r] = static_cast<const unsigned*>(w.data) + row * w.row_words;
     scales[r] = scale_place(w, row, 0);
   }
-  wait_for_kernel_ahead();
   let_next_kernel_start();
+  wait_for_kernel_ahead();
   const auto cols = static_cast<unsigned>(w.cols);
   const auto group = static_cast<unsigned>(w.group);
   float sums[kRows][kM] = {};

@@ -46,8 +46,8 @@ __global__ void __launch_bounds__(kThreads) stream_rows(DenseLinear args) {
   // The last warp reads its last row twice rather than one that is not there.
   const std::int64_t second = min(first + 1, args.rows - 1);
   const std::int64_t row[kRows] = {min(first, args.rows - 1), second};
-  wait_for_kernel_ahead();
   let_next_kernel_start();
+  wait_for_kernel_ahead();
   float sums[kRows][kM] = {};
 #pragma unroll 4
   for (std::int64_t k = lane * kVector; k < args.cols; k += 32 * kVector) {

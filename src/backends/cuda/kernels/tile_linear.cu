@@ -13,8 +13,8 @@ constexpr int kPart = kTile / kSide;
 __global__ void __launch_bounds__(kSide* kSide) tile(DenseLinear args) {
   __shared__ float x[kDepth][kTile + 1];
   __shared__ float w[kDepth][kTile + 1];
-  wait_for_kernel_ahead();
   let_next_kernel_start();
+  wait_for_kernel_ahead();
   const int tx = threadIdx.x % kSide;
   const int ty = threadIdx.x / kSide;
   const std::int64_t n0 = blockIdx.x * std::int64_t{kTile};

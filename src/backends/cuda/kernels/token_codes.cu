@@ -22,8 +22,8 @@ __device__ unsigned code_of(float x, const RowScale& by) {
 template <ByteType kType>
 __global__ void __launch_bounds__(kThreads) round_to_codes(TokenCodes args) {
   using Row = Team<kThreads, kThreads>;
-  wait_for_kernel_ahead();
   let_next_kernel_start();
+  wait_for_kernel_ahead();
   const std::int64_t row = Row::index();
   const float* const x = args.x + row * args.x_stride;
   const auto cols = static_cast<int>(args.cols);
@@ -43,8 +43,8 @@ __global__ void __launch_bounds__(kThreads) round_to_codes(TokenCodes args) {
 
 template <class T>
 __global__ void __launch_bounds__(kRowThreads) scale(ScaleProducts args) {
-  wait_for_kernel_ahead();
   let_next_kernel_start();
+  wait_for_kernel_ahead();
   for (std::int64_t r = blockIdx.y; r < args.rows; r += gridDim.y) {
     const float of_row = args.x_scales[r];
     for (std::int64_t c = blockIdx.x * blockDim.x + threadIdx.x; c < args.cols;
