@@ -12,6 +12,7 @@ struct DecodePlan {
   int parts;       // of the keys, at most
   int row_blocks;  // of the query rows of a KV head, at most
   int items;       // sequences x KV heads x row blocks
+  int steps;       // of a warp's queue
 };
 
 struct DecodeLaunch {
@@ -44,6 +45,13 @@ struct BlockWork {
   int item;
 };
 
+// Of so many keys, in steps of step_keys.
+__host__ __device__ inline int keys_of_part(int keys, int parts, int step_keys) {
+  const int share = (keys + parts - 1) / parts;
+  const int steps = (share + step_keys - 1) / step_keys;
+  return (steps > kDecodeWarps ? steps : kDecodeWarps) * step_keys;
+}
+
 template <class Shape>
 __device__ BlockWork find_work(const DecodeLaunch& launch, const DeviceSequence& sequence) {
   BlockWork work;
@@ -59,9 +67,7 @@ __device__ BlockWork find_work(const DecodeLaunch& launch, const DeviceSequence&
   if (Shape::Traits::kCodes) work.keys.begin &= ~1;
   if (launch.args.blocks.block_rows != 0) work.keys.begin &= ~(Shape::kKeys - 1);
   const int count = max(0, work.keys.end - work.keys.begin);
-  const int least = kDecodeWarps * Shape::kKeys;
-  const int share = (count + launch.plan.parts - 1) / launch.plan.parts;
-  work.part_keys = max(least, (share + Shape::kKeys - 1) / Shape::kKeys * Shape::kKeys);
+  work.part_keys = keys_of_part(count, launch.plan.parts, Shape::kKeys);
   work.parts = max(1, (count + work.part_keys - 1) / work.part_keys);
   return work;
 }

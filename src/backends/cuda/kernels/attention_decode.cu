@@ -24,8 +24,8 @@ __global__ void __launch_bounds__(kThreads, DecodeShape<kType, kDim, kRowTiles>:
   using Warp = DecodeWarp<Shape, kType>;
   extern __shared__ __align__(128) std::uint8_t shared[];
   __shared__ bool last;
-  wait_for_kernel_ahead();
   let_next_kernel_start();
+  wait_for_kernel_ahead();
   const DeviceSequence sequence = launch.args.sequences[blockIdx.z];
   const BlockWork work = find_work<Shape>(launch, sequence);
   const int part = static_cast<int>(blockIdx.x);
@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(kThreads, DecodeShape<kType, kDim, kRowTiles>:
           0;
   Queries<Warp> queries;
   fetch_queries<kType, Shape>(launch, sequence, work, &queries);
-  Warp warp(shared + index * Shape::kSteps * Shape::kStepBytes, keys, launch.args.softcap);
+  Warp warp(shared + index * launch.plan.steps * Shape::kStepBytes, keys, launch.args.softcap);
   constexpr int kStride = kDecodeWarps * Shape::kKeys;
   const int start = begin + index * Shape::kKeys;
 #pragma unroll 1
@@ -112,7 +112,8 @@ struct DecodeKernel {
   void (*run)(DecodeLaunch);
   int rows;
   int keys;
-  int shared_bytes;
+  int steps;
+  int step_bytes;
   int result_floats;
   int blocks_per_sm;
 };
@@ -120,8 +121,13 @@ struct DecodeKernel {
 template <KvType kType, int kDim, int kRowTiles>
 DecodeKernel describe() {
   using Shape = DecodeShape<kType, kDim, kRowTiles>;
-  return {attend<kType, kDim, kRowTiles>, Shape::kRows,       Shape::kKeys, Shape::kSharedBytes,
-          Shape::kResultFloats,           Shape::kBlocksPerSm};
+  return {attend<kType, kDim, kRowTiles>,
+          Shape::kRows,
+          Shape::kKeys,
+          Shape::kSteps,
+          Shape::kStepBytes,
+          Shape::kResultFloats,
+          Shape::kBlocksPerSm};
 }
 
 template <KvType kType>
@@ -159,6 +165,11 @@ DecodePlan plan_of(const AttentionLaunch& args, const DecodeKernel& kernel) {
       plan.parts = static_cast<int>(parts);
     }
   }
+  // A block may begin up to a step ahead of the first key of a window.
+  const std::int64_t most_keys = keys + (args.window > 0 ? kernel.keys - 1 : 0);
+  const int part_keys = keys_of_part(static_cast<int>(most_keys), plan.parts, kernel.keys);
+  const int steps = (part_keys / kernel.keys + kDecodeWarps - 1) / kDecodeWarps;
+  plan.steps = std::min(kernel.steps, steps);
   return plan;
 }
 
@@ -210,7 +221,9 @@ cudaError_t attention_decode(const AttentionLaunch& args, cudaStream_t stream) {
                     static_cast<unsigned>(args.kv_heads * decode.plan.row_blocks),
                     static_cast<unsigned>(args.sequence_count));
   shape.block = dim3(kThreads);
-  shape.shared_bytes = static_cast<std::size_t>(kernel.shared_bytes);
+  const int queues = kDecodeWarps * decode.plan.steps * kernel.step_bytes;
+  const int results = kDecodeWarps * kernel.result_floats * static_cast<int>(sizeof(float));
+  shape.shared_bytes = static_cast<std::size_t>(std::max(queues, results));
   shape.dependent = args.dependent_launch;
   return launch(kernel.run, shape, stream, decode);
 }
