@@ -89,6 +89,43 @@ struct FragmentCodes<8> {
   }
 };
 
+// A lane's codes as bytes without signs: operand A of mma.m16n8k32, of two tiles of 16 columns. Of
+// each tile a register has columns 2c, 2c + 8, 2c + 1 and 2c + 9, in this order.
+//
+//   kLower   codes of row g + 8 come times this
+//   expand   tiles 2 `pair` and 2 `pair` + 1 of the 64 or 32 columns in 16 bytes
+template <int kBits>
+struct ByteCodes;
+
+template <>
+struct ByteCodes<4> {
+  static constexpr int kPairs = 2;  // in 16 bytes of a lane
+  static constexpr int kLower = 16;
+
+  static __device__ __forceinline__ void expand(const uint4& codes, int pair,
+                                                std::uint32_t (&a)[4]) {
+    const std::uint32_t words[2] = {pair == 0 ? codes.x : codes.z, pair == 0 ? codes.y : codes.w};
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      a[2 * i] = words[i] & 0x0f0f0f0fu;
+      a[2 * i + 1] = words[i] & 0xf0f0f0f0u;
+    }
+  }
+};
+
+template <>
+struct ByteCodes<8> {
+  static constexpr int kPairs = 1;
+  static constexpr int kLower = 1;
+
+  static __device__ __forceinline__ void expand(const uint4& codes, int, std::uint32_t (&a)[4]) {
+    a[0] = __byte_perm(codes.x, codes.y, 0x5140);
+    a[1] = __byte_perm(codes.x, codes.y, 0x7362);
+    a[2] = __byte_perm(codes.z, codes.w, 0x5140);
+    a[3] = __byte_perm(codes.z, codes.w, 0x7362);
+  }
+};
+
 // A stored scale, bf16 or f16.
 __device__ __forceinline__ float scale_of(const std::uint16_t* at, bool bf16) {
   return bf16 ? __uint_as_float(static_cast<std::uint32_t>(*at) << 16)

@@ -13,7 +13,18 @@ inline constexpr int kWarps = 8;
 inline constexpr int kThreads = 32 * kWarps;
 inline constexpr int kLoadBytes = 512;  // of codes, 16 a lane
 inline constexpr int kUnitBytes = 128;  // bf16 of 64 columns of one row of x
-inline constexpr int kCellBytes = 512;  // sums of 16 rows x 8 rows of x
+inline constexpr int kCellBytes = 512;  // sums of 16 rows x 8 rows of x, or 32 x 2
+inline constexpr int kDigitRows = 2;    // up to so many rows of x are multiplied as digits
+
+// What a warp has to send of a task. Digits are joined first: both tiles fit into one cell.
+__host__ __device__ constexpr int cells_of(int tiles, int token_tiles) {
+  return token_tiles == 0 ? 1 : tiles * token_tiles;
+}
+
+// Of a row of a chunk as digits (device/small_linear_digits.cuh).
+__host__ __device__ constexpr int digit_row_bytes(int groups) {
+  return 3 * 128 + (groups + 1) * 16;
+}
 
 struct Part {
   const unsigned char* codes;
@@ -36,10 +47,12 @@ struct Arguments {
   int tasks;
   int slices;  // of k, a block each
   int splits;  // of a slice, a warp each
+  int stages;  // of a warp's ring
   bool bf16_scales;
   bool accumulate;
 };
 
+// kTokenTiles_: 0 where x is multiplied as digits (device/small_linear_digits.cuh).
 template <int kBits_, int kTiles_, int kTokenTiles_, int kGroups_, bool kPair_, int kStages_>
 struct Shape {
   static constexpr int kBits = kBits_;  // of a code
@@ -47,18 +60,19 @@ struct Shape {
   static constexpr int kTiles = kTiles_;
   static constexpr int kParts = kPair_ ? 2 : 1;
   static constexpr int kTilesOfPart = kTiles / kParts;
-  static constexpr int kTokenTiles = kTokenTiles_;  // of 8 rows of x
-  static constexpr int kGroups = kGroups_;          // in a chunk
+  static constexpr bool kDigits = kTokenTiles_ == 0;
+  static constexpr int kTokenTiles = kDigits ? 1 : kTokenTiles_;  // of 8 columns of operand B
+  static constexpr int kGroups = kGroups_;                        // in a chunk
+  static constexpr int kDigitRowBytes = digit_row_bytes(kGroups);
   static constexpr bool kPair = kPair_;
-  static constexpr int kStages = kStages_;
+  static constexpr int kStages = kStages_;  // of a warp's ring, unless it has fewer chunks
   static constexpr int kLoads = kBits / 4;  // of 16 rows x 64 columns
   static constexpr int kTileBytes = kLoads * kLoadBytes;
   static constexpr int kCodeBytes = kTiles * 2 * kTileBytes;
   static constexpr int kPieces = kTiles * kGroups * 3;  // 16 bytes each of scales and zero points
   static constexpr int kStageBytes = kCodeBytes + kPieces * 16;
-  static constexpr int kRingBytes = kWarps * kStages * kStageBytes;
-  static constexpr int kCells = kTiles * kTokenTiles;           // of a task: 16 rows x 8 rows of x
-  static constexpr int kResults = kPair ? kCells / 2 : kCells;  // of them, after pairing
+  static constexpr int kCells = cells_of(kTiles, kTokenTiles_);             // of a task
+  static constexpr int kResults = kPair && !kDigits ? kCells / 2 : kCells;  // after pairing
   static_assert(kPieces <= 32);
 };
 

@@ -1,9 +1,10 @@
 // The weights are operand A of mma.m16n8k16 (rows of the result), the activations operand B
-// (columns). A cluster of blocks of threads takes a range of tasks (tiles of 16 rows); its blocks
-// share out k, and within a block so do `splits` warps. A block's slice of x lies in shared memory
-// as bf16, in the order of B fragments. A warp works on its own: it walks along its chunks of k,
-// 128 wide, and sends the sums of its task to the block that owns the task, where warps add up what
-// comes from all sides and store the result. In the loop no barrier stands between warps.
+// (columns); one or two rows of x are integers, for mma.m16n8k32 (device/small_linear_digits.cuh).
+// A cluster of blocks of threads takes a range of tasks (tiles of 16 rows); its blocks share out k,
+// and within a block so do `splits` warps. A block's slice of x lies in shared memory, in the order
+// of B fragments. A warp works on its own: it walks along its chunks of k, 128 wide, and sends the
+// sums of its task to the block that owns the task, where warps add up what comes from all sides
+// and store the result. In the loop no barrier stands between warps.
 //
 // Weights come through a ring of stages in shared memory that is private to each warp and, for the
 // codes, to each lane; it is full before the kernel ahead has ended.
@@ -89,9 +90,18 @@ __device__ __forceinline__ void finish_alone(const Arguments& args, int task, in
                                              const Sums<S>& sums) {
 #pragma unroll
   for (int i = 0; i < S::kResults; ++i) {
-    const int up = S::kPair ? i + S::kResults : i;
-    finish<S>(args, task, i, lane, sums[i / S::kTokenTiles][i % S::kTokenTiles],
-              sums[up / S::kTokenTiles][up % S::kTokenTiles]);
+    if constexpr (S::kDigits) {
+      const float4 v = join_digits<S>(sums, lane);
+      const float joined[4] = {v.x, v.y, v.z, v.w};
+      float up[4];
+      other_of_pair(joined, up);
+      Results<S>(args, task, i, lane).store(joined, up);
+    } else {
+      const int up = S::kPair ? i + S::kResults : i;
+      Results<S>(args, task, i, lane)
+          .store(sums[i / S::kTokenTiles][i % S::kTokenTiles],
+                 sums[up / S::kTokenTiles][up % S::kTokenTiles]);
+    }
   }
 }
 
@@ -104,8 +114,8 @@ __global__ void __launch_bounds__(kThreads, S::kTokenTiles == 4 ? 1 : 2)
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const Range range = range_of(args);
   const bool alone = args.slices * args.splits == 1;
-  unsigned char* ring = shared + warp * S::kStages * S::kStageBytes;
-  unsigned char* cells = shared + S::kRingBytes;
+  unsigned char* ring = shared + warp * args.stages * S::kStageBytes;
+  unsigned char* cells = shared + kWarps * args.stages * S::kStageBytes;
   unsigned char* x = cells + exchange_bytes(S::kCells, args.slices, args.splits);
 #if __CUDA_ARCH__ >= 900
   __shared__ __align__(8) std::uint64_t barriers[2 * kWarps];
@@ -119,9 +129,13 @@ __global__ void __launch_bounds__(kThreads, S::kTokenTiles == 4 ? 1 : 2)
 
   Loader<S> loader(args, range, warp, lane, shared_address(ring));
 #pragma unroll
-  for (int i = 0; i < S::kStages - 1; ++i) loader.load();
+  for (int i = 0; i < S::kStages; ++i) loader.load();
   wait_for_kernel_ahead();
-  convert_slice(args, range, x);
+  if constexpr (S::kDigits) {
+    convert_digits<S>(args, range, x);
+  } else {
+    convert_slice(args, range, x);
+  }
 #if __CUDA_ARCH__ >= 900
   if (!alone) wait_for_blocks();
 #endif
@@ -140,11 +154,17 @@ __global__ void __launch_bounds__(kThreads, S::kTokenTiles == 4 ? 1 : 2)
   for (; task < range.end_task; task += places) {
     Sums<S> sums = {};
     for (int chunk = warp % args.splits; chunk < range.chunks; chunk += args.splits) {
-      wait_for_copies<S::kStages - 2>();
+      wait_for_copies<S::kStages - 1>();
       __syncwarp();
-      loader.load();  // where the chunk before this one was
-      multiply_chunk<S>(args, ring + stage * S::kStageBytes, x + chunk * 2 * args.m * kUnitBytes,
-                        token_offsets, lane, sums);
+      const unsigned char* filled = ring + stage * S::kStageBytes;
+      if constexpr (S::kDigits) {
+        multiply_digits<S>(args, filled, x + chunk * args.m * S::kDigitRowBytes, lane, sums);
+      } else {
+        multiply_chunk<S>(args, filled, x + chunk * 2 * args.m * kUnitBytes, token_offsets, lane,
+                          sums);
+      }
+      __syncwarp();
+      loader.load();  // where this chunk was
       stage = stage + 1 == S::kStages ? 0 : stage + 1;
     }
     if (alone) {
@@ -166,6 +186,7 @@ struct Launch {
   SmallLinearTile tile;
   Device device;
   int bytes;
+  bool deep_ring;
   bool dependent;
   cudaStream_t stream;
 };
@@ -187,6 +208,13 @@ cudaError_t clusters_of(const cudaLaunchConfig_t& config, const Launch& launch, 
   return error;
 }
 
+// At most.
+int chunks_of_warp(const Arguments& args, int clusters) {
+  const auto share = [](int count, int of) { return (count + of - 1) / of; };
+  const int chunks = share((args.units + 1) / 2, args.slices);
+  return share(share(args.tasks, clusters), kWarps / args.splits) * share(chunks, args.splits);
+}
+
 template <class S>
 cudaError_t start(Launch launch) {
   const SmallLinearTile& tile = launch.tile;
@@ -200,7 +228,6 @@ cudaError_t start(Launch launch) {
   attributes[0].val.clusterDim = {static_cast<unsigned int>(tile.slices), 1, 1};
   cudaLaunchConfig_t config{};
   config.blockDim = kThreads;
-  config.dynamicSmemBytes = static_cast<std::size_t>(launch.bytes);
   config.stream = launch.stream;
   config.attrs = attributes;
   int clusters = launch.device.multiprocessors * tile.blocks;
@@ -210,19 +237,29 @@ cudaError_t start(Launch launch) {
     if (error != cudaSuccess) return error;
     config.numAttrs = 2;
   }
-  config.gridDim = static_cast<unsigned int>(std::min(clusters, launch.args.tasks) * tile.slices);
+  clusters = std::min(clusters, launch.args.tasks);
+  config.gridDim = static_cast<unsigned int>(clusters * tile.slices);
+  launch.args.stages = std::min(S::kStages, chunks_of_warp(launch.args, clusters));
+  const int unused = kWarps * (S::kStages - launch.args.stages) * S::kStageBytes;
+  config.dynamicSmemBytes = static_cast<std::size_t>(launch.bytes - unused);
   return cudaLaunchKernelEx(&config, multiply<S>, launch.args);
 }
 
 template <int kBits, int kTokenTiles, int kGroups, bool kPair>
 cudaError_t start_tiles(const Launch& launch) {
-  constexpr int kMost = tiles_of(4, kBits, kTokenTiles, kGroups);
-  constexpr int kMostStages = stages_of(kMost, kBits, kTokenTiles, kGroups);
-  if (launch.tile.tiles >= kMost) {
-    return start<Shape<kBits, kMost, kTokenTiles, kGroups, kPair, kMostStages>>(launch);
+  if constexpr (kTokenTiles == 0) {
+    return launch.deep_ring
+               ? start<Shape<kBits, 2, 0, kGroups, kPair, digit_stages(kBits, true)>>(launch)
+               : start<Shape<kBits, 2, 0, kGroups, kPair, digit_stages(kBits, false)>>(launch);
+  } else {
+    constexpr int kMost = tiles_of(4, kBits, kTokenTiles, kGroups);
+    constexpr int kMostStages = stages_of(kMost, kBits, kTokenTiles, kGroups);
+    if (launch.tile.tiles >= kMost) {
+      return start<Shape<kBits, kMost, kTokenTiles, kGroups, kPair, kMostStages>>(launch);
+    }
+    constexpr int kStages = stages_of(2, kBits, kTokenTiles, kGroups);
+    return start<Shape<kBits, 2, kTokenTiles, kGroups, kPair, kStages>>(launch);
   }
-  constexpr int kStages = stages_of(2, kBits, kTokenTiles, kGroups);
-  return start<Shape<kBits, 2, kTokenTiles, kGroups, kPair, kStages>>(launch);
 }
 
 template <int kBits, int kTokenTiles, bool kPair>
@@ -235,6 +272,7 @@ cudaError_t start_groups(const Launch& launch, int groups) {
 template <int kBits, bool kPair>
 cudaError_t start_tokens(const Launch& launch, int groups) {
   const int token_tiles = token_tiles_of(launch.args.m);
+  if (token_tiles == 0) return start_groups<kBits, 0, kPair>(launch, groups);
   if (token_tiles == 1) return start_groups<kBits, 1, kPair>(launch, groups);
   if (token_tiles == 2) return start_groups<kBits, 2, kPair>(launch, groups);
   return start_groups<kBits, 4, kPair>(launch, groups);
@@ -309,7 +347,7 @@ cudaError_t small_linear(const SmallLinear& args, const SmallLinearTile& tile,
   if (const cudaError_t error = current_device(device); error != cudaSuccess) return error;
   const FragmentMatrix& w = args.parts[0].w;
   if (!valid(args) || !valid(tile, w.cols, device.major)) return cudaErrorInvalidValue;
-  const int bytes = shared_bytes(w, args.m, tile);
+  const int bytes = shared_bytes(device, w, args.m, tile);
   if (bytes > device.block_bytes) {
     if (args.m == 1) return cudaErrorInvalidValue;
     // Half of the rows at a time.
@@ -323,7 +361,13 @@ cudaError_t small_linear(const SmallLinear& args, const SmallLinearTile& tile,
     return small_linear(half, tile, stream);
   }
   const bool dependent = args.dependent_launch && device.major >= 9;
-  Launch launch{arguments_of(args, tile), tile, device, bytes, dependent, stream};
+  Launch launch{arguments_of(args, tile),
+                tile,
+                device,
+                bytes,
+                has_deep_ring(device, w, args.m, tile),
+                dependent,
+                stream};
   launch.tile.blocks = blocks_of(device, bytes, args.m, tile);
   return start_codes(launch, args);
 }

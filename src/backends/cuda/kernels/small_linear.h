@@ -14,8 +14,9 @@ inline constexpr int kSmallLinearMaxRows = 32;
 inline constexpr int kSmallLinearMaxParts = 3;
 
 // y[m, n] = sum_k x[m, k] w[n, k] + bias[n] for each part. x is rounded to bf16, codes less zero
-// points are exact, products are summed in float32 group by group and then scaled. The same bits at
-// every run on one kind of device.
+// points are exact, products are summed in float32 group by group and then scaled; those of up to
+// two rows of x are integers (device/small_linear_digits.cuh), whose sums are exact. The same bits
+// at every run on one kind of device.
 struct SmallLinear {
   const float* x = nullptr;  // [m, cols] on 16 bytes, rows x_stride floats apart (a multiple of 4)
   std::int64_t x_stride = 0;
@@ -34,7 +35,7 @@ struct SmallLinear {
 struct SmallLinearTile {
   int slices = 1;  // of k, for the blocks of threads of a cluster: 1 ... 8
   int splits = 1;  // of a slice, for warps of a block: 1, 2, 4 or 8
-  int tiles = 2;   // of 16 rows that a warp sums at a time: 2, or 4 (up to 8 rows of x, 4 bits)
+  int tiles = 2;   // of 16 rows that a warp sums at a time: 2, or 4 (3 to 8 rows of x, 4 bits)
   int blocks = 1;  // of threads on a multiprocessor: 1, or 2 where they fit
 };
 

@@ -10,15 +10,27 @@ namespace {
 
 int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
-// Time as measured on an H200, in about microseconds. What the busiest multiprocessor has to read
-// and multiply and the way of its slowest warp through its tasks (chunks of k, then a meeting of
-// all that share the task) hide each other in part; the rounding of x hides behind neither.
+// Microseconds, as measured on an H200.
+struct Speeds {
+  double bit;      // of a code of 16 x 128 codes, where it is read and multiplied
+  double tile;     // of a chunk, on the way of a warp
+  double x;        // rounding of a row of a chunk
+  double meeting;  // of all that share a task, whatever their number
+  double slicing;  // a factor of two of slices
+};
+constexpr Speeds kFragmentSpeeds{0.0055, 0.18, 0.009, 1.2, 0.35};
+constexpr Speeds kDigitSpeeds{0.0083, 0.125, 0.003, 1.2, 0.2};
+
+// About the time of a launch. What the busiest multiprocessor has to read and multiply and the way
+// of its slowest warp through its tasks (chunks of k, then a meeting of all that share the task)
+// hide each other in part; the rounding of x hides behind neither.
 double cost_of(const Device& device, const SmallLinear& args, const SmallLinearTile& tile) {
   const FragmentMatrix& w = args.parts[0].w;
-  const int bytes = shared_bytes(w, args.m, tile);
+  const int bytes = shared_bytes(device, w, args.m, tile);
   if (bytes > device.block_bytes) return HUGE_VAL;
   const int blocks = blocks_of(device, bytes, args.m, tile);
   const int token_tiles = token_tiles_of(args.m);
+  const Speeds& speeds = token_tiles == 0 ? kDigitSpeeds : kFragmentSpeeds;
   const int tiles = tiles_of(tile.tiles, w.bits, token_tiles, groups_of_chunk(w));
   std::int64_t rows = 0;
   for (int p = 0; p < args.part_count; ++p) rows += args.parts[p].w.rows;
@@ -31,15 +43,15 @@ double cost_of(const Device& device, const SmallLinear& args, const SmallLinearT
       clusters * tile.slices > device.multiprocessors && blocks == 2 ? 2 : 1;
   const int tasks_of_cluster = ceil_div(tasks, clusters);
   const int chunks = ceil_div(static_cast<int>((w.cols / 64 + 1) / 2), tile.slices);
-  const double work = 0.0055 * w.bits * per_multiprocessor * tasks_of_cluster * chunks * tiles;
-  const int cells = tiles * token_tiles;
+  const double work = speeds.bit * w.bits * per_multiprocessor * tasks_of_cluster * chunks * tiles;
+  const int cells = cells_of(tiles, token_tiles);
   const double meeting =
-      1.2 + 0.011 * tile.slices * tile.splits * cells / std::min(tile.splits, cells);
-  const double task =
-      0.18 * ceil_div(chunks, tile.splits) * tiles * (0.35 + 0.65 * token_tiles) + meeting;
+      speeds.meeting + 0.011 * tile.slices * tile.splits * cells / std::min(tile.splits, cells);
+  const double columns = 0.35 + 0.65 * std::max(1, token_tiles);
+  const double task = speeds.tile * ceil_div(chunks, tile.splits) * tiles * columns + meeting;
   const double way = ceil_div(tasks_of_cluster, kWarps / tile.splits) * task;
-  return std::hypot(work, way) + 0.009 * args.m * chunks * per_multiprocessor +
-         0.35 * std::log2(tile.slices);
+  return std::hypot(work, way) + speeds.x * args.m * chunks * per_multiprocessor +
+         speeds.slicing * std::log2(tile.slices);
 }
 
 }  // namespace
