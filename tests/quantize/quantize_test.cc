@@ -164,6 +164,38 @@ TEST_F(QuantizeTest, EverySolverStoresTables) {
   }
 }
 
+// The values of a float do not lie evenly, so that a row may meet them better under a wider range.
+TEST_F(QuantizeTest, RangesOfFloatsMayBeWiderThanTheirWeights) {
+  const std::string module = "model.layers.0.self_attn.q_proj";
+  const auto written = [&](const std::string& name, const std::string& step) {
+    QuantizeOptions o = options(name, R"({"steps": [{"algorithm": )" + step + "}]}");
+    o.format = parse_model_format("fp8");
+    const ModuleReport report = quantize(o, *backend_).layers.at(0).modules.at(0);
+    EXPECT_EQ(report.module, module);
+    const Tensor scales = to_float(open_checkpoint(dir_ / name)->linear(module).planes[1]);
+    return std::pair(report.output_error.value(),
+                     std::vector(scales.data<float>(), scales.data<float>() + scales.elements()));
+  };
+  const auto [covering_error, covering] =
+      written("rtn", R"("clip_search", "steps": 1, "max_shrink": 0.01)");
+  for (const std::string step : {R"("clip_search", "steps": 10)", R"("gptq", "clip_steps": 10)"}) {
+    const auto [error, scales] =
+        written(step.substr(1, 4), step + R"(, "max_shrink": 0.1, "max_stretch": 1)");
+    ASSERT_EQ(scales.size(), covering.size());
+    float widest = 0;
+    for (std::size_t row = 0; row < scales.size(); ++row) {
+      const float factor = scales[row] / covering[row];
+      EXPECT_GE(factor, 0.99f * 0.9f);  // of scales that are stored in 16 bits
+      EXPECT_LE(factor, 1.01f * 2);
+      widest = std::max(widest, factor);
+    }
+    EXPECT_GT(widest, 1.2f);
+    if (step.starts_with("\"clip")) {
+      EXPECT_LT(error, 0.98 * covering_error);
+    }
+  }
+}
+
 // A sum of a quantized weight and a product runs as two linears, and is what its decoder says.
 TEST_F(QuantizeTest, StoresTrellisesAndProductsOfLowRank) {
   for (const char* name : {"trellis3", "int3_g64_asym_lr2"}) {

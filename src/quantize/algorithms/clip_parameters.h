@@ -27,6 +27,15 @@ inline ParameterSpec max_shrink_parameter() {
           .choices = {}};
 }
 
+inline ParameterSpec max_stretch_parameter(double value) {
+  return {.name = "max_stretch",
+          .value = value,
+          .help = "how far above the largest magnitude ranges are tried, as a share of it",
+          .min = 0,
+          .max = 1,
+          .choices = {}};
+}
+
 // The error by which ranges are compared.
 inline ParameterSpec clip_error_parameter(std::string name, std::string help) {
   return {.name = std::move(name),

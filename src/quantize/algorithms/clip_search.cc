@@ -13,7 +13,8 @@ Needs needs_of(const Parameters& parameters) {
 
 Solution solve(const SolverProblem& problem, const Parameters& parameters) {
   const ClipGrid grid{static_cast<int>(number(parameters, "steps")),
-                      number(parameters, "max_shrink"), flag(parameters, "independent")};
+                      number(parameters, "max_shrink"), flag(parameters, "independent"),
+                      number(parameters, "max_stretch")};
   const bool by_output = text(parameters, "error") == "output";
   const ErrorMeasure measure{problem.second_moment, by_output ? problem.hessian : nullptr};
   return {encode_clipped(problem.format, problem.w, problem.rows, problem.cols, measure, grid,
@@ -32,6 +33,7 @@ Algorithm make_clip_search() {
   algorithm.parameters = {
       clip_steps_parameter("steps", 20, 1, "factors tried below the full range"),
       max_shrink_parameter(),
+      max_stretch_parameter(0),
       {.name = "independent",
        .value = false,
        .help = "also narrow the two ends by different factors",

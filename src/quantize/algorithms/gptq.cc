@@ -47,8 +47,9 @@ WeightGrids choose_grids(const SolverProblem& problem, const Parameters& paramet
   if (text(parameters, "clip_error") == "output" && cols == problem.cols) {
     measure.hessian = problem.hessian;
   }
-  return clipped_grids(problem.format, w, rows, cols, measure,
-                       {steps, number(parameters, "max_shrink"), false});
+  return clipped_grids(
+      problem.format, w, rows, cols, measure,
+      {steps, number(parameters, "max_shrink"), false, number(parameters, "max_stretch")});
 }
 
 // Grids of the rows of w that are encoded at a time.
@@ -208,6 +209,7 @@ Algorithm make_gptq() {
           "clip_steps", 0, 0,
           "narrower ranges tried for each group, as clip_search does; 0: the full range"),
       max_shrink_parameter(),
+      max_stretch_parameter(0),
       clip_error_parameter(
           "clip_error",
           "by which ranges are chosen, as in clip_search (output: under static groups alone)"),

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "quantize/algorithm.h"
+#include "quantize/algorithms/clip_parameters.h"
 #include "quantize/math/clip.h"
 #include "quantize/math/float_search.h"
 
@@ -150,12 +151,7 @@ Algorithm make_llm_fp4() {
        .max = 1000,
        .integer = true,
        .choices = {}},
-      {.name = "max_stretch",
-       .value = 0.2,
-       .help = "how far above the largest magnitude ranges are tried, as a share of it",
-       .min = 0,
-       .max = 1,
-       .choices = {}},
+      max_stretch_parameter(0.2),
       {.name = "shortlist",
        .value = 8.0,
        .help = "ranges compared by correlations, the best without them; 0: all",
