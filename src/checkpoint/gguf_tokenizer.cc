@@ -40,12 +40,16 @@ class TokenizerReader {
       tokenizer = sentencepiece_bpe();
     } else if (is_cut_bpe(kind)) {
       tokenizer = cut_bpe();
+    } else if (kind == "whitespace") {
+      tokenizer = bpe_without_spaces();
     } else if (kind == "bert") {
       tokenizer = wordpiece();
     } else if (kind == "t5") {
       tokenizer = unigram();
     } else {
-      fail(ErrorKind::kUnsupported, "{}: tokenizer of kind '{}'; nibble has llama, gpt2, bert, t5",
+      fail(ErrorKind::kUnsupported,
+           "{}: tokenizer of kind '{}'; nibble has llama, gpt2, gemma4, "
+           "whitespace, bert, t5",
            what_, kind.substr(0, 64));
     }
     tokenizer["version"] = "1.0";
@@ -160,6 +164,7 @@ class TokenizerReader {
   Json stored_merges() const;
   Json character_bpe(Json merges) const;
   Json marked_spaces(bool prefix, Json model) const;
+  Json bpe_without_spaces() const;
   Json cut_bpe() const;
   Json byte_level_bpe(const GgufPreType& type, Json& cuts) const;
   Json wordpiece();
@@ -244,6 +249,15 @@ Json TokenizerReader::stored_merges() const {
     merges.push_back(Json::array({text.substr(0, space), text.substr(space + 1)}));
   }
   return merges;
+}
+
+// Spaces only divide words, and are lost.
+Json TokenizerReader::bpe_without_spaces() const {
+  Json result = {{"pre_tokenizer", {{"type", "WhitespaceSplit"}}},
+                 {"decoder", {{"type", "ByteFallback"}}},
+                 {"model", character_bpe(stored_merges())}};
+  if (flag("normalizer.lowercase", false)) result["normalizer"] = {{"type", "Lowercase"}};
+  return result;
 }
 
 Json TokenizerReader::cut_bpe() const {

@@ -135,6 +135,34 @@ TEST(PreTypes, OfCharactersMarkSpacesAndFallBackToBytes) {
   }
 }
 
+// Ids of llama.cpp (as in llama-cpp-python 0.3.36) for this vocabulary.
+TEST(PreTypes, WithoutSpacesWordsStandAlone) {
+  Json tokens = Json::array();
+  for (int byte = 0; byte < 256; ++byte) tokens.push_back(fmt::format("<0x{:02X}>", byte));
+  Json types(256, 6);
+  for (const char letter : std::string_view("abcdefghijklmnopqrstuvwxyz.,ABH")) {
+    tokens.push_back(std::string(1, letter));
+  }
+  for (const char* token : {"th", "the", "he", "llo", "ca", "cat"}) tokens.push_back(token);
+  while (types.size() < tokens.size()) types.push_back(1);
+  Json metadata = {{"tokenizer.ggml.model", "whitespace"},
+                   {"tokenizer.ggml.pre", "whitespace"},
+                   {"tokenizer.ggml.tokens", tokens},
+                   {"tokenizer.ggml.token_type", types},
+                   {"tokenizer.ggml.merges", {"t h", "th e", "h e", "c a", "ca t"}}};
+  const auto ids = [&](const char* text) {
+    return make_tokenizer(tokenizer_from_gguf(metadata, "test").value())
+        ->encode(text, {.add_special = false});
+  };
+  using Ids = std::vector<std::int32_t>;
+  EXPECT_EQ(ids("The  cat\tthe\n the."), (Ids{84, 289, 292, 288, 288, 282}));
+  EXPECT_EQ(ids("  Hello, the hé cat "),
+            (Ids{286, 260, 267, 267, 270, 283, 288, 263, 195, 169, 292}));
+  EXPECT_EQ(ids("  "), Ids{});
+  metadata["tokenizer.ggml.normalizer.lowercase"] = true;
+  EXPECT_EQ(ids("The"), Ids{288});
+}
+
 TEST(SharedVectors, Gpt2FromVocabAndMerges) {
   NIBBLE_NEEDS_DATA("tokenizers/gpt2/vocab.json");
   const auto folder = test::data_dir() / "tokenizers/gpt2";
