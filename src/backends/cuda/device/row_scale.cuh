@@ -4,6 +4,8 @@
 
 #include <cuda_fp8.h>
 
+#include "backends/cuda/device/quotient.cuh"
+
 namespace nibble::cuda {
 
 // The largest magnitude so far, and v's; infinite once a value is not finite.
@@ -26,8 +28,30 @@ __device__ __forceinline__ RowScale row_scale(float largest, float most) {
   return row;
 }
 
-__device__ __forceinline__ unsigned e4m3_code(float x, float scale) {
-  return __nv_cvt_float_to_fp8(__fdiv_rn(x, scale), __NV_SATFINITE, __NV_E4M3);
-}
+// Codes of e4m3 of a row.
+class E4m3Codes {
+ public:
+  __device__ __forceinline__ explicit E4m3Codes(const RowScale& row) {
+    scale_ = row.scale;
+    reciprocal_ = __frcp_rn(row.scale);
+    plain_ = row.scale >= 0x1p-40f && row.scale <= 0x1p40f;
+  }
+
+  // Of a in the low byte, of b in the next.
+  __device__ __forceinline__ unsigned pair(float a, float b) const {
+    return __nv_cvt_float2_to_fp8x2({over_scale(a), over_scale(b)}, __NV_SATFINITE, __NV_E4M3);
+  }
+
+ private:
+  // Under scales that are neither large nor small what a quotient's remainder loses is far below
+  // the smallest code's value.
+  __device__ __forceinline__ float over_scale(float x) const {
+    return plain_ ? quotient(x, scale_, reciprocal_) : __fdiv_rn(x, scale_);
+  }
+
+  float scale_;
+  float reciprocal_;
+  bool plain_;
+};
 
 }  // namespace nibble::cuda

@@ -25,25 +25,25 @@ __device__ __forceinline__ void load(const float* x, float (&values)[kOfThread])
   }
 }
 
-__device__ __forceinline__ float value_of(unsigned code) {
-  const __half_raw half = __nv_cvt_fp8_to_halfraw(static_cast<__nv_fp8_storage_t>(code), __NV_E4M3);
-  return __half2float(__half(half));
+// Of two codes.
+__device__ __forceinline__ float sum_of(unsigned pair) {
+  const __half2_raw halves =
+      __nv_cvt_fp8x2_to_halfraw2(static_cast<__nv_fp8x2_storage_t>(pair), __NV_E4M3);
+  const float2 values = __half22float2(__half2(halves));
+  return values.x + values.y;
 }
 
 // The codes of 16 columns in their order, and the sum of what they stand for.
-__device__ __forceinline__ uint4 codes_of(const float (&values)[kOfThread], float scale,
+__device__ __forceinline__ uint4 codes_of(const float (&values)[kOfThread], const E4m3Codes& codes,
                                           float* sum) {
   unsigned words[4];
 #pragma unroll
   for (int c = 0; c < 4; ++c) {
-    words[c] = 0;
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const float value = values[2 * c + j / 2 + j % 2 * 8];
-      const unsigned code = e4m3_code(value, scale);
-      words[c] |= code << 8 * j;
-      *sum += value_of(code);
-    }
+    const float* const v = values + 2 * c;
+    const unsigned low = codes.pair(v[0], v[8]);
+    const unsigned high = codes.pair(v[1], v[9]);
+    words[c] = low | high << 16;
+    *sum += sum_of(low) + sum_of(high);
   }
   return make_uint4(words[0], words[1], words[2], words[3]);
 }
@@ -58,6 +58,9 @@ __device__ __forceinline__ void store_sum(__nv_bfloat16* sums, int group, float 
   at[group % half + half] = __float2bfloat16_rn(sum - __bfloat162float(high));
 }
 
+// kHeld: pieces of a thread, which stay in registers between looking for the largest and rounding;
+// 0: any number, read again.
+template <int kHeld>
 __global__ void __launch_bounds__(kThreads) round_to_fp8(Fp8Rows args) {
   using Row = Team<kThreads, kThreads>;
   let_next_kernel_start();
@@ -65,24 +68,32 @@ __global__ void __launch_bounds__(kThreads) round_to_fp8(Fp8Rows args) {
   const std::int64_t row = Row::index();
   const float* const x = args.x + row * args.x_stride;
   const auto pieces = static_cast<int>(args.cols / kOfThread);
-  float values[kOfThread];
+  const int rounds = kHeld > 0 ? kHeld : (pieces + kThreads - 1) / kThreads;
+  float values[kHeld > 0 ? kHeld : 1][kOfThread];
   float largest = 0;
-  for (int i = Row::lane(); i < pieces; i += kThreads) {
-    load(x + std::int64_t{kOfThread} * i, values);
 #pragma unroll
-    for (const float v : values) largest = larger_magnitude(largest, v);
+  for (int p = 0; p < rounds; ++p) {
+    const int i = p * kThreads + Row::lane();
+    if (i >= pieces) break;
+    float(&of_piece)[kOfThread] = values[kHeld > 0 ? p : 0];
+    load(x + std::int64_t{kOfThread} * i, of_piece);
+#pragma unroll
+    for (const float v : of_piece) largest = larger_magnitude(largest, v);
   }
   const RowScale by = row_scale(Row::largest(largest), args.most);
-  auto* const codes = static_cast<uint4*>(args.codes) + row * pieces;
+  const E4m3Codes to(by);
   const auto groups = static_cast<int>(args.cols / kFp8SumColumns);
   const int boxes = (groups + kFp8SumGroups - 1) / kFp8SumGroups;
+  auto* const codes = static_cast<uint4*>(args.codes) + row * pieces;
   auto* const sums = static_cast<__nv_bfloat16*>(args.sums) + row * boxes * kFp8SumBox;
-  for (int first = 0; first < pieces; first += kThreads) {
-    const int i = first + Row::lane();
+#pragma unroll
+  for (int p = 0; p < rounds; ++p) {
+    const int i = p * kThreads + Row::lane();
+    float(&of_piece)[kOfThread] = values[kHeld > 0 ? p : 0];
     float sum = 0;
     if (i < pieces) {
-      load(x + std::int64_t{kOfThread} * i, values);
-      codes[i] = by.zero ? make_uint4(0, 0, 0, 0) : codes_of(values, by.scale, &sum);
+      if (kHeld == 0) load(x + std::int64_t{kOfThread} * i, of_piece);
+      codes[i] = by.zero ? make_uint4(0, 0, 0, 0) : codes_of(of_piece, to, &sum);
     }
 #pragma unroll
     for (int step = 1; step < kOfSum; step *= 2) sum += __shfl_xor_sync(~0u, sum, step);
@@ -98,7 +109,11 @@ __global__ void __launch_bounds__(kThreads) round_to_fp8(Fp8Rows args) {
 cudaError_t fp8_rows(const Fp8Rows& args, cudaStream_t stream) {
   if (args.cols % kFp8SumColumns != 0 || args.x_stride % 4 != 0) return cudaErrorInvalidValue;
   if (args.rows == 0 || args.cols == 0) return cudaSuccess;
-  return launch(round_to_fp8, team_shape<kThreads>(args.rows, kThreads), stream, args);
+  const LaunchShape shape = team_shape<kThreads>(args.rows, kThreads);
+  const std::int64_t of_block = kThreads * kOfThread;
+  if (args.cols <= of_block) return launch(round_to_fp8<1>, shape, stream, args);
+  if (args.cols <= 4 * of_block) return launch(round_to_fp8<4>, shape, stream, args);
+  return launch(round_to_fp8<0>, shape, stream, args);
 }
 
 }  // namespace nibble::cuda

@@ -9,14 +9,25 @@ namespace {
 
 constexpr int kThreads = 256;
 
+// Of a in the low byte, of b in the next.
 template <ByteType kType>
-__device__ unsigned code_of(float x, const RowScale& by) {
-  if constexpr (kType == ByteType::kFp8) {
-    return e4m3_code(x, by.scale);
-  } else {
-    return static_cast<unsigned>(__float2int_rn(__fmul_rn(x, by.inverse))) & 0xffu;
+class CodePairs {
+ public:
+  __device__ __forceinline__ explicit CodePairs(const RowScale& row) : inverse_(row.inverse) {}
+  __device__ __forceinline__ unsigned pair(float a, float b) const {
+    return code(a) | code(b) << 8;
   }
-}
+
+ private:
+  __device__ __forceinline__ unsigned code(float x) const {
+    return static_cast<unsigned>(__float2int_rn(__fmul_rn(x, inverse_))) & 0xffu;
+  }
+  float inverse_;
+};
+template <>
+class CodePairs<ByteType::kFp8> : public E4m3Codes {
+  using E4m3Codes::E4m3Codes;
+};
 
 // A block a row.
 template <ByteType kType>
@@ -32,11 +43,11 @@ __global__ void __launch_bounds__(kThreads) round_to_codes(TokenCodes args) {
     largest = larger_magnitude(largest, x[i]);
   }
   const RowScale by = row_scale(Row::largest(largest), args.most);
+  const CodePairs<kType> pairs(by);
   auto* const codes = static_cast<unsigned*>(args.codes) + row * (cols / 4);
   for (int i = Row::lane(); i < cols / 4; i += kThreads) {
-    unsigned word = 0;
-    for (int j = 0; !by.zero && j < 4; ++j) word |= code_of<kType>(x[4 * i + j], by) << 8 * j;
-    codes[i] = word;
+    const float* const four = x + 4 * i;
+    codes[i] = by.zero ? 0 : pairs.pair(four[0], four[1]) | pairs.pair(four[2], four[3]) << 16;
   }
   if (Row::lane() == 0) args.scales[row] = by.stored;
 }
