@@ -10,6 +10,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "backends/cuda/fragment_weight.h"
@@ -96,6 +97,7 @@ struct Case {
   bool pair = false;
   bool accumulate = false;
   bool positive = false;
+  float outlier = 1;  // the first number of x is so many times as large
 };
 
 // The operands of a launch on the device, and what it should compute.
@@ -105,7 +107,7 @@ class Problem {
       : case_(c),
         x_stride_(c.cols + 4),
         x_(normal_values(static_cast<std::size_t>(c.m * x_stride_), 1, c.positive)),
-        device_x_(x_) {
+        device_x_(with_outlier(x_, c.outlier)) {
     for (int p = 0; p < c.parts; ++p) {
       // Parts of different height, but for pairs.
       const std::int64_t rows = c.rows + (c.pair ? 0 : 64 * p);
@@ -162,6 +164,11 @@ class Problem {
   }
 
  private:
+  static const std::vector<float>& with_outlier(std::vector<float>& x, float outlier) {
+    x.front() *= outlier;
+    return x;
+  }
+
   std::int64_t stride_of(int p) const {
     return weights_[static_cast<std::size_t>(p)]->matrix.rows + 4;
   }
@@ -298,6 +305,40 @@ TEST_P(SmallLinearTest, LongSumsOfPositiveNumbers) {
   Problem problem(c);
   problem.expect_right({1, 8, 2, 1});
   problem.expect_right({8, 1, 4, 2});
+}
+
+TEST_P(SmallLinearTest, WhatIsNotFiniteSpoilsItsRowAlone) {
+  NIBBLE_NEEDS_CUDA();
+  Case c = one();
+  c.m = 2;
+  Problem problem(c);
+  const auto x_stride = static_cast<std::size_t>(problem.args().x_stride);
+  std::vector<float> x = normal_values(2 * x_stride, 1);  // as the problem's
+  for (const float bad :
+       {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
+    for (const SmallLinearTile& tile : kTiles) {
+      const std::vector<float> finite = problem.run(tile).front();
+      x[700] = bad;
+      DeviceArray<float> device_x(x);
+      const float* const before = std::exchange(problem.args().x, device_x.data());
+      const std::vector<float> spoiled = problem.run(tile).front();
+      problem.args().x = before;
+      const auto stride = static_cast<std::size_t>(problem.args().parts[0].y_stride);
+      for (std::size_t n = 0; n < static_cast<std::size_t>(c.rows); ++n) {
+        ASSERT_TRUE(std::isnan(spoiled[n])) << n;
+        ASSERT_EQ(spoiled[stride + n], finite[stride + n]) << n;
+      }
+    }
+  }
+}
+
+// A chunk of x that one number makes coarse.
+TEST_P(SmallLinearTest, NumbersBesideAMuchLargerOne) {
+  NIBBLE_NEEDS_CUDA();
+  Case c = one();
+  c.m = 1;
+  c.outlier = 1000;
+  Problem(c).expect_right({2, 4, 2, 2});
 }
 
 TEST_P(SmallLinearTest, MoreOfXThanFitsAtATime) {
