@@ -163,7 +163,7 @@ TEST_P(RoundedLinear, ManyRowsOfPackedWeights) {
   for (const char* weights :
        {"int4_g128_asym", "int4_g128_sym", "int4_channel_sym", "int4_channel_asym"}) {
     bool accumulate = false;
-    for (const std::int64_t m : {9, 129, 257, 600}) {
+    for (const std::int64_t m : {9, 129, 300}) {
       bool ran = false;
       const Call call(*backend_, weights, "fp8_e4m3_token", m, 640, 192, true);
       EXPECT_EQ(check(*backend_, call, accumulate, ran, GetParam().arithmetic), "") << weights;
