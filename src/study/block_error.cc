@@ -1,6 +1,7 @@
 #include "study/block_error.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "base/error.h"
@@ -16,6 +17,10 @@ class Rounder {
     for (std::size_t i = 0; i + 1 < levels_.size(); ++i) {
       borders_.push_back((levels_[i] + levels_[i + 1]) / 2);
     }
+    for (int cell = 1; cell < kCells; ++cell) {
+      const auto at = std::ranges::lower_bound(borders_, 2.0 * (cell - 1) / kCells - 1);
+      first_[static_cast<std::size_t>(cell)] = static_cast<std::size_t>(at - borders_.begin());
+    }
   }
 
   // Sum of the squared errors of values rounded to levels * scale.
@@ -24,15 +29,25 @@ class Rounder {
     double sum = 0;
     for (const float v : values) {
       const double x = static_cast<double>(v) * inverse;
-      const auto at = std::lower_bound(borders_.begin(), borders_.end(), x);
-      const double d = x - levels_[static_cast<std::size_t>(at - borders_.begin())];
+      std::size_t at = first_[cell_of(x)];
+      while (at < borders_.size() && borders_[at] < x) ++at;
+      const double d = x - levels_[at];
       sum += d * d;
     }
     return sum * scale * scale;
   }
 
  private:
+  // Of [-1, 1] in equal parts: borders of levels are looked for from a part earlier on, as rounding
+  // may put a value into the part after its own.
+  static constexpr int kCells = 1024;
+  static std::size_t cell_of(double x) {
+    if (!(x > -1)) return 0;
+    return static_cast<std::size_t>(std::min((x + 1) * (kCells / 2), kCells - 1.0));
+  }
+
   std::vector<double> levels_, borders_;
+  std::array<std::size_t, kCells> first_{};  // border that is not below the part before
 };
 
 // Sum of the squared errors of values under a step and a zero point.
