@@ -169,10 +169,11 @@ StepCost step_cost(const Model& model) {
 }
 
 Room bench_room(const ModelSpec& spec, const BenchOptions& options) {
+  require_sane(spec, options);
   const std::int64_t tokens = std::max(options.prompt, options.context + options.generated);
   Room room;
-  room.cache =
-      static_cast<std::size_t>(options.batch * KvPool::block_bytes(spec, tokens, options.kv_type));
+  room.cache = static_cast<std::size_t>(element_count(  // checks the product
+      {options.batch, KvPool::block_bytes(spec, tokens, options.kv_type)}));
   room.workspace = workspace_bytes(spec, options.batch * options.prompt, options.batch);
   return room;
 }

@@ -47,7 +47,7 @@ struct BenchResult {
 };
 
 // What a measurement needs on a device beside the weights: all keys and values, and the largest
-// step.
+// step. Errors as bench()'s.
 Room bench_room(const ModelSpec& spec, const BenchOptions& options);
 
 // Random ids. kUsage for options outside their ranges, encoders, or more tokens than a learned

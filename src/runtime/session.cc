@@ -22,6 +22,12 @@ Json read_generation_config(const fs::path& path) {
   return config;
 }
 
+// The host's memory is not asked for room.
+Room room_besides(const RoomRule& besides, const ModelSpec& spec, const KvFormat& kv_type,
+                  Backend& backend) {
+  return besides && !backend.memory().is_host() ? besides(spec, kv_type) : Room{};
+}
+
 }  // namespace
 
 // Null for a checkpoint without (an encoder for `eval logits`, say): it is complete all the same.
@@ -99,7 +105,7 @@ Session open_session(const fs::path& path, Backend& backend, std::optional<KvFor
   // A file of a directory stands for all of it.
   session.generation_config = read_generation_config(session.checkpoint->path());
   session.tokenizer = open_tokenizer(*session.checkpoint);
-  const Room room = besides ? besides(spec, session.kv_type) : Room{};
+  const Room room = room_besides(besides, spec, session.kv_type, backend);
   session.model = std::make_unique<Model>(spec, *session.checkpoint, backend,
                                           settle_scales(rounding, *session.checkpoint, spec), room);
   return session;
@@ -117,7 +123,7 @@ Session open_synthetic_session(const std::string& shape_name, Backend& backend,
       make_tokenizer({{"tokenizer.json", synth_tokenizer(shape.vocab)},
                       {"tokenizer_config.json", synth_tokenizer_config(shape.max_positions)}});
   const ModelSpec spec = build_spec(session.config);
-  const Room room = besides ? besides(spec, session.kv_type) : Room{};
+  const Room room = room_besides(besides, spec, session.kv_type, backend);
   session.model = std::make_unique<Model>(load_synthetic_model(shape_name, backend, format, room));
   return session;
 }

@@ -95,6 +95,30 @@ TEST(Synthetic, ASessionHasATokenizerAndGenerates) {
                "none");
 }
 
+TEST(Synthetic, TheHostIsNotAskedForRoom) {
+  const auto backend = make_cpu_backend();
+  const RoomRule never = [](const ModelSpec&, const KvFormat&) -> Room {
+    ADD_FAILURE() << "asked for room";
+    return {};
+  };
+  open_synthetic_session("tiny-llama", *backend, std::nullopt, {}, never);
+  open_session(test::tiny_novel(), *backend, std::nullopt, {}, never);
+}
+
+TEST(Bench, RoomIsThatOfSaneCounts) {
+  const SyntheticSource source("tiny-llama", {});
+  BenchOptions options;
+  options.prompt = 4;
+  options.generated = 2;
+  const Room one = bench_room(source.spec(), options);
+  options.batch = 3;
+  EXPECT_EQ(bench_room(source.spec(), options).cache, 3 * one.cache);
+  options.batch = 0;
+  EXPECT_ERROR(bench_room(source.spec(), options), ErrorKind::kUsage, "prompt and batch not zero");
+  options.batch = std::int64_t{1} << 60;
+  EXPECT_ERROR(bench_room(source.spec(), options), ErrorKind::kCorrupt, "no representable number");
+}
+
 // Sizes counted by hand: a layer of tiny-llama has q, o [64, 64], k, v [32, 64], gate, up [176, 64]
 // and down [64, 176]; the head is [512, 64].
 TEST(Bench, CostOfAStep) {
