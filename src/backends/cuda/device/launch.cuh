@@ -9,17 +9,21 @@
 
 namespace nibble::cuda {
 
+// A launch may take 48 KiB unasked, of which what the kernel declares itself is a part: this leaves
+// it a KiB.
+inline constexpr std::size_t kFreeSharedBytes = 47 * 1024;
+
 struct LaunchShape {
   dim3 grid;
   dim3 block;
-  std::size_t shared_bytes = 0;  // above 48 KiB: the kernel is told so at each launch
+  std::size_t shared_bytes = 0;  // above kFreeSharedBytes: the kernel is told so at each launch
   bool dependent = false;
 };
 
 template <class... Parameters, class... Args>
 cudaError_t launch(void (*kernel)(Parameters...), const LaunchShape& shape, cudaStream_t stream,
                    const Args&... args) {
-  if (shape.shared_bytes > 48 * 1024) {
+  if (shape.shared_bytes > kFreeSharedBytes) {
     const cudaError_t error = cudaFuncSetAttribute(
         kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes));
     if (error != cudaSuccess) return error;
