@@ -205,6 +205,17 @@ void expect_near(const Case& c, const std::vector<double>& wanted, const Part& p
   EXPECT_LT(std::sqrt(error / norm), (c.pair ? 2 : 1) * kMostError);
 }
 
+// What blocks leave for each other is written before it is read, in every launch, and the counters
+// are clear again after each.
+void poison_sums(DeviceArray<char>* workspace) {
+  std::vector<char> counters(cuda::kW4LargeCounterBytes);
+  ASSERT_EQ(cudaSuccess, cudaMemcpy(counters.data(), workspace->data(), counters.size(),
+                                    cudaMemcpyDeviceToHost));
+  for (const char c : counters) ASSERT_EQ(0, c);
+  ASSERT_EQ(cudaSuccess, cudaMemset(workspace->data() + cuda::kW4LargeCounterBytes, 0xff,
+                                    cuda::w4_large_workspace(132) - cuda::kW4LargeCounterBytes));
+}
+
 // Runs the case `repeats` times, each on a poisoned output, which must come out the same bit by
 // bit; compares with float64.
 void expect_right(const Case& c, const W4LargeTile& tile, int repeats = 1) {
@@ -215,7 +226,6 @@ void expect_right(const Case& c, const W4LargeTile& tile, int repeats = 1) {
   }
   Input x(c, &random);
   DeviceArray<char> workspace(cuda::w4_large_workspace(132));
-  workspace.fill(0xff);  // sums are written before they are read
   EXPECT_EQ(cudaSuccess, cudaMemset(workspace.data(), 0, cuda::kW4LargeCounterBytes));
   W4Large args;
   x.put(&args);
@@ -228,6 +238,7 @@ void expect_right(const Case& c, const W4LargeTile& tile, int repeats = 1) {
   std::vector<std::vector<float>> y(parts.size());
   for (int i = 0; i < repeats; ++i) {
     for (auto& part : parts) part->poison();
+    poison_sums(&workspace);
     ASSERT_EQ(cudaSuccess, c.fp8 ? w4_fp8(args, tile, nullptr) : w4_large(args, tile, nullptr));
     for (std::size_t part = 0; part < parts.size(); ++part) {
       const std::vector<float> now = parts[part]->y.host();
@@ -257,17 +268,21 @@ bool has_hopper() {
   NIBBLE_NEEDS_CUDA();        \
   if (!has_hopper()) GTEST_SKIP() << "no device of compute capability 9.0"
 
-constexpr W4LargeTile kTiles[] = {{128, 256, 1, 1}, {128, 256, 2, 1}, {256, 128, 1, 1},
-                                  {256, 128, 2, 1}, {256, 128, 1, 3}, {256, 64, 1, 1},
-                                  {256, 64, 2, 2},  {256, 64, 1, 8},  {256, 32, 1, 1},
-                                  {256, 32, 1, 5},  {128, 64, 1, 1},  {128, 64, 1, 4}};
+constexpr W4LargeTile kTiles[] = {
+    {128, 256, 1, 1},       {128, 256, 2, 1},       {256, 128, 1, 1},       {256, 128, 2, 1},
+    {256, 128, 1, 3},       {256, 64, 1, 1},        {256, 64, 2, 2},        {256, 64, 1, 8},
+    {256, 32, 1, 1},        {256, 32, 1, 5},        {128, 64, 1, 1},        {128, 64, 1, 4},
+    {128, 256, 1, 1, true}, {128, 256, 2, 1, true}, {256, 128, 1, 1, true}, {256, 64, 2, 1, true},
+    {256, 32, 1, 1, true},  {128, 64, 1, 1, true}};
 constexpr W4LargeTile kFp8Tiles[] = {
-    {128, 128, 1, 1}, {128, 128, 2, 1}, {128, 128, 1, 5}, {128, 192, 1, 1}, {256, 64, 1, 4},
-    {256, 64, 2, 2},  {256, 32, 1, 1},  {256, 32, 1, 3},  {128, 192, 2, 1}, {256, 64, 1, 1}};
+    {128, 128, 1, 1},       {128, 128, 2, 1},      {128, 128, 1, 5},       {128, 192, 1, 1},
+    {256, 64, 1, 4},        {256, 64, 2, 2},       {256, 32, 1, 1},        {256, 32, 1, 3},
+    {128, 192, 2, 1},       {256, 64, 1, 1},       {128, 128, 1, 1, true}, {128, 192, 1, 1, true},
+    {128, 192, 2, 1, true}, {256, 64, 1, 1, true}, {256, 32, 1, 1, true}};
 
 testing::Message name_of(const W4LargeTile& tile) {
   return testing::Message() << tile.rows << 'x' << tile.tokens << " share " << tile.share
-                            << " split " << tile.split;
+                            << " split " << tile.split << (tile.spreads ? " spreads" : "");
 }
 
 TEST(W4Large, MatchesFloat64InEveryTileAndGroup) {
@@ -316,6 +331,17 @@ TEST(W4Large, SeveralPartsAndPairs) {
   };
   for (const W4LargeTile& tile : kTiles) run(tile, false);
   for (const W4LargeTile& tile : kFp8Tiles) run(tile, true);
+}
+
+TEST(W4Large, SharesOutWhatIsLeftOfWholeRounds) {
+  NIBBLE_NEEDS_HOPPER();
+  Case c{2000, 2624, 256, 128};
+  for (const W4LargeTile& tile : {W4LargeTile{128, 256, 2, 1, true}, W4LargeTile{256, 128, 1, 2}}) {
+    SCOPED_TRACE(name_of(tile));
+    expect_right(c, tile, repeats(10));
+  }
+  c.fp8 = true;
+  expect_right(c, {128, 192, 1, 1, true}, repeats(10));
 }
 
 TEST(W4Large, KeepsItsAccuracyOverLongSumsOfPositiveInputs) {

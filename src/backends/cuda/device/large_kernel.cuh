@@ -10,7 +10,7 @@
 #include <climits>
 
 #include "backends/cuda/device/dependent_launch.cuh"
-#include "backends/cuda/device/large_split.cuh"
+#include "backends/cuda/device/large_rest.cuh"
 #include "backends/cuda/device/large_tile.cuh"
 #include "backends/cuda/kernels/fp8_rows.h"
 
@@ -21,8 +21,7 @@ inline constexpr int kCodeBytes = 2048;  // of 64 x 64 codes
 // kBlocks: of 64 rows, of a warpgroup. kUnits: of 64 of k in a stage, a swizzled row of x of 128
 // bytes. kGroups: of scales in a stage, if more than one. kSums: x comes with sums of its groups
 // (kernels/fp8_rows.h). These are stages, too, ahead of those of k: a box of sums where x is, the
-// scales of its groups where codes are. kStoresBoxes: tiles leave through shared memory; k is not
-// split.
+// scales of its groups where codes are. kStoresBoxes: whole tiles leave through shared memory.
 template <int kTokens_, int kBlocks_, int kUnits_, int kGroups_, bool kSums_, bool kStoresBoxes_>
 struct LargeConfig {
   static constexpr int kTokens = kTokens_;
@@ -31,6 +30,9 @@ struct LargeConfig {
   static constexpr int kGroups = kGroups_;
   static constexpr bool kSums = kSums_;
   static constexpr bool kStoresBoxes = kStoresBoxes_;
+  // Whether tiles may be split. With that code in the same kernel registers would not do: products
+  // would wait for each other.
+  static constexpr bool kSplits = !kStoresBoxes;
   // Of threads that load and that multiply; all start with 168.
   static constexpr int kLoaderRegisters = kTokens == 192 ? 24 : 40;
   static constexpr int kMultiplierRegisters = kTokens == 192 ? 240 : 232;
@@ -65,9 +67,14 @@ using RingOf = Ring<C::kStages, C::kStageBytes>;
 template <class C>
 using Sums = float[C::kBlocks][C::kTokens / 2];
 
-__device__ __forceinline__ bool begins_group(const LargeParams& p, const Place& place,
+__device__ __forceinline__ bool begins_group(const LargeParams& p, const Stretch& stretch,
                                              int k_block) {
-  return k_block == place.k_begin || (k_block & p.group_mask) == 0;
+  return k_block == stretch.k_begin || (k_block & p.group_mask) == 0;
+}
+
+// Boxes of sums that begin before a stage. A stretch has those that begin in it.
+__device__ __forceinline__ int sum_boxes_before(int k_block) {
+  return (k_block + kFp8SumGroups - 1) / kFp8SumGroups;
 }
 
 // Rows of a part that a tile takes.
@@ -106,21 +113,26 @@ __device__ __forceinline__ void load_factors(const LargeParams& p, RingOf<C>& ri
 // Scales and zero points come only where a group, or this block's part of k, begins. Weights do not
 // depend on the kernel ahead, so there is no waiting for it.
 template <class C>
-__device__ __forceinline__ void load_weight(const LargeParams& p, RingOf<C> ring,
-                                            const Place& place, const Steps& steps) {
+__device__ __forceinline__ void load_weight(const LargeParams& p, RingOf<C> ring) {
+  const Place place = find_place(p.grid);
   constexpr std::uint32_t kCodes = C::kScalesAt - C::kCodesAt;
   constexpr std::uint32_t kScales = C::kZerosAt - C::kScalesAt;
   const bool zeros = p.has_zeros && !C::kSums;
   const std::uint32_t of_group = kCodes + kScales + (zeros ? kScales / 2 : 0);
   const int boxes = p.silu_pair ? 2 : 1;
-  for (int index = steps.first; index < steps.tiles; index += steps.step) {
-    const Tile tile = tile_at<C>(p, place, index);
+  const Walk walk(p.grid);
+  for (int s = 0; s < walk.count(); ++s) {
+    const Stretch stretch = walk.at(s);
+    const Tile tile = tile_at<C>(p, place, stretch.tile);
     const int block = tile.row / 64;
     if constexpr (C::kSums) {
-      for (int i = place.sums_begin; i < place.sums_end; ++i) load_factors<C>(p, ring, tile, i);
+      const int end = sum_boxes_before(stretch.k_end);
+      for (int i = sum_boxes_before(stretch.k_begin); i < end; ++i) {
+        load_factors<C>(p, ring, tile, i);
+      }
     }
-    for (int k_block = place.k_begin; k_block < place.k_end; ++k_block) {
-      const bool begins = begins_group(p, place, k_block);
+    for (int k_block = stretch.k_begin; k_block < stretch.k_end; ++k_block) {
+      const bool begins = begins_group(p, stretch, k_block);
       wait_barrier(ring.empty(), ring.parity ^ 1);
       arrive_expecting(ring.full(), begins ? of_group : kCodes);
       for (int box = 0; box < boxes; ++box) {
@@ -144,13 +156,15 @@ __device__ __forceinline__ void load_weight(const LargeParams& p, RingOf<C> ring
 
 // The thread that loads x, its part of the box for every block that shares it.
 template <class C>
-__device__ __forceinline__ void load_x(const LargeParams& p, RingOf<C> ring, const Place& place,
-                                       const Steps& steps) {
+__device__ __forceinline__ void load_x(const LargeParams& p, RingOf<C> ring) {
+  const Place place = find_place(p.grid);
   const int part = p.grid.share == 1 ? 0 : C::kTokens / 2 * place.share_rank;
   constexpr std::uint16_t kBoth = 3;
   wait_for_kernel_ahead();
-  for (int index = steps.first; index < steps.tiles; index += steps.step) {
-    const int token = tile_at<C>(p, place, index).token;
+  const Walk walk(p.grid);
+  for (int s = 0; s < walk.count(); ++s) {
+    const Stretch stretch = walk.at(s);
+    const int token = tile_at<C>(p, place, stretch.tile).token;
     const auto load = [&](const CUtensorMap* map, int column) {
       wait_barrier(ring.empty(), ring.parity ^ 1);
       arrive_expecting(ring.full(), C::kXBytes);
@@ -162,36 +176,49 @@ __device__ __forceinline__ void load_x(const LargeParams& p, RingOf<C> ring, con
       ring.next();
     };
     if constexpr (C::kSums) {
-      for (int i = place.sums_begin; i < place.sums_end; ++i) load(&p.x_sums, i * kFp8SumBox);
+      const int end = sum_boxes_before(stretch.k_end);
+      for (int i = sum_boxes_before(stretch.k_begin); i < end; ++i) {
+        load(&p.x_sums, i * kFp8SumBox);
+      }
     }
-    for (int k_block = place.k_begin; k_block < place.k_end; ++k_block) {
+    for (int k_block = stretch.k_begin; k_block < stretch.k_end; ++k_block) {
       load(&p.x, k_block * C::kBoxElements);
     }
   }
   let_next_kernel_start();
 }
 
-// M: what multiplies; M::run() makes the sums of a tile.
+// M: what multiplies; M::run() makes the sums of a stretch.
 template <class C, template <class> class M>
-__device__ __forceinline__ void multiply_tiles(const LargeParams& p, const Place& place,
-                                               const Steps& steps, std::uint32_t barriers,
+__device__ __forceinline__ void multiply_tiles(const LargeParams& p, std::uint32_t barriers,
                                                RingOf<C>& ring) {
   const int thread = static_cast<int>(threadIdx.x) - 128;
   const Lane me{thread / 128, thread / 32 % 4, thread % 32};
-  M<C> multiplier(p, place, me, ring);
+  M<C> multiplier(p, me, ring);
   const std::uint32_t buffers = barriers + kLargeBarrierBytes;
   Storer<C::kTokens, C::kSums> storer{p, me, buffers + me.group * kOutBytes,
                                       buffers + C::kOutBuffers + me.group * C::kTokens * 4};
   wait_for_kernel_ahead();
-  for (int index = steps.first; index < steps.tiles; index += steps.step) {
-    const Tile tile = tile_at<C>(p, place, index);
+  const Place place = find_place(p.grid);
+  const Walk walk(p.grid);
+  const int count = walk.count();
+  for (int s = 0; s < count; ++s) {
+    const Stretch stretch = walk.at(s);
+    const Tile tile = tile_at<C>(p, place, stretch.tile);
     Sums<C> d;
     if constexpr (C::kStoresBoxes) storer.begin(tile);
-    multiplier.run(d);
+    multiplier.run(stretch, d);
+    if (C::kSplits && stretch.tile >= p.grid.whole && p.grid.split > 1) {
+      store_split<C::kBlocks, C::kTokens, C::kSums>(p, place, stretch.tile, tile, me, d);
+      continue;
+    }
+    if (stretch.k_begin > 0) {
+      leave_sums(p, me, d);
+      continue;
+    }
+    if (stretch.k_end < p.grid.k_blocks) add_sums_left(p, place, stretch, me, d);
     if constexpr (C::kStoresBoxes) {
       storer.store_tile(tile, d[0]);
-    } else if (p.grid.split > 1) {
-      store_split<C::kBlocks, C::kTokens, C::kSums>(p, place, index, tile, me, d);
     } else {
       store_whole<C::kBlocks, C::kTokens, C::kSums>(p, tile, me, d);
     }
@@ -211,16 +238,14 @@ __global__ void __launch_bounds__(kLargeThreads, 1)
   RingOf<C> ring{barriers + C::kStagesAt, barriers};
   if (threadIdx.x == 0) ring.init(2, 4 * kLargeMultipliers * p.grid.share);
   meet_cluster();
-  const Place place = find_place(p.grid);
-  const Steps steps = find_steps(p.grid);
   if (threadIdx.x < 128) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(C::kLoaderRegisters));
-    if (threadIdx.x == 0) load_weight<C>(p, ring, place, steps);
-    if (threadIdx.x == 32) load_x<C>(p, ring, place, steps);
+    if (threadIdx.x == 0) load_weight<C>(p, ring);
+    if (threadIdx.x == 32) load_x<C>(p, ring);
     __syncwarp();
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(C::kMultiplierRegisters));
-    multiply_tiles<C, M>(p, place, steps, barriers, ring);
+    multiply_tiles<C, M>(p, barriers, ring);
   }
   // A block must not leave while a neighbour still copies or arrives here.
   sync_cluster();

@@ -160,10 +160,11 @@ __device__ __forceinline__ void store_split(const LargeParams& p, const Place& p
   constexpr int kPieces = kTokens / 8;
   constexpr int kThreads = 128 * kLargeMultipliers;
   const int split = p.grid.split;
-  const int slot = index * p.grid.share + place.share_rank;
+  const int rank = place.cluster % split;
+  const int slot = (index - p.grid.whole) * p.grid.share + place.share_rank;
   const int of_block = kBlocks * kPieces * kThreads;  // sums of four
   float4* const sums = p.sums + std::int64_t{slot} * split * of_block + me.thread();
-  float4* const mine = sums + place.split_rank * of_block;
+  float4* const mine = sums + rank * of_block;
 #pragma unroll
   for (int j = 0; j < kPieces; ++j) {
 #pragma unroll
@@ -175,8 +176,8 @@ __device__ __forceinline__ void store_split(const LargeParams& p, const Place& p
   unsigned* const counters = p.counters + 2 * slot;
   meet_blocks(counters, static_cast<unsigned>(split), me.thread());
   const Finisher<kBlocks, kScaled> finisher(p, tile, me);
-  const int end = kPieces * (place.split_rank + 1) / split;
-  for (int j = kPieces * place.split_rank / split; j < end; ++j) {
+  const int end = kPieces * (rank + 1) / split;
+  for (int j = kPieces * rank / split; j < end; ++j) {
     Piece<kBlocks> total;
     add_up<kBlocks>(sums + j * kBlocks * kThreads, of_block, split, total);
     p.silu_pair ? finisher.template store<true>(total, j)

@@ -3,8 +3,11 @@
 //
 // D = W x^T: a block of threads computes a tile of rows of W by kTokens rows of x, and a warpgroup
 // 64 or twice 64 of these rows, in the registers of wgmma (device/wgmma.cuh). `share` blocks of a
-// cluster, neighbours in n, have the same tokens, and each loads its part of x for all of them;
-// `split` blocks have the same tile and take a part of k each (device/large_split.cuh).
+// cluster, neighbours in n, have the same tokens, and each loads its part of x for all of them.
+// Tiles are dealt out whole while there is one for every cluster. Of the others, which may be all,
+// k is shared out, so that no cluster is idle: by `split` clusters a tile, equally
+// (device/large_split.cuh), or over all clusters, so that each has the end of one tile, the begin
+// of another, or both (device/large_rest.cuh).
 #pragma once
 
 #include <cuda.h>
@@ -39,7 +42,9 @@ struct LargeGrid {
   int sum_boxes;  // stages of sums of x
   int row_tiles;  // of all parts
   int token_tiles;
-  int share, split;
+  int whole;  // tiles that are dealt out whole
+  int share;
+  int split;                         // of the others; 1: over all clusters
   int first_tile[kW4LargeMaxParts];  // row tile of each part; beyond the last part: INT_MAX
 };
 
@@ -77,16 +82,16 @@ struct Tile {
   int token;  // first
 };
 
-// Tiles of a block of threads: first, first + step, ...
-struct Steps {
-  int first, step, tiles;
+// Where a block of threads stands in its cluster, and this among the others.
+struct Place {
+  int share_rank;
+  int cluster, clusters;
 };
 
-// Where a block of threads stands among those that share x or split k, and what part of k it has.
-struct Place {
-  int share_rank, split_rank;
+// Stages of a tile that a block of threads multiplies.
+struct Stretch {
+  int tile;
   int k_begin, k_end;
-  int sums_begin, sums_end;  // boxes
 };
 
 // A thread that multiplies.
@@ -104,18 +109,62 @@ struct Lane {
 #if __CUDA_ARCH__ >= 900
 
 __device__ __forceinline__ Place find_place(const LargeGrid& grid) {
-  const int cluster = static_cast<int>(blockIdx.x) / grid.share;
-  const int rank = cluster % grid.split;
-  return {static_cast<int>(blockIdx.x) % grid.share, rank,
-          grid.k_blocks * rank / grid.split,         grid.k_blocks * (rank + 1) / grid.split,
-          grid.sum_boxes * rank / grid.split,        grid.sum_boxes * (rank + 1) / grid.split};
+  return {static_cast<int>(blockIdx.x) % grid.share, static_cast<int>(blockIdx.x) / grid.share,
+          static_cast<int>(gridDim.x) / grid.share};
 }
 
-__device__ __forceinline__ Steps find_steps(const LargeGrid& grid) {
-  const int blocks = grid.share * grid.split;
-  return {static_cast<int>(blockIdx.x) / blocks, static_cast<int>(gridDim.x) / blocks,
-          grid.row_tiles * grid.token_tiles};
+__device__ __forceinline__ int rest_of_tiles(const LargeGrid& grid) {
+  return grid.row_tiles * grid.token_tiles - grid.whole;
 }
+
+// The first stage of a cluster, of those of the tiles that are not dealt out whole, where these are
+// shared out over all clusters.
+__device__ __forceinline__ int first_stage(const LargeGrid& grid, int cluster, int clusters) {
+  const int stages = rest_of_tiles(grid) * grid.k_blocks;
+  return stages / clusters * cluster + min(cluster, stages % clusters);
+}
+
+// What a cluster does, in its order: whole tiles, then its stages of others, of one tile or two.
+// Without branches: the compiler must see that all lanes go the same way, or it keeps what they
+// have in common in registers of each.
+class Walk {
+ public:
+  __device__ __forceinline__ explicit Walk(const LargeGrid& grid)
+      : grid_(grid),
+        place_(find_place(grid)),
+        whole_((grid.whole - place_.cluster + place_.clusters - 1) / place_.clusters),
+        begin_(stage_of(place_.cluster)),
+        end_(stage_of(place_.cluster + 1)),
+        tile_(begin_ / grid.k_blocks) {}
+
+  __device__ __forceinline__ int count() const {
+    return whole_ + (end_ > begin_ ? 1 : 0) + (end_ > (tile_ + 1) * grid_.k_blocks ? 1 : 0);
+  }
+
+  __device__ __forceinline__ Stretch at(int i) const {
+    const bool whole = i < whole_;
+    const int tile = tile_ + i - whole_;
+    const int first = tile * grid_.k_blocks;
+    return {whole ? place_.cluster + i * place_.clusters : grid_.whole + tile,
+            whole ? 0 : max(begin_ - first, 0),
+            whole ? grid_.k_blocks : min(end_ - first, grid_.k_blocks)};
+  }
+
+ private:
+  // The first stage of a cluster, of those of all tiles that are not dealt out whole.
+  __device__ __forceinline__ int stage_of(int cluster) const {
+    if (grid_.split == 1) return first_stage(grid_, cluster, place_.clusters);
+    const int k = grid_.k_blocks;
+    const int stage = cluster / grid_.split * k + k * (cluster % grid_.split) / grid_.split;
+    return min(stage, rest_of_tiles(grid_) * k);
+  }
+
+  const LargeGrid& grid_;
+  const Place place_;
+  int whole_;
+  int begin_, end_;
+  int tile_;  // of those that are not dealt out whole, the first
+};
 
 // rows: of a part, in a tile.
 __device__ __forceinline__ Tile find_tile(const LargeGrid& grid, int index, int share_rank,

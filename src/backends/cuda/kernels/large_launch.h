@@ -146,12 +146,20 @@ cudaError_t launch_large(const W4Large& args, const W4LargeTile& tile, cudaStrea
           cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, C::kAllBytes)) {
     return error;
   }
-  const LargeGrid& grid = params.grid;
+  LargeGrid& grid = params.grid;
   const int tiles = grid.row_tiles * grid.token_tiles;
   const int room = std::max(1, multiprocessors / grid.share);
-  // Blocks that split k meet once and leave; others stay for tile after tile.
-  if (grid.split > 1 && tiles * grid.split > room) return cudaErrorInvalidValue;
-  const int clusters = grid.split > 1 ? tiles * grid.split : std::min(tiles, room);
+  const bool shares_k = tile.split > 1 || tile.spreads;
+  const int rest = shares_k ? tiles % room : 0;
+  // They wait for each other.
+  if (rest * grid.split > room) return cudaErrorInvalidValue;
+  grid.whole = tiles - rest;
+  int clusters = room;
+  if (!shares_k) {
+    clusters = std::min(tiles, room);
+  } else if (grid.whole == 0 && !tile.spreads) {
+    clusters = rest * grid.split;
+  }
   cudaLaunchAttribute attributes[2] = {};
   attributes[0].id = cudaLaunchAttributeClusterDimension;
   attributes[0].val.clusterDim = {static_cast<unsigned>(grid.share), 1, 1};

@@ -30,10 +30,8 @@ namespace {
 template <class C>
 class Fp8Multiplier {
  public:
-  __device__ __forceinline__ Fp8Multiplier(const LargeParams& p, const Place& place, const Lane& me,
-                                           RingOf<C>& ring)
+  __device__ __forceinline__ Fp8Multiplier(const LargeParams& p, const Lane& me, RingOf<C>& ring)
       : p_(p),
-        place_(place),
         me_(me),
         reading_(ring),
         codes_at_(ring.stages + C::kCodesAt + me.group * C::kSlotBytes + me.warp * 512 +
@@ -43,28 +41,27 @@ class Fp8Multiplier {
         tells_(me.lane < p.grid.share),
         empty_(tells_ ? address_at(ring.barriers + C::kStages * 8, me.lane) : 0) {}
 
-  // The sums of one tile over this block's part of k.
-  __device__ __forceinline__ void run(Sums<C>& d) {
+  __device__ __forceinline__ void run(const Stretch& stretch, Sums<C>& d) {
 #pragma unroll
     for (int b = 0; b < C::kBlocks; ++b) {
 #pragma unroll
       for (int i = 0; i < C::kTokens / 2; ++i) d[b][i] = 0;
     }
+    const int boxes = sum_boxes_before(stretch.k_end) - sum_boxes_before(stretch.k_begin);
 #pragma unroll 1
-    for (int i = place_.sums_begin; i < place_.sums_end; ++i) add_zero_points(d);
+    for (int i = 0; i < boxes; ++i) add_zero_points(d);
     Fragments a[2];
-    int k_block = place_.k_begin;
+    int k_block = stretch.k_begin;
     multiplying_ = reading_.stage;
-    read(k_block, a[0]);
-    reading_.next();
+    read(stretch, k_block, a[0]);
     Factors factors;
     take_factors(factors);
 #pragma unroll 1
-    for (; k_block + 1 < place_.k_end; k_block += 2) {
-      stage(k_block, a[0], a[1], factors, d);
-      stage(k_block + 1, a[1], a[0], factors, d);
+    for (; k_block + 1 < stretch.k_end; k_block += 2) {
+      stage(stretch, k_block, a[0], a[1], factors, d);
+      stage(stretch, k_block + 1, a[1], a[0], factors, d);
     }
-    if (k_block < place_.k_end) stage(k_block, a[0], a[1], factors, d);
+    if (k_block < stretch.k_end) stage(stretch, k_block, a[0], a[1], factors, d);
   }
 
  private:
@@ -126,23 +123,28 @@ class Fp8Multiplier {
 
   // The codes of the stage that is read next, which is k_block, and its scales, if others than
   // before.
-  __device__ __forceinline__ void read(int k_block, Fragments& a) {
+  __device__ __forceinline__ void read(const Stretch& stretch, int k_block, Fragments& a) {
     wait_barrier(reading_.full(), reading_.parity);
     const std::uint32_t offset = reading_.stage * C::kStageBytes;
+    uint4 codes[2 * C::kBlocks];
 #pragma unroll
     for (int i = 0; i < 2 * C::kBlocks; ++i) {
       const int slot = i / 2 * kLargeMultipliers;
-      const uint4 codes =
-          load_shared_16(codes_at_ + offset + slot * C::kSlotBytes + i % 2 * kCodeBytes);
-      const std::uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
-#pragma unroll
-      for (int t = 0; t < 4; ++t) w4_fp8_pair(words[t], a[i / 2] + 8 * (i % 2) + 2 * t);
+      codes[i] = load_shared_16(codes_at_ + offset + slot * C::kSlotBytes + i % 2 * kCodeBytes);
     }
-    if (!begins_group(p_, place_, k_block)) return;
+    if (begins_group(p_, stretch, k_block)) {
+#pragma unroll
+      for (int i = 0; i < 2 * C::kBlocks; ++i) {
+        const int element = 64 * (i / 2) * kLargeMultipliers + 8 * (i % 2);
+        scales_[i / 2][i % 2] = load_shared_2(scales_at_ + offset + 2 * element);
+      }
+    }
+    reading_.next();
 #pragma unroll
     for (int i = 0; i < 2 * C::kBlocks; ++i) {
-      const int element = 64 * (i / 2) * kLargeMultipliers + 8 * (i % 2);
-      scales_[i / 2][i % 2] = load_shared_2(scales_at_ + offset + 2 * element);
+      const std::uint32_t words[4] = {codes[i].x, codes[i].y, codes[i].z, codes[i].w};
+#pragma unroll
+      for (int t = 0; t < 4; ++t) w4_fp8_pair(words[t], a[i / 2] + 8 * (i % 2) + 2 * t);
     }
   }
 
@@ -198,20 +200,15 @@ class Fp8Multiplier {
   }
 
   // Multiplies k_block, whose codes are `now`, and reads the next.
-  __device__ __forceinline__ void stage(int k_block, const Fragments& now, Fragments& after,
-                                        Factors& factors, Sums<C>& d) {
+  __device__ __forceinline__ void stage(const Stretch& stretch, int k_block, const Fragments& now,
+                                        Fragments& after, Factors& factors, Sums<C>& d) {
     const std::uint64_t box = x_ + multiplying_ * (C::kStageBytes / 16);
-    const bool more = k_block + 1 < place_.k_end;
+    const bool more = k_block + 1 < stretch.k_end;
     Part even, odd;
     fence_products();
     multiply<0>(now, box, even);
     multiply<1>(now, box, odd);
-    if (more) {
-      read(k_block + 1, after);
-      reading_.next();
-    }
-    Factors next;
-    take_factors(next);
+    if (more) read(stretch, k_block + 1, after);
     wait_products<1>();
     add<0>(factors, even, d);
     if constexpr (kParts == 3) {
@@ -227,8 +224,7 @@ class Fp8Multiplier {
     }
     release(multiplying_);
     multiplying_ = multiplying_ == C::kStages - 1 ? 0 : multiplying_ + 1;
-#pragma unroll
-    for (int i = 0; i < 2 * C::kBlocks; ++i) factors[i / 2][i % 2] = next[i / 2][i % 2];
+    take_factors(factors);
   }
 
   __device__ __forceinline__ void release(int stage) const {
@@ -236,7 +232,6 @@ class Fp8Multiplier {
   }
 
   const LargeParams& p_;
-  const Place& place_;
   const Lane& me_;
   RingOf<C>& reading_;
   std::uint32_t codes_at_;   // of this lane in stage 0, first block

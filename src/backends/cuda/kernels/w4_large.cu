@@ -20,10 +20,8 @@ namespace {
 template <class C>
 class Bf16Multiplier {
  public:
-  __device__ __forceinline__ Bf16Multiplier(const LargeParams& p, const Place& place,
-                                            const Lane& me, RingOf<C>& ring)
+  __device__ __forceinline__ Bf16Multiplier(const LargeParams& p, const Lane& me, RingOf<C>& ring)
       : p_(p),
-        place_(place),
         reading_(ring),
         codes_at_(ring.stages + C::kCodesAt + me.group * kCodeBytes + me.warp * 512 + me.lane * 16),
         scales_at_(ring.stages + C::kScalesAt + 2 * (me.group * C::kGroups * 64 + me.row())),
@@ -32,8 +30,7 @@ class Bf16Multiplier {
         tells_(me.lane < p.grid.share),
         empty_(tells_ ? address_at(ring.barriers + C::kStages * 8, me.lane) : 0) {}
 
-  // The sums of one tile over this block's part of k.
-  __device__ __forceinline__ void run(Sums<C>& d) {
+  __device__ __forceinline__ void run(const Stretch& stretch, Sums<C>& d) {
 #pragma unroll
     for (int b = 0; b < C::kBlocks; ++b) {
 #pragma unroll
@@ -46,7 +43,9 @@ class Bf16Multiplier {
     decode(codes_, 0, a[0]);
     decode(codes_, 1, a[1]);
 #pragma unroll 1
-    for (int k_block = place_.k_begin; k_block < place_.k_end; ++k_block) stage(k_block, a, d);
+    for (int k_block = stretch.k_begin; k_block < stretch.k_end; ++k_block) {
+      stage(stretch, k_block, a, d);
+    }
     wait_products<0>();
     release(multiplying_ == 0 ? C::kStages - 1 : multiplying_ - 1);
   }
@@ -100,10 +99,11 @@ class Bf16Multiplier {
 
   // Multiplies k_block, whose first two fragments are there, and leaves the first two of the next.
   // (After the last one, what is decoded is never used.)
-  __device__ __forceinline__ void stage(int k_block, Fragments& a, Sums<C>& d) {
+  __device__ __forceinline__ void stage(const Stretch& stretch, int k_block, Fragments& a,
+                                        Sums<C>& d) {
     const std::uint64_t box = x_ + multiplying_ * (C::kStageBytes / 16);
     const int last = multiplying_ == 0 ? C::kStages - 1 : multiplying_ - 1;
-    const bool more = k_block + 1 < place_.k_end;
+    const bool more = k_block + 1 < stretch.k_end;
     Codes next = {};
 #pragma unroll
     for (int t = 0; t < 4; ++t) {
@@ -113,10 +113,10 @@ class Bf16Multiplier {
       commit_products();
       if (t == 0 && more) read_codes(next);
       wait_products<2>();
-      if (t == 1 && k_block > place_.k_begin) release(last);
+      if (t == 1 && k_block > stretch.k_begin) release(last);
       t < 2 ? decode(codes_, t + 2, a[t + 2]) : decode(next, t - 2, a[t - 2]);
       if (t == 1 && more) {
-        if (begins_group(p_, place_, k_block + 1)) read_scales();
+        if (begins_group(p_, stretch, k_block + 1)) read_scales();
         reading_.next();
       }
     }
@@ -126,7 +126,6 @@ class Bf16Multiplier {
   }
 
   const LargeParams& p_;
-  const Place& place_;
   RingOf<C>& reading_;
   std::uint32_t codes_at_;   // of this lane in stage 0, first block
   std::uint32_t scales_at_;  // of this lane's first row

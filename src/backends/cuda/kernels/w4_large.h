@@ -42,9 +42,12 @@ struct W4LargeTile {
   // rows), 64 or 32 (by 256).
   int tokens = 0;
   int share = 1;  // 1, or 2 blocks of a cluster with the same tokens that share their loads
-  // Blocks with the same tile that share out k: 1 to kW4LargeMostSplit. They wait for each other,
-  // so all blocks of such a launch must fit on the device at once. Not for more than 128 tokens.
+  // Of tiles beyond those of which every block (or cluster) has one, and which may be all, k is
+  // shared out: by so many blocks or clusters each, 1 to kW4LargeMostSplit, if there are as many;
+  // or evenly over all of them. Some of these wait for others, which must fit on the device beside
+  // them.
   int split = 1;
+  bool spreads = false;  // without `split`
 };
 
 // The tile expected to be fastest on a device of so many multiprocessors (w4_large_tile.cc).

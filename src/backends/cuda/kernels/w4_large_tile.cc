@@ -14,21 +14,22 @@ struct TileCost {
   double stage;   // of k: 64, of fp8 128
   double finish;  // of a tile: its last stores
   double split;   // where k is split: the exchange of sums
+  double spread;  // where k is shared out over all clusters
 };
 
 constexpr double kStart = 3000;          // launch and first stages
 constexpr std::int64_t kMost = 1 << 24;  // rows, columns, tokens
 
-constexpr TileCost kBf16Costs[] = {{128, 256, 2, 630, 1000, HUGE_VAL},
-                                   {256, 128, 1, 820, 1000, 6500},
-                                   {256, 64, 1, 640, 1000, 4000},
-                                   {256, 32, 1, 570, 1000, 3000},
-                                   {128, 64, 1, 380, 500, 3200}};
+constexpr TileCost kBf16Costs[] = {{128, 256, 2, 640, 2000, HUGE_VAL, 15000},
+                                   {256, 128, 1, 800, 1000, 6500, 13000},
+                                   {256, 64, 1, 550, 1000, 4000, 10000},
+                                   {256, 32, 1, 470, 1000, 3000, 8000},
+                                   {128, 64, 1, 390, 500, 4000, 8000}};
 
-constexpr TileCost kFp8Costs[] = {{128, 192, 1, 735, 6500, HUGE_VAL},
-                                  {128, 128, 1, 560, 3300, 5000},
-                                  {256, 64, 1, 730, 2000, 4000},
-                                  {256, 32, 1, 560, 2000, 3000}};
+constexpr TileCost kFp8Costs[] = {{128, 192, 1, 680, 5500, HUGE_VAL, 18000},
+                                  {128, 128, 1, 560, 2500, 5000, 7000},
+                                  {256, 64, 1, 730, 2000, 5000, 11000},
+                                  {256, 32, 1, 560, 2000, 3500, 8000}};
 
 std::int64_t tiles_of(std::int64_t size, std::int64_t tile_size) {
   return (size + tile_size - 1) / tile_size;
@@ -43,25 +44,59 @@ std::int64_t clusters_of(const W4Large& args, const TileCost& tile) {
   return tiles * tiles_of(args.m, tile.tokens);
 }
 
+// A cut of a product by one of the tiles, and its time.
+class Cuts {
+ public:
+  Cuts(const TileCost& tile, std::int64_t clusters, std::int64_t stages, int multiprocessors)
+      : tile_(tile),
+        room_(std::max(1, multiprocessors / tile.share)),
+        rounds_(static_cast<double>(clusters / room_)),
+        rest_(clusters % room_),
+        stages_(stages) {}
+
+  template <class Take>
+  void for_each(const Take& take) const {
+    const double all = static_cast<double>(stages_);
+    take(cut(1, false), time(all));
+    if (rest_ == 0) return;
+    take(cut(1, true),
+         time(all * static_cast<double>(rest_) / static_cast<double>(room_)) + tile_.spread);
+    for (int split = 2; split <= std::min<std::int64_t>(kW4LargeMostSplit, stages_); ++split) {
+      if (rest_ * split > room_) break;
+      take(cut(split, false), time(static_cast<double>(tiles_of(stages_, split))) + tile_.split);
+    }
+  }
+
+ private:
+  W4LargeTile cut(int split, bool spreads) const {
+    return {tile_.rows, tile_.tokens, tile_.share, split, spreads};
+  }
+
+  // last: stages of the tiles that are not a whole round.
+  double time(double last) const {
+    const double whole = static_cast<double>(stages_) * tile_.stage + tile_.finish;
+    return kStart + rounds_ * whole + (rest_ > 0 ? last * tile_.stage + tile_.finish : 0);
+  }
+
+  const TileCost& tile_;
+  std::int64_t room_;
+  double rounds_;
+  std::int64_t rest_;
+  std::int64_t stages_;
+};
+
 W4LargeTile cheapest(std::span<const TileCost> costs, const W4Large& args, std::int64_t stages,
                      int multiprocessors) {
   W4LargeTile best;
   double least = HUGE_VAL;
   for (const TileCost& tile : costs) {
     if (args.silu_pair && tile.rows != 256) continue;
-    const std::int64_t clusters = clusters_of(args, tile);
-    const std::int64_t room = std::max(1, multiprocessors / tile.share);
-    for (int split = 1; split <= std::min<std::int64_t>(kW4LargeMostSplit, stages); ++split) {
-      if (split > 1 && clusters * split > room) break;
-      const double time =
-          static_cast<double>(tiles_of(clusters, room)) *
-              (static_cast<double>(tiles_of(stages, split)) * tile.stage + tile.finish) +
-          (split > 1 ? tile.split : 0) + kStart;
-      if (time < least) {
-        least = time;
-        best = {tile.rows, tile.tokens, tile.share, split};
-      }
-    }
+    const Cuts cuts(tile, clusters_of(args, tile), stages, multiprocessors);
+    cuts.for_each([&](const W4LargeTile& cut, double time) {
+      if (time >= least) return;
+      least = time;
+      best = cut;
+    });
   }
   return best;
 }
@@ -89,9 +124,9 @@ bool valid_tile(const W4Large& args, const W4LargeTile& tile, int stage_columns)
   if (tile.share != 1 && tile.share != 2) return false;
   if (tile.split < 1 || tile.split > kW4LargeMostSplit) return false;
   if (args.silu_pair && tile.rows != 256) return false;
-  if (tile.split == 1) return true;
-  return tile.tokens <= 128 && args.workspace != nullptr &&
-         args.parts[0].w.cols / stage_columns >= tile.split;
+  if (tile.split == 1 && !tile.spreads) return true;
+  const bool one_way = tile.spreads ? tile.split == 1 : tile.tokens <= 128;
+  return one_way && args.workspace != nullptr && args.parts[0].w.cols / stage_columns >= tile.split;
 }
 
 }  // namespace
