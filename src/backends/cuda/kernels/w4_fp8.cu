@@ -8,8 +8,8 @@
 // for each 128 of k, ahead of the stages: a factor for every number here costs a quarter of all the
 // instructions that fit beside the tensor cores' 64 x 128 x 128.
 //
-// What bounds it is the instructions of a warp one after the other, 205 for 64 x 128 x 128 at 4
-// cycles, not the tensor cores: so tiles have as many tokens as registers allow.
+// What bounds it is instructions beside the products, 205 of a warp for 64 x 128 x 128, of which 72
+// expand codes, so that tiles have as many tokens as registers allow (docs/gpu-kernels.md).
 #include <cuda.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
