@@ -43,6 +43,7 @@ double CardLimits::operations_per_second(Arithmetic arithmetic) const {
     case Arithmetic::kBf16Scaled:
       return bf16_per_second;
     case Arithmetic::kInt8:
+    case Arithmetic::kSignedInt8:
     case Arithmetic::kFp8:
       break;
   }
@@ -60,6 +61,7 @@ const char* limit_name(Arithmetic arithmetic) {
     case Arithmetic::kBf16Scaled:
       return "bf16";
     case Arithmetic::kInt8:
+    case Arithmetic::kSignedInt8:
     case Arithmetic::kFp8:
       break;
   }

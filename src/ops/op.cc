@@ -31,6 +31,7 @@ std::string_view to_string(Arithmetic arithmetic) {
     case Arithmetic::kFp8:
       return "fp8";
     case Arithmetic::kInt8:
+    case Arithmetic::kSignedInt8:
       return "int8";
   }
   return "unknown";

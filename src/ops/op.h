@@ -36,7 +36,8 @@ struct DeviceCaps {
 // to bf16 by kBf16; by kBf16Scaled too, and their scales before them; by the others not at all:
 // those of kBf16Exact are integers that bf16 holds, scaled in float32, and those of kF16 are stored
 // so.
-enum class Arithmetic { kFloat32, kBf16, kBf16Exact, kBf16Scaled, kF16, kInt8, kFp8 };
+// kInt8 has bytes over the range of a block, kSignedInt8 those from -127 to 127 times a scale.
+enum class Arithmetic { kFloat32, kBf16, kBf16Exact, kBf16Scaled, kF16, kInt8, kSignedInt8, kFp8 };
 std::string_view to_string(Arithmetic arithmetic);
 
 // Answer of an implementation: yes, or no with a reason.

@@ -66,6 +66,16 @@ void round_block(float* x, std::int64_t count) {
   }
 }
 
+// What those with Arithmetic::kSignedInt8 make of it: scale * q, q from -127 to 127.
+void round_block_signed(float* x, std::int64_t count) {
+  float most = 0;
+  for (std::int64_t i = 0; i < count; ++i) most = std::max(most, std::abs(x[i]));
+  const float inverse = 127.0f / most;
+  for (std::int64_t i = 0; i < count; ++i) {
+    x[i] = most / 127.0f * std::clamp(std::nearbyint(x[i] * inverse), -127.0f, 127.0f);
+  }
+}
+
 void round_to_bf16(std::vector<float>& values) {
   for (float& v : values) v = to_float(to_bf16(v));
 }
@@ -98,9 +108,10 @@ void round_rows(Arithmetic arithmetic, std::vector<float>& x, std::int64_t cols,
     for (float& v : x) v = to_float(to_f16(v));
   }
   if (is_bf16(arithmetic)) round_to_bf16(x);
-  if (arithmetic != Arithmetic::kInt8) return;
+  if (arithmetic != Arithmetic::kInt8 && arithmetic != Arithmetic::kSignedInt8) return;
+  const auto round = arithmetic == Arithmetic::kInt8 ? round_block : round_block_signed;
   for (auto row = x.data(); row < x.data() + x.size(); row += stride) {
-    for (std::int64_t k = 0; k < cols; k += kBlock) round_block(row + k, kBlock);
+    for (std::int64_t k = 0; k < cols; k += kBlock) round(row + k, kBlock);
   }
 }
 

@@ -1,5 +1,6 @@
 #include "backends/backend.h"
 
+#include "backends/cpu/block_panel_weight.h"
 #include "backends/cpu/cpu_features.h"
 #include "backends/cpu/impls.h"
 #include "backends/cpu/levels.h"
@@ -62,7 +63,7 @@ class CpuBackend final : public Backend {
   using Backend::prepare;
   LinearWeight prepare(QuantTensor weight, const std::string& name,
                        const ActivationFormat* /*activations*/) override {
-    std::shared_ptr<const cpu::PanelWeight> panels;
+    std::shared_ptr<const PackedWeight> panels;
     const bool bytes = caps_.avx512_vnni || caps_.isa == CpuIsa::kAvx2 || caps_.neon_dotprod;
     if (bytes && !caps_.exact_activations) {
       // Blocks that are integers under scales run as those.
@@ -70,7 +71,9 @@ class CpuBackend final : public Backend {
       const auto plain = form != nullptr && form->is_affine()
                              ? plain_form_of_blocks(weight, 1, codec())
                              : std::nullopt;
-      panels = cpu::PanelWeight::pack(plain ? *plain : weight, pool_, {store_.get(), name});
+      const PackedSlot slot = {store_.get(), name};
+      panels = cpu::PanelWeight::pack(plain ? *plain : weight, pool_, slot);
+      if (panels == nullptr) panels = cpu::BlockPanelWeight::pack(weight, caps_, pool_, slot);
     }
     return {std::move(weight), std::move(panels)};
   }

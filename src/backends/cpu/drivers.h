@@ -4,6 +4,7 @@
 #include <array>
 
 #include "backends/cpu/bf16_kernels.h"
+#include "backends/cpu/block_panel_kernels.h"
 #include "backends/cpu/int8_kernels.h"
 #include "backends/cpu/kernel_table.h"
 #include "ops/args.h"
@@ -40,6 +41,12 @@ void run_bf16(const Bf16Kernels& kernels, std::span<const LinearArgs> calls, Exe
 Support bf16_blocks_fit(const Bf16Kernels& kernels, const LinearArgs& args);
 void run_bf16_blocks(const Bf16Kernels& kernels, std::span<const LinearArgs> calls,
                      ExecContext& context);
+
+// Linear on super-blocks in panels, with activations rounded to signed bytes by block. The calls
+// have one input.
+Support block_panels_fit(const BlockPanelKernels& kernels, const LinearArgs& args);
+void run_block_panels(const BlockPanelKernels& kernels, std::span<const LinearArgs> calls,
+                      ExecContext& context);
 
 // Linear of rows that are rounded to a format of activations first: by blocks, at the best level of
 // the machine, whatever their number. The calls have one input.

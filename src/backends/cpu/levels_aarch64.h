@@ -17,9 +17,17 @@ inline constexpr Unit<Int8Kernels> kNeonDotprod = {CpuIsa::kNeon, Arithmetic::kI
 inline constexpr Unit<Int8Kernels> kNeonI8mm = {CpuIsa::kNeon, Arithmetic::kInt8, neon_i8mm_kernels,
                                                 &DeviceCaps::neon_i8mm};
 
+inline constexpr Unit<BlockPanelKernels> kNeonDotprodBlocks = {
+    CpuIsa::kNeon, Arithmetic::kSignedInt8, neon_dotprod_block_panel_kernels,
+    &DeviceCaps::neon_dotprod};
+inline constexpr Unit<BlockPanelKernels> kNeonI8mmBlocks = {
+    CpuIsa::kNeon, Arithmetic::kSignedInt8, neon_i8mm_block_panel_kernels, &DeviceCaps::neon_i8mm};
+
 inline constexpr Impl<LinearArgs> kLinearImpls[] = {
     of_token_unit<kNeonI8mm>("neon_i8mm_token"),
     of_token_unit<kNeonDotprod>("neon_dotprod_token"),
+    of_unit<kNeonI8mmBlocks, block_panels_fit, run_block_panels>("neon_i8mm_blocks"),
+    of_unit<kNeonDotprodBlocks, block_panels_fit, run_block_panels>("neon_dotprod_blocks"),
     of_unit<kNeonI8mm, int8_fits, run_int8>("neon_i8mm"),
     of_unit<kNeonDotprod, int8_fits, run_int8>("neon_dotprod"),
     of_level<LinearArgs, kNeon, gemv_fits, run_gemv>("neon_gemv"),

@@ -23,6 +23,10 @@ inline constexpr Unit<Bf16Kernels> kAvx512Bf16Blocks = {
     CpuIsa::kAvx512, Arithmetic::kBf16Exact, avx512_bf16_kernels, &DeviceCaps::fast_avx512_bf16};
 inline constexpr Unit<Bf16Kernels> kAmx = {CpuIsa::kAmx, Arithmetic::kBf16, amx_kernels};
 
+inline constexpr Unit<BlockPanelKernels> kAvx2Blocks = {CpuIsa::kAvx2, Arithmetic::kSignedInt8,
+                                                        avx2_block_panel_kernels};
+inline constexpr Unit<BlockPanelKernels> kAvx512Blocks = {
+    CpuIsa::kAvx512, Arithmetic::kSignedInt8, avx512_block_panel_kernels, &DeviceCaps::avx512_vnni};
 inline constexpr Unit<TokenKernels> kAmxInt8 = {CpuIsa::kAmx, Arithmetic::kInt8, amx_int8_kernels};
 
 inline constexpr Impl<LinearArgs> kLinearImpls[] = {
@@ -30,12 +34,14 @@ inline constexpr Impl<LinearArgs> kLinearImpls[] = {
     of_token_unit<kAvx512Vnni>("avx512_vnni_token"),
     of_token_unit<kAvx2Int8>("avx2_int8_token"),
     of_unit<kAmx, bf16_fits, run_bf16>("amx_bf16"),
+    of_unit<kAvx512Blocks, block_panels_fit, run_block_panels>("avx512_vnni_blocks"),
     of_unit<kAvx512Vnni, int8_fits, run_int8>("avx512_vnni"),
     of_unit<kAvx512Bf16, bf16_fits, run_bf16>("avx512_bf16"),
     of_unit<kAvx512Bf16Blocks, bf16_blocks_fit, run_bf16_blocks>("avx512_bf16_blocks"),
     of_level<LinearArgs, kAvx512, gemv_fits, run_gemv>("avx512_gemv"),
     of_level<LinearArgs, kAvx512, blocked_fits, run_blocked>("avx512_blocked"),
     of_unit<kAvx2Int8, int8_fits, run_int8>("avx2_int8"),
+    of_unit<kAvx2Blocks, block_panels_fit, run_block_panels>("avx2_int8_blocks"),
     of_level<LinearArgs, kAvx2, gemv_fits, run_gemv>("avx2_gemv"),
     of_level<LinearArgs, kAvx2, blocked_fits, run_blocked>("avx2_blocked"),
     of_level<LinearArgs, kGeneric, gemv_fits, run_gemv>("generic_gemv"),

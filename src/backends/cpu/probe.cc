@@ -83,6 +83,7 @@ MachineLimits measure_machine(ThreadPool& pool, const DeviceCaps& caps) {
 }
 
 Rate MachineLimits::peak(Arithmetic arithmetic) const {
+  if (arithmetic == Arithmetic::kSignedInt8) arithmetic = Arithmetic::kInt8;
   Rate best;
   for (const ArithmeticPeak& peak : peaks) {
     if (peak.arithmetic == arithmetic && peak.rate.all_threads > best.all_threads) best = peak.rate;

@@ -1,7 +1,7 @@
 // The byte kernels of the avx2 level. See kernel_table.h for what must not be included here.
 #include <immintrin.h>
 
-#include "backends/cpu/int8_kernels.h"
+#include "backends/cpu/block_panel_kernels.h"
 
 namespace nibble::cpu {
 namespace {
@@ -11,6 +11,7 @@ namespace {
 #include "backends/cpu/kernels/vec_avx2.inl.h"
 #include "backends/cpu/kernels/bytes_avx2.inl.h"
 #include "backends/cpu/kernels/int8_level.inl.h"
+#include "backends/cpu/kernels/block_panels.inl.h"
 // clang-format on
 
 }  // namespace
@@ -19,5 +20,7 @@ const Int8Kernels& avx2_int8_kernels() {
   static constexpr Int8Kernels kTable = int8_table();
   return kTable;
 }
+
+const BlockPanelKernels& avx2_block_panel_kernels() { return kBlockPanels; }
 
 }  // namespace nibble::cpu

@@ -2,7 +2,7 @@
 // here.
 #include <immintrin.h>
 
-#include "backends/cpu/int8_kernels.h"
+#include "backends/cpu/block_panel_kernels.h"
 
 namespace nibble::cpu {
 namespace {
@@ -12,6 +12,7 @@ namespace {
 #include "backends/cpu/kernels/vec_avx512.inl.h"
 #include "backends/cpu/kernels/bytes_avx512.inl.h"
 #include "backends/cpu/kernels/int8_level.inl.h"
+#include "backends/cpu/kernels/block_panels.inl.h"
 #include "backends/cpu/kernels/math.inl.h"
 #include "backends/cpu/kernels/kv_rows.inl.h"
 #include "backends/cpu/kernels/attention_softmax.inl.h"
@@ -29,5 +30,7 @@ const Int8Kernels& avx512_vnni_kernels() {
       int8_table({attention_codes_fit, attention_codes_scratch, attention_codes});
   return kTable;
 }
+
+const BlockPanelKernels& avx512_block_panel_kernels() { return kBlockPanels; }
 
 }  // namespace nibble::cpu

@@ -2,7 +2,7 @@
 // be included here.
 #include <arm_neon.h>
 
-#include "backends/cpu/int8_kernels.h"
+#include "backends/cpu/block_panel_kernels.h"
 
 namespace nibble::cpu {
 namespace {
@@ -13,6 +13,7 @@ namespace {
 #include "backends/cpu/kernels/dot_neon_mixed.inl.h"
 #include "backends/cpu/kernels/bytes_neon.inl.h"
 #include "backends/cpu/kernels/int8_level.inl.h"
+#include "backends/cpu/kernels/block_panels.inl.h"
 // clang-format on
 
 }  // namespace
@@ -21,5 +22,7 @@ const Int8Kernels& neon_i8mm_kernels() {
   static constexpr Int8Kernels kTable = int8_table();
   return kTable;
 }
+
+const BlockPanelKernels& neon_i8mm_block_panel_kernels() { return kBlockPanels; }
 
 }  // namespace nibble::cpu

@@ -7,14 +7,21 @@ constexpr int kTileRows = 2;  // with kNv vectors of sums and of results in regi
 constexpr std::int64_t kPrefetch = 4096;
 constexpr unsigned char kByteShift = 0;  // what store_bytes subtracts
 constexpr bool kWholeBytes = false;
+constexpr bool kUnsignedBytes = false;
 
 inline Ints izero() { return _mm256_setzero_si256(); }
 inline Ints iload(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 inline void istore(void* p, Ints v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
 inline Ints iset8(int v) { return _mm256_set1_epi8(static_cast<char>(v)); }
+inline Ints iset32(int v) { return _mm256_set1_epi32(v); }
 inline Ints isub8(Ints a, Ints b) { return _mm256_sub_epi8(a, b); }
 inline Ints iand(Ints a, Ints b) { return _mm256_and_si256(a, b); }
+inline Ints ior(Ints a, Ints b) { return _mm256_or_si256(a, b); }
 inline Ints ishift4(Ints a) { return _mm256_srli_epi32(a, 4); }
+inline Ints imoved(Ints a, int bits) {
+  return bits > 0 ? _mm256_slli_epi32(a, bits) : _mm256_srli_epi32(a, -bits);
+}
+inline Ints ilookup(Ints table, Ints indices) { return _mm256_shuffle_epi8(table, indices); }
 inline Ints ibroadcast4(const void* p) {
   int v;
   __builtin_memcpy(&v, p, sizeof(v));

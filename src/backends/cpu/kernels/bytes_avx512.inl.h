@@ -6,14 +6,23 @@ constexpr int kTileRows = 6;  // with kNv vectors of sums and of results in regi
 constexpr std::int64_t kPrefetch = 4096;
 constexpr unsigned char kByteShift = 0;  // what store_bytes subtracts
 constexpr bool kWholeBytes = true;       // products of all bytes fit
+constexpr bool kUnsignedBytes = true;    // and one of them may be any unsigned one
 
 inline Ints izero() { return _mm512_setzero_si512(); }
 inline Ints iload(const void* p) { return _mm512_loadu_si512(p); }
 inline void istore(void* p, Ints v) { _mm512_storeu_si512(p, v); }
 inline Ints iset8(int v) { return _mm512_set1_epi8(static_cast<char>(v)); }
+inline Ints iset32(int v) { return _mm512_set1_epi32(v); }
 inline Ints isub8(Ints a, Ints b) { return _mm512_sub_epi8(a, b); }
 inline Ints iand(Ints a, Ints b) { return _mm512_and_si512(a, b); }
+inline Ints ior(Ints a, Ints b) { return _mm512_or_si512(a, b); }
 inline Ints ishift4(Ints a) { return _mm512_srli_epi32(a, 4); }
+// Each lane moved up by `bits`, or down by -bits.
+inline Ints imoved(Ints a, int bits) {
+  return bits > 0 ? _mm512_slli_epi32(a, bits) : _mm512_srli_epi32(a, -bits);
+}
+// Byte i of the result is byte indices[i], below 16, of its 16 bytes of the table.
+inline Ints ilookup(Ints table, Ints indices) { return _mm512_shuffle_epi8(table, indices); }
 // The same four bytes in every lane.
 inline Ints ibroadcast4(const void* p) {
   int v;

@@ -8,6 +8,7 @@ struct Ints {
 constexpr int kTileRows = 3;  // with kNv vectors of sums and of results: 24 registers
 constexpr std::int64_t kPrefetch = 4096;
 constexpr bool kWholeBytes = true;
+constexpr bool kUnsignedBytes = kByteShift == 0;
 
 inline int8x16_t bytes_of(int32x4_t v) { return vreinterpretq_s8_s32(v); }
 inline int32x4_t from_bytes(int8x16_t v) { return vreinterpretq_s32_s8(v); }
@@ -27,11 +28,23 @@ inline Ints iset8(int v) {
   const int32x4_t all = from_bytes(vdupq_n_s8(static_cast<signed char>(v)));
   return {all, all};
 }
+inline Ints iset32(int v) { return {vdupq_n_s32(v), vdupq_n_s32(v)}; }
 inline Ints isub8(Ints a, Ints b) {
   return {from_bytes(vsubq_s8(bytes_of(a.low), bytes_of(b.low))),
           from_bytes(vsubq_s8(bytes_of(a.high), bytes_of(b.high)))};
 }
 inline Ints iand(Ints a, Ints b) { return {vandq_s32(a.low, b.low), vandq_s32(a.high, b.high)}; }
+inline Ints ior(Ints a, Ints b) { return {vorrq_s32(a.low, b.low), vorrq_s32(a.high, b.high)}; }
+inline int32x4_t quad_moved(int32x4_t a, int bits) {
+  return vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a), vdupq_n_s32(bits)));
+}
+inline Ints imoved(Ints a, int bits) { return {quad_moved(a.low, bits), quad_moved(a.high, bits)}; }
+inline int32x4_t quad_lookup(int32x4_t table, int32x4_t indices) {
+  return from_bytes(vqtbl1q_s8(bytes_of(table), vreinterpretq_u8_s32(indices)));
+}
+inline Ints ilookup(Ints table, Ints indices) {
+  return {quad_lookup(table.low, indices.low), quad_lookup(table.high, indices.high)};
+}
 inline int32x4_t quad_shift4(int32x4_t a) {
   return vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(a), 4));
 }

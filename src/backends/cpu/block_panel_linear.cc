@@ -1,0 +1,64 @@
+// Linear of rows that are rounded to signed bytes on super-blocks of ggml in panels.
+#include <algorithm>
+
+#include "backends/cpu/block_panel_weight.h"
+#include "backends/cpu/drivers.h"
+#include "backends/cpu/panel_weight.h"
+#include "backends/cpu/parts.h"
+#include "backends/cpu/scratch.h"
+
+namespace nibble::cpu {
+namespace {
+
+constexpr std::int64_t kMaxRows = 512;  // rounded activations at once: they stay in the caches
+
+SignedRows allocate_rows(std::int64_t m, std::int64_t cols) {
+  thread_local Scratch bytes;
+  thread_local Scratch numbers;
+  SignedRows rows;
+  rows.stride = cols + 64;  // rows a power of two apart would compete for the same sets
+  rows.blocks = cols / kInt8Block;
+  rows.q = reinterpret_cast<signed char*>(bytes.floats(m * rows.stride / 4));
+  rows.scale = numbers.floats(4 * m * rows.blocks);
+  rows.sum = rows.scale + m * rows.blocks;
+  rows.sums = reinterpret_cast<std::int32_t*>(rows.sum + m * rows.blocks);
+  return rows;
+}
+
+}  // namespace
+
+Support block_panels_fit(const BlockPanelKernels& kernels, const LinearArgs& args) {
+  const BlockPanelWeight* const weight = block_panels_of(args);
+  if (weight == nullptr) return Support::no("the weight is in no panels of super-blocks");
+  if (!kernels.all_types && weight->view().type == BlockStorage::kIq4Xs) {
+    return Support::no("products of bytes overflow");
+  }
+  return Support::yes();
+}
+
+void run_block_panels(const BlockPanelKernels& kernels, std::span<const LinearArgs> calls,
+                      ExecContext& context) {
+  const LinearArgs& input = calls.front();  // of all calls
+  const std::vector<std::int64_t> panels = panel_counts(calls);
+  for (std::int64_t begin = 0; begin < input.m; begin += kMaxRows) {
+    const std::int64_t m = std::min(kMaxRows, input.m - begin);
+    const SignedRows rows = allocate_rows(m, input.w->canonical.cols);
+    const float* x = input.x + begin * input.x_stride;
+    context.pool.parallel_for(m, 16, [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t i = first; i < last; ++i) kernels.quantize(x + i * input.x_stride, i, rows);
+    });
+    parallel_for_parts(context.pool, panels,
+                       [&](std::size_t part, std::int64_t first, std::int64_t last) {
+                         const LinearArgs& call = calls[part];
+                         BlockPanelTask task = {.w = block_panels_of(call)->view(),
+                                                .x = rows,
+                                                .m = m,
+                                                .out = panel_output(call, begin)};
+                         for (task.panel = first; task.panel < last; ++task.panel) {
+                           kernels.run(task);
+                         }
+                       });
+  }
+}
+
+}  // namespace nibble::cpu
