@@ -104,16 +104,16 @@ QuantTensor encode_under_scales(const QuantTensor& like, const float* w, const C
   const WeightDescriptor& descriptor = like.format->descriptor();
   const GroupLayout layout = layout_of(descriptor.scheme, like.rows, like.cols);
   const int bits = descriptor.element.bits;
-  const std::vector<float> scales = table_scales_of(like, *codec.spans);
   QuantTensor result = like;
   result.planes[0] = Tensor::allocate(DType::kI32, {like.rows, words_per_row(bits, like.cols)});
   encode_rows(layout, like.rows, bits, result.planes[0].mutable_data<std::uint32_t>(), codec,
               [&](std::int64_t row, std::int64_t group, std::int64_t groups, std::int64_t length,
                   std::int64_t col, std::uint8_t* codes) {
-                const float* scale = scales.data() + layout.first(row) + group;
+                std::vector<float> scales(static_cast<std::size_t>(groups));  // they stay near
+                scales_at(like, layout.first(row) + group, groups, scales.data(), *codec.spans);
                 const float* from = w + row * like.cols + col;
-                round_to_table(table, scale, from, groups, length, row * like.cols + col, codec,
-                               codes);
+                round_to_table(table, scales.data(), from, groups, length, row * like.cols + col,
+                               codec, codes);
               });
   return result;
 }

@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "base/memory.h"
 #include "formats/float_planes.h"
 #include "formats/group_layout.h"
 #include "formats/table_format.h"
@@ -44,7 +45,9 @@ void fill(T* to, std::int64_t count, const Of& of) {
 // The largest magnitude of each group; kCorrupt when some w is not finite.
 std::vector<float> magnitudes_of(const std::string& name, const Source& source) {
   const GroupLayout& layout = source.layout;
-  std::vector<float> absmax(static_cast<std::size_t>(source.rows * layout.per_row));
+  const auto groups_in_all = static_cast<std::size_t>(source.rows * layout.per_row);
+  auto absmax = with_room<float>(groups_in_all);
+  absmax.resize(groups_in_all);
   std::atomic<bool> finite = true;
   source.codec.for_rows(source.rows, layout.cols, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
