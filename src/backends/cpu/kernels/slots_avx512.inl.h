@@ -72,11 +72,13 @@ struct SlotChoice {
   // The squared error under the second scale less that under the first of kLanes groups from g on,
   // within 2^-8 squared widths of slots under the larger one. False where values leave the slots.
   bool differences(std::int64_t g, Floats* difference) const {
+    constexpr std::int64_t kAhead = 1024;  // floats
     Floats parts[kLanes];
     __m512i all = _mm512_setzero_si512();
 #pragma GCC unroll 2
     for (int i = 0; i < kLanes; ++i, ++g) {
       const Floats size = vabs(vload(w + g * kLanes));
+      __builtin_prefetch(w + g * kLanes + kAhead);
       const Floats slot_a = Slots::slot(size, vset(inverses[0][g]));
       const Floats slot_b = Slots::slot(size, vset(inverses[1][g]));
       const Floats error_a = slots.error(slot_a, size, vset(first[g]));

@@ -3,7 +3,7 @@
 // no product is fused with a sum.
 
 // Groups whose scales are chosen together.
-constexpr std::int64_t kGroupsAtOnce = 256;
+constexpr std::int64_t kGroupsAtOnce = 64;
 
 bool span_ranges(const float* w, std::int64_t groups, std::int64_t length, float* lo, float* hi) {
   const auto lesser = [](Floats a, Floats b) { return a < b ? a : b; };
