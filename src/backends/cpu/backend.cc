@@ -5,6 +5,7 @@
 #include "backends/cpu/impls.h"
 #include "backends/cpu/levels.h"
 #include "backends/cpu/panel_weight.h"
+#include "backends/cpu/table_panel_weight.h"
 #include "backends/dispatch.h"
 #include "formats/block_forms.h"
 
@@ -63,18 +64,7 @@ class CpuBackend final : public Backend {
   using Backend::prepare;
   LinearWeight prepare(QuantTensor weight, const std::string& name,
                        const ActivationFormat* /*activations*/) override {
-    std::shared_ptr<const PackedWeight> panels;
-    const bool bytes = caps_.avx512_vnni || caps_.isa == CpuIsa::kAvx2 || caps_.neon_dotprod;
-    if (bytes && !caps_.exact_activations) {
-      // Blocks that are integers under scales run as those.
-      const FormatPtr form = plain_format_of_blocks(*weight.format);
-      const auto plain = form != nullptr && form->is_affine()
-                             ? plain_form_of_blocks(weight, 1, codec())
-                             : std::nullopt;
-      const PackedSlot slot = {store_.get(), name};
-      panels = cpu::PanelWeight::pack(plain ? *plain : weight, pool_, slot);
-      if (panels == nullptr) panels = cpu::BlockPanelWeight::pack(weight, caps_, pool_, slot);
-    }
+    std::shared_ptr<const PackedWeight> panels = pack(weight, {store_.get(), name});
     return {std::move(weight), std::move(panels)};
   }
 
@@ -87,6 +77,26 @@ class CpuBackend final : public Backend {
   std::vector<ImplRow> impl_rows() const override { return ops_.impl_rows(caps_); }
 
  private:
+  // What the kernels of this machine read in place of the planes; null for nothing.
+  std::shared_ptr<const PackedWeight> pack(const QuantTensor& weight, const PackedSlot& slot) {
+    // Blocks that are integers or tables under scales run as those.
+    const std::optional<QuantTensor> plain = plain_format_of_blocks(*weight.format) != nullptr
+                                                 ? plain_form_of_blocks(weight, 1, codec())
+                                                 : std::nullopt;
+    const QuantTensor& stored = plain ? *plain : weight;
+    const bool bytes = caps_.avx512_vnni || caps_.isa == CpuIsa::kAvx2 || caps_.neon_dotprod;
+    std::shared_ptr<const PackedWeight> panels;
+    if (bytes && !caps_.exact_activations) {
+      panels = cpu::PanelWeight::pack(stored, pool_, slot);
+      if (panels == nullptr) panels = cpu::BlockPanelWeight::pack(weight, caps_, pool_, slot);
+    }
+    if (panels == nullptr && caps_.isa != CpuIsa::kGeneric) {
+      const bool wide = caps_.isa == CpuIsa::kAvx512 || caps_.isa == CpuIsa::kAmx;
+      panels = cpu::TablePanelWeight::pack(stored, wide ? 8 : 4, pool_, slot);
+    }
+    return panels;
+  }
+
   DeviceCaps caps_;
   ThreadPool pool_;
   ExecContext context_;

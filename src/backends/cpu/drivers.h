@@ -23,6 +23,10 @@ void run_gemv(const KernelTable& kernels, const LinearArgs& args, ExecContext& c
 Support blocked_fits(const KernelTable& kernels, const LinearArgs& args);
 void run_blocked(const KernelTable& kernels, const LinearArgs& args, ExecContext& context);
 
+// Linear of few rows on weights of tables in panels.
+Support table_panels_fit(const KernelTable& kernels, const LinearArgs& args);
+void run_table_panels(const KernelTable& kernels, const LinearArgs& args, ExecContext& context);
+
 // Linear on byte codes, with activations rounded to bytes by block. The calls have one input.
 Support int8_fits(const Int8Kernels& kernels, const LinearArgs& args);
 void run_int8(const Int8Kernels& kernels, std::span<const LinearArgs> calls, ExecContext& context);

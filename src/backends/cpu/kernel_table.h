@@ -178,6 +178,8 @@ struct ArithmeticProbe {
   float (*run)(std::int64_t rounds);
 };
 
+struct TablePanelTask;  // table_panel_kernels.h
+
 struct KernelTable {
   int lanes;
   int mr;                     // rows of an activation tile
@@ -190,6 +192,7 @@ struct KernelTable {
   void (*decode_row)(const WeightView& w, std::int64_t row, std::int64_t begin, std::int64_t count,
                      float* out);
   void (*gemv)(const GemvTask& task);
+  void (*table_panels)(const TablePanelTask& task);  // null without wide vectors
 
   // [rows <= nr, k] row-major -> panel [k rounded up to lanes, nr]; missing rows become zeros.
   // `rows` of the source are `stride` apart and readable up to k rounded up to lanes.

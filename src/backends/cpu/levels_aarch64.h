@@ -30,6 +30,7 @@ inline constexpr Impl<LinearArgs> kLinearImpls[] = {
     of_unit<kNeonDotprodBlocks, block_panels_fit, run_block_panels>("neon_dotprod_blocks"),
     of_unit<kNeonI8mm, int8_fits, run_int8>("neon_i8mm"),
     of_unit<kNeonDotprod, int8_fits, run_int8>("neon_dotprod"),
+    of_level<LinearArgs, kNeon, table_panels_fit, run_table_panels>("neon_tables"),
     of_level<LinearArgs, kNeon, gemv_fits, run_gemv>("neon_gemv"),
     of_level<LinearArgs, kNeon, blocked_fits, run_blocked>("neon_blocked"),
     of_level<LinearArgs, kGeneric, gemv_fits, run_gemv>("generic_gemv"),

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <string>
 
+#include "backends/cpu/panel_codes.h"
 #include "backends/cpu/rounding.h"
 #include "backends/cpu/weight_view.h"
 #include "formats/affine.h"
@@ -26,32 +27,6 @@ Recoding recode(bool nibbles, int bits, int zero) {
   if (nibbles) return {0, zero};
   if (bits < 8) return {zero, 0};  // the difference fits a signed byte
   return {128, zero - 128};
-}
-
-// Nibbles 0 ... 3 of a word into the low halves of four bytes.
-std::uint32_t spread_nibbles(std::uint32_t word) {
-  word = (word | word << 8) & 0x00ff00ffu;
-  return (word | word << 4) & 0x0f0f0f0fu;
-}
-
-// One row of 4-bit codes: eight codes are a word here and there, in another order.
-void place_nibble_words(const std::byte* stored, std::int64_t cols, unsigned char* codes) {
-  for (std::int64_t u = 0; u < cols / 8; ++u, stored += 4, codes += kUnitBytes) {
-    std::uint32_t word;
-    std::memcpy(&word, stored, 4);
-    word = spread_nibbles(word & 0xffffu) | spread_nibbles(word >> 16) << 4;
-    std::memcpy(codes, &word, 4);
-  }
-}
-
-// One row of 8-bit codes, less 128.
-void place_byte_words(const std::byte* stored, std::int64_t cols, unsigned char* codes) {
-  for (std::int64_t u = 0; u < cols / 4; ++u, stored += 4, codes += kUnitBytes) {
-    std::uint32_t word;
-    std::memcpy(&word, stored, 4);
-    word ^= 0x80808080u;
-    std::memcpy(codes, &word, 4);
-  }
 }
 
 // One value of a row in its place.
@@ -149,8 +124,8 @@ void PanelWeight::pack_codes_of_row(const QuantTensor& weight, std::int64_t row,
                                     std::span<const int> shifts, unsigned char* codes) const {
   const std::byte* stored = weight.planes[0].bytes().data() + row * weight.planes[0].dim(1) * 4;
   const int bits = weight.format->descriptor().element.bits;
-  if (bits == 4) return place_nibble_words(stored, weight.cols, codes);
-  if (bits == 8) return place_byte_words(stored, weight.cols, codes);
+  if (bits == 4) return place_nibbles(stored, weight.cols, codes);
+  if (bits == 8) return place_bytes(stored, weight.cols, /*flipped=*/128, codes);  // less 128
   std::vector<std::uint8_t> values(static_cast<std::size_t>(weight.cols));
   unpack_codes(stored, bits, 0, weight.cols, values.data());
   for (std::int64_t k = 0; k < weight.cols; ++k) {

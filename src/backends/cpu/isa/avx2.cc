@@ -2,7 +2,7 @@
 // be included here.
 #include <immintrin.h>
 
-#include "backends/cpu/kernel_table.h"
+#include "backends/cpu/table_panel_kernels.h"
 
 namespace nibble::cpu {
 namespace {

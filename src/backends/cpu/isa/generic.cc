@@ -1,5 +1,5 @@
 // The kernels of the generic level, in the compiler's own vectors, for any machine.
-#include "backends/cpu/kernel_table.h"
+#include "backends/cpu/table_panel_kernels.h"
 #include "base/half.h"
 
 namespace nibble::cpu {

@@ -1,7 +1,7 @@
 // The kernels of the neon level. See kernel_table.h for what must not be included here.
 #include <arm_neon.h>
 
-#include "backends/cpu/kernel_table.h"
+#include "backends/cpu/table_panel_kernels.h"
 
 namespace nibble::cpu {
 namespace {

@@ -171,29 +171,15 @@ void block_panel_vectors(const BlockPanelTask& t, std::int64_t row, int part) {
   store_tile<M>(y, output_of(t, row, part, true));
 }
 
-template <const BlockPanelType& kType, int M>
-void block_panel_rows(const BlockPanelTask& t, std::int64_t row) {
-  for (int part = 0; part < kParts; part += kNv) {
-    if (t.panel * kPanelRows + part * kLanes >= t.w.rows) return;
-    block_panel_vectors<kType, M>(t, row, part);
-  }
-}
-
 // The panel comes from memory once and then from the caches.
 template <const BlockPanelType& kType>
 void block_panel_of(const BlockPanelTask& t) {
-  std::int64_t row = 0;
-  for (; row + 4 <= t.m; row += 4) block_panel_rows<kType, 4>(t, row);
-  switch (t.m - row) {
-    case 3:
-      return block_panel_rows<kType, 3>(t, row);
-    case 2:
-      return block_panel_rows<kType, 2>(t, row);
-    case 1:
-      return block_panel_rows<kType, 1>(t, row);
-    default:
-      return;
-  }
+  rows_in_fours(t.m, [&]<int M>(std::int64_t row) {
+    for (int part = 0; part < kParts; part += kNv) {
+      if (t.panel * kPanelRows + part * kLanes >= t.w.rows) return;
+      block_panel_vectors<kType, M>(t, row, part);
+    }
+  });
 }
 
 void block_panel_run(const BlockPanelTask& t) {

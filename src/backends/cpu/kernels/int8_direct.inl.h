@@ -105,35 +105,19 @@ void int8_direct_vectors(const Int8Task& t, std::int64_t row, int v0) {
   store_tile<M>(y, output_of(t, row, v0, true));
 }
 
-template <bool kNibbles, int M>
-void int8_direct_rows(const Int8Task& t, std::int64_t row) {
-  for (int v = 0; v < kParts; v += kNv) {
-    if (t.panel * kPanelRows + v * kLanes >= t.w.rows) return;
-    if (row == 0) {
-      int8_direct_vectors<kNibbles, M, false>(t, row, v);
-    } else {
-      int8_direct_vectors<kNibbles, M, true>(t, row, v);
-    }
-  }
-}
-
 // The panel comes from memory once and then from the caches.
 template <bool kNibbles>
 void int8_direct_any(const Int8Task& t) {
-  std::int64_t row = 0;
-  for (; row + kDirectTile <= t.m; row += kDirectTile) {
-    int8_direct_rows<kNibbles, kDirectTile>(t, row);
-  }
-  switch (t.m - row) {
-    case 3:
-      return int8_direct_rows<kNibbles, 3>(t, row);
-    case 2:
-      return int8_direct_rows<kNibbles, 2>(t, row);
-    case 1:
-      return int8_direct_rows<kNibbles, 1>(t, row);
-    default:
-      return;
-  }
+  rows_in_fours(t.m, [&]<int M>(std::int64_t row) {
+    for (int v = 0; v < kParts; v += kNv) {
+      if (t.panel * kPanelRows + v * kLanes >= t.w.rows) return;
+      if (row == 0) {
+        int8_direct_vectors<kNibbles, M, false>(t, row, v);
+      } else {
+        int8_direct_vectors<kNibbles, M, true>(t, row, v);
+      }
+    }
+  });
 }
 
 constexpr std::int64_t kDirectRows = 24;

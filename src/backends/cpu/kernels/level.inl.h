@@ -11,6 +11,7 @@
 #include "backends/cpu/kernels/weights.inl.h"
 #include "backends/cpu/kernels/gemv.inl.h"
 #include "backends/cpu/kernels/tile_output.inl.h"
+#include "backends/cpu/kernels/table_panels.inl.h"
 #include "backends/cpu/kernels/gemm.inl.h"
 #include "backends/cpu/kernels/math.inl.h"
 #include "backends/cpu/kernels/rows.inl.h"
@@ -47,6 +48,7 @@ constexpr KernelTable level_table() {
   table.attention_row_queries = 1;
   table.decode_row = decode_row;
   table.gemv = gemv;
+  table.table_panels = kLanes >= 8 ? table_panels : nullptr;
   table.pack_panel = pack_panel;
   table.pack_tile = pack_tile;
   table.gemm = gemm;

@@ -10,6 +10,23 @@ struct TileOutput {
   bool add;
 };
 
+// rows.operator()<M>(row) for all m rows of x, four at a time, then the one to three that are left.
+template <class Rows>
+inline void rows_in_fours(std::int64_t m, const Rows& rows) {
+  std::int64_t row = 0;
+  for (; row + 4 <= m; row += 4) rows.template operator()<4>(row);
+  switch (m - row) {
+    case 3:
+      return rows.template operator()<3>(row);
+    case 2:
+      return rows.template operator()<2>(row);
+    case 1:
+      return rows.template operator()<1>(row);
+    default:
+      return;
+  }
+}
+
 template <int M>
 inline void store_whole(const Vec (&acc)[M][kNv], const TileOutput& out) {
 #pragma GCC unroll 16
