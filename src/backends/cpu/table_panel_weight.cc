@@ -63,6 +63,11 @@ std::optional<PanelTable> table_of_floats(const QuantTensor& weight, const CodeT
       unlike[static_cast<std::size_t>(first + above)] = value != codes.value(first + above);
     }
   }
+  // What is above a code means nothing to kernels, which look at five bits.
+  for (std::size_t i = static_cast<std::size_t>(binades); i < 32; ++i) {
+    table.values[i] = table.values[i - static_cast<std::size_t>(binades)];
+    table.steps[i] = table.steps[i - static_cast<std::size_t>(binades)];
+  }
   if (holds_any(weight, unlike)) return std::nullopt;
   return table;
 }
