@@ -87,17 +87,4 @@ struct BlockPanelTask {
   PanelOutput out;
 };
 
-struct BlockPanelKernels {
-  bool all_types;  // false: none whose levels need all eight bits
-  // Rounds one row of `cols` floats into row i. A block that holds a NaN or an infinity gets the
-  // scale NaN.
-  void (*quantize)(const float* x, std::int64_t i, const SignedRows& rows);
-  void (*run)(const BlockPanelTask& task);
-};
-
-const BlockPanelKernels& avx2_block_panel_kernels();
-const BlockPanelKernels& avx512_block_panel_kernels();
-const BlockPanelKernels& neon_dotprod_block_panel_kernels();
-const BlockPanelKernels& neon_i8mm_block_panel_kernels();
-
 }  // namespace nibble::cpu

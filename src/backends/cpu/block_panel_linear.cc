@@ -27,16 +27,16 @@ SignedRows allocate_rows(std::int64_t m, std::int64_t cols) {
 
 }  // namespace
 
-Support block_panels_fit(const BlockPanelKernels& kernels, const LinearArgs& args) {
+Support block_panels_fit(const Int8Kernels& kernels, const LinearArgs& args) {
   const BlockPanelWeight* const weight = block_panels_of(args);
   if (weight == nullptr) return Support::no("the weight is in no panels of super-blocks");
-  if (!kernels.all_types && weight->view().type == BlockStorage::kIq4Xs) {
+  if (!kernels.block_panels.all_types && weight->view().type == BlockStorage::kIq4Xs) {
     return Support::no("products of bytes overflow");
   }
   return Support::yes();
 }
 
-void run_block_panels(const BlockPanelKernels& kernels, std::span<const LinearArgs> calls,
+void run_block_panels(const Int8Kernels& kernels, std::span<const LinearArgs> calls,
                       ExecContext& context) {
   const LinearArgs& input = calls.front();  // of all calls
   const std::vector<std::int64_t> panels = panel_counts(calls);
@@ -45,7 +45,8 @@ void run_block_panels(const BlockPanelKernels& kernels, std::span<const LinearAr
     const SignedRows rows = allocate_rows(m, input.w->canonical.cols);
     const float* x = input.x + begin * input.x_stride;
     context.pool.parallel_for(m, 16, [&](std::int64_t first, std::int64_t last) {
-      for (std::int64_t i = first; i < last; ++i) kernels.quantize(x + i * input.x_stride, i, rows);
+      for (std::int64_t i = first; i < last; ++i)
+        kernels.block_panels.quantize(x + i * input.x_stride, i, rows);
     });
     parallel_for_parts(context.pool, panels,
                        [&](std::size_t part, std::int64_t first, std::int64_t last) {
@@ -55,7 +56,7 @@ void run_block_panels(const BlockPanelKernels& kernels, std::span<const LinearAr
                                                 .m = m,
                                                 .out = panel_output(call, begin)};
                          for (task.panel = first; task.panel < last; ++task.panel) {
-                           kernels.run(task);
+                           kernels.block_panels.run(task);
                          }
                        });
   }

@@ -4,7 +4,6 @@
 #include <array>
 
 #include "backends/cpu/bf16_kernels.h"
-#include "backends/cpu/block_panel_kernels.h"
 #include "backends/cpu/int8_kernels.h"
 #include "backends/cpu/kernel_table.h"
 #include "ops/args.h"
@@ -48,8 +47,8 @@ void run_bf16_blocks(const Bf16Kernels& kernels, std::span<const LinearArgs> cal
 
 // Linear on super-blocks in panels, with activations rounded to signed bytes by block. The calls
 // have one input.
-Support block_panels_fit(const BlockPanelKernels& kernels, const LinearArgs& args);
-void run_block_panels(const BlockPanelKernels& kernels, std::span<const LinearArgs> calls,
+Support block_panels_fit(const Int8Kernels& kernels, const LinearArgs& args);
+void run_block_panels(const Int8Kernels& kernels, std::span<const LinearArgs> calls,
                       ExecContext& context);
 
 // Linear of rows that are rounded to a format of activations first: by blocks, at the best level of

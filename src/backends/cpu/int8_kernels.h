@@ -89,6 +89,17 @@ struct TokenKernels {
   ArithmeticProbe probe;
 };
 
+// Super-blocks of ggml; see block_panel_kernels.h.
+struct SignedRows;
+struct BlockPanelTask;
+struct BlockPanelKernels {
+  bool all_types;  // false: none whose levels need all eight bits
+  // Rounds one row of `cols` floats into row i. A block that holds a NaN or an infinity gets the
+  // scale NaN.
+  void (*quantize)(const float* x, std::int64_t i, const SignedRows& rows);
+  void (*run)(const BlockPanelTask& task);
+};
+
 struct Int8Kernels {
   TokenKernels token;
   std::int64_t direct_rows;  // up to so many activation rows direct() is faster (measured)
@@ -97,6 +108,7 @@ struct Int8Kernels {
   void (*quantize)(const float* x, std::int64_t i, const Int8Rows& rows);
   void (*direct)(const Int8Task& task);   // weights straight from the panels
   void (*blocked)(const Int8Task& task);  // weights unpacked into scratch first
+  BlockPanelKernels block_panels;
   // Keys and values of codes; empty where nothing beats the level's own rows.
   AttentionRows attention_rows;
 };

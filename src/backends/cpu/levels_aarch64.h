@@ -17,11 +17,10 @@ inline constexpr Unit<Int8Kernels> kNeonDotprod = {CpuIsa::kNeon, Arithmetic::kI
 inline constexpr Unit<Int8Kernels> kNeonI8mm = {CpuIsa::kNeon, Arithmetic::kInt8, neon_i8mm_kernels,
                                                 &DeviceCaps::neon_i8mm};
 
-inline constexpr Unit<BlockPanelKernels> kNeonDotprodBlocks = {
-    CpuIsa::kNeon, Arithmetic::kSignedInt8, neon_dotprod_block_panel_kernels,
-    &DeviceCaps::neon_dotprod};
-inline constexpr Unit<BlockPanelKernels> kNeonI8mmBlocks = {
-    CpuIsa::kNeon, Arithmetic::kSignedInt8, neon_i8mm_block_panel_kernels, &DeviceCaps::neon_i8mm};
+inline constexpr Unit<Int8Kernels> kNeonDotprodBlocks = {
+    CpuIsa::kNeon, Arithmetic::kSignedInt8, neon_dotprod_kernels, &DeviceCaps::neon_dotprod};
+inline constexpr Unit<Int8Kernels> kNeonI8mmBlocks = {CpuIsa::kNeon, Arithmetic::kSignedInt8,
+                                                      neon_i8mm_kernels, &DeviceCaps::neon_i8mm};
 
 inline constexpr Impl<LinearArgs> kLinearImpls[] = {
     of_token_unit<kNeonI8mm>("neon_i8mm_token"),

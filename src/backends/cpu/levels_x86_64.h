@@ -23,10 +23,10 @@ inline constexpr Unit<Bf16Kernels> kAvx512Bf16Blocks = {
     CpuIsa::kAvx512, Arithmetic::kBf16Exact, avx512_bf16_kernels, &DeviceCaps::fast_avx512_bf16};
 inline constexpr Unit<Bf16Kernels> kAmx = {CpuIsa::kAmx, Arithmetic::kBf16, amx_kernels};
 
-inline constexpr Unit<BlockPanelKernels> kAvx2Blocks = {CpuIsa::kAvx2, Arithmetic::kSignedInt8,
-                                                        avx2_block_panel_kernels};
-inline constexpr Unit<BlockPanelKernels> kAvx512Blocks = {
-    CpuIsa::kAvx512, Arithmetic::kSignedInt8, avx512_block_panel_kernels, &DeviceCaps::avx512_vnni};
+inline constexpr Unit<Int8Kernels> kAvx2Blocks = {CpuIsa::kAvx2, Arithmetic::kSignedInt8,
+                                                  avx2_int8_kernels};
+inline constexpr Unit<Int8Kernels> kAvx512Blocks = {CpuIsa::kAvx512, Arithmetic::kSignedInt8,
+                                                    avx512_vnni_kernels, &DeviceCaps::avx512_vnni};
 inline constexpr Unit<TokenKernels> kAmxInt8 = {CpuIsa::kAmx, Arithmetic::kInt8, amx_int8_kernels};
 
 inline constexpr Impl<LinearArgs> kLinearImpls[] = {

@@ -11,7 +11,6 @@ namespace {
 #include "backends/cpu/kernels/vec_avx2.inl.h"
 #include "backends/cpu/kernels/bytes_avx2.inl.h"
 #include "backends/cpu/kernels/int8_level.inl.h"
-#include "backends/cpu/kernels/block_panels.inl.h"
 // clang-format on
 
 }  // namespace
@@ -20,7 +19,5 @@ const Int8Kernels& avx2_int8_kernels() {
   static constexpr Int8Kernels kTable = int8_table();
   return kTable;
 }
-
-const BlockPanelKernels& avx2_block_panel_kernels() { return kBlockPanels; }
 
 }  // namespace nibble::cpu

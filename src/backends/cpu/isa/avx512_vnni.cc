@@ -12,7 +12,6 @@ namespace {
 #include "backends/cpu/kernels/vec_avx512.inl.h"
 #include "backends/cpu/kernels/bytes_avx512.inl.h"
 #include "backends/cpu/kernels/int8_level.inl.h"
-#include "backends/cpu/kernels/block_panels.inl.h"
 #include "backends/cpu/kernels/math.inl.h"
 #include "backends/cpu/kernels/kv_rows.inl.h"
 #include "backends/cpu/kernels/attention_softmax.inl.h"
@@ -30,7 +29,5 @@ const Int8Kernels& avx512_vnni_kernels() {
       int8_table({attention_codes_fit, attention_codes_scratch, attention_codes});
   return kTable;
 }
-
-const BlockPanelKernels& avx512_block_panel_kernels() { return kBlockPanels; }
 
 }  // namespace nibble::cpu

@@ -13,7 +13,6 @@ namespace {
 #include "backends/cpu/kernels/dot_neon_mixed.inl.h"
 #include "backends/cpu/kernels/bytes_neon.inl.h"
 #include "backends/cpu/kernels/int8_level.inl.h"
-#include "backends/cpu/kernels/block_panels.inl.h"
 // clang-format on
 
 }  // namespace
@@ -22,7 +21,5 @@ const Int8Kernels& neon_i8mm_kernels() {
   static constexpr Int8Kernels kTable = int8_table();
   return kTable;
 }
-
-const BlockPanelKernels& neon_i8mm_block_panel_kernels() { return kBlockPanels; }
 
 }  // namespace nibble::cpu

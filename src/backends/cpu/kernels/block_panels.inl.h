@@ -226,5 +226,3 @@ void block_panel_quantize(const float* x, std::int64_t i, const SignedRows& rows
     rows.sum[at] = scale * static_cast<float>(rows.sums[2 * at] + rows.sums[2 * at + 1]);
   }
 }
-
-constexpr BlockPanelKernels kBlockPanels = {kUnsignedBytes, block_panel_quantize, block_panel_run};

@@ -12,6 +12,7 @@
 #include "backends/cpu/kernels/ahead.inl.h"
 #include "backends/cpu/kernels/int8_blocked.inl.h"
 #include "backends/cpu/kernels/int8_token.inl.h"
+#include "backends/cpu/kernels/block_panels.inl.h"
 #include "backends/cpu/kernels/int8_probe.inl.h"
 // clang-format on
 
@@ -28,6 +29,7 @@ constexpr Int8Kernels int8_table(const AttentionRows& attention_rows = {}) {
       .quantize = int8_quantize,
       .direct = int8_direct,
       .blocked = int8_blocked,
+      .block_panels = {kUnsignedBytes, block_panel_quantize, block_panel_run},
       .attention_rows = attention_rows,
   };
 }
