@@ -45,6 +45,8 @@ struct LinearArgs {
 struct EmbedArgs {
   const QuantTensor* table = nullptr;
   std::span<const std::int32_t> ids;
+  // An id of -1 - k stands for chosen[k], and what is below 0 there (see ArgmaxArgs) for row 0.
+  const std::int32_t* chosen = nullptr;
   float scale = 1;
   float* out = nullptr;  // [ids, table->cols]
   bool accumulate = false;

@@ -109,9 +109,12 @@ LinearArgs mapped(Mirror& mirror, LinearArgs args) {
 
 void add_ranges(Mirror& mirror, const EmbedArgs& args) {
   mirror.add(args.out, static_cast<std::int64_t>(args.ids.size()) * args.table->cols * kFloat);
+  const std::int64_t chosen = args.ids.empty() ? 0 : -std::ranges::min(args.ids);
+  mirror.add(args.chosen, std::max<std::int64_t>(chosen, 0) * 4);
 }
 EmbedArgs mapped(Mirror& mirror, EmbedArgs args) {
   args.out = mirror.map(args.out);
+  args.chosen = mirror.map(args.chosen);
   return args;
 }
 

@@ -365,6 +365,27 @@ TEST_P(EmbedContract, DecodesScalesAndAccumulates) {
     }
   }
 }
+TEST_P(EmbedContract, FindsWhatWasChosenInItsMemory) {
+  const auto backend = forced_backend("embed", GetParam());
+  const std::vector<std::int32_t> ids = {4, -3, -1, 2, -2};
+  const std::vector<std::int32_t> chosen = {3, -1, 1};  // one of broken logits
+  const std::int32_t expected[] = {4, 1, 3, 2, 0};
+  const std::vector<float> values = random_floats(5 * 24, 72);
+  const QuantTensor table = parse_weight_format("f32")->encode(values.data(), 5, 24);
+  GuardedOutput out(5, 24, 24);
+  EmbedArgs args;
+  args.table = &table;
+  args.ids = ids;
+  args.chosen = chosen.data();
+  args.out = out.data();
+  backend->run(args);
+  EXPECT_EQ(out.damage(), "");
+  for (std::int64_t i = 0; i < 5 * 24; ++i) {
+    ASSERT_EQ(out.at(i / 24, i % 24),
+              values[static_cast<std::size_t>(expected[i / 24] * 24 + i % 24)])
+        << i;
+  }
+}
 INSTANTIATE_TEST_SUITE_P(Impls, EmbedContract, ::testing::ValuesIn(usable_impls("embed")), name_of);
 
 // ---- mixture of experts

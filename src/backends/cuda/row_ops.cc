@@ -25,6 +25,7 @@ void embed(const EmbedArgs& args, ExecContext& context) {
   EmbedRows rows;
   rows.table = planes_of(*args.table);
   rows.ids = context.queue->put(args.ids);
+  rows.chosen = args.chosen;
   rows.count = static_cast<std::int64_t>(args.ids.size());
   rows.out = args.out;
   rows.scale = args.scale;

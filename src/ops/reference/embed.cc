@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <vector>
 
 #include "ops/reference/reference.h"
@@ -10,7 +11,11 @@ void embed(const EmbedArgs& args, ExecContext& context) {
   context.pool.parallel_for(count, 8, [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> row(static_cast<std::size_t>(table.cols));
     for (std::int64_t i = begin; i < end; ++i) {
-      const std::int32_t id = args.ids[static_cast<std::size_t>(i)];
+      std::int32_t id = args.ids[static_cast<std::size_t>(i)];
+      if (id < 0) {
+        NIBBLE_CHECK(args.chosen != nullptr);
+        id = std::max(args.chosen[-1 - id], 0);
+      }
       NIBBLE_CHECK(id >= 0 && id < table.rows);
       table.format->decode(table, id, 0, table.cols, row.data());
       float* out = args.out + i * table.cols;

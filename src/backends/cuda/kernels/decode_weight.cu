@@ -133,7 +133,8 @@ cudaError_t start(const DecodeWeight& args, cudaStream_t stream) {
 __global__ void embed(EmbedRows args) {
   const std::int64_t cols = args.table.cols;
   for (std::int64_t i = blockIdx.y; i < args.count; i += gridDim.y) {
-    const std::int64_t row = args.ids[i];
+    const std::int32_t id = args.ids[i];
+    const std::int64_t row = id >= 0 ? id : max(args.chosen[-1 - id], 0);
     for (std::int64_t col = blockIdx.x * blockDim.x + threadIdx.x; col < cols;
          col += gridDim.x * blockDim.x) {
       const float value = weight_element(args.table, row, col) * args.scale;

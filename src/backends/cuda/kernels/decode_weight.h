@@ -17,10 +17,12 @@ struct DecodeWeight {
 };
 cudaError_t decode_weight(const DecodeWeight& args, cudaStream_t stream);
 
-// out[i] (+)= row ids[i] * scale; float32 [count, cols]
+// out[i] (+)= row ids[i] * scale; float32 [count, cols]. An id of -1 - k stands for chosen[k], and
+// what is below 0 there for row 0.
 struct EmbedRows {
   WeightPlanes table;
   const std::int32_t* ids = nullptr;
+  const std::int32_t* chosen = nullptr;
   std::int64_t count = 0;
   float* out = nullptr;
   float scale = 1;
