@@ -2,6 +2,9 @@
 
 #include <cstring>
 #include <limits>
+#include <vector>
+
+#include "base/error.h"
 
 namespace nibble {
 namespace {
@@ -37,7 +40,26 @@ class HostMemory final : public DeviceMemory {
   void zero(void* device, std::size_t bytes) override { std::memset(device, 0, bytes); }
 };
 
+// For memory whose copies end before the call does.
+class ReadAtOnce final : public ReadBack {
+ public:
+  ReadAtOnce(DeviceMemory& memory, std::size_t bytes) : memory_(memory), bytes_(bytes) {}
+  void start(const void* device, std::size_t bytes) override {
+    NIBBLE_CHECK(bytes <= bytes_.size());
+    memory_.copy_out(device, bytes, bytes_.data());
+  }
+  const void* wait() override { return bytes_.data(); }
+
+ private:
+  DeviceMemory& memory_;
+  std::vector<std::byte> bytes_;
+};
+
 }  // namespace
+
+std::unique_ptr<ReadBack> DeviceMemory::make_read_back(std::size_t bytes) {
+  return std::make_unique<ReadAtOnce>(*this, bytes);
+}
 
 Tensor DeviceMemory::upload(const Tensor& tensor) {
   if (tensor.empty() || is_host() || tensor.place() == Place::kDevice) return tensor;

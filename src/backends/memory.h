@@ -2,10 +2,23 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 
 #include "tensor/tensor.h"
 
 namespace nibble {
+
+// A place on the host to which a device copies while it and the host go on. Not thread-safe.
+class ReadBack {
+ public:
+  virtual ~ReadBack() = default;
+
+  // Begins a copy behind the ops that were issued before; what the last one brought is lost. Within
+  // the size that it was made for.
+  virtual void start(const void* device, std::size_t bytes) = 0;
+  // Waits for the copy, and not for what was issued after it. Valid until the next start().
+  virtual const void* wait() = 0;
+};
 
 // Copies are ordered after the ops that were issued before them; those that end on the host wait.
 // Errors: kMemory or kDevice when memory cannot be had, kDevice when the device fails. Not
@@ -27,6 +40,9 @@ class DeviceMemory {
   virtual void copy_rows(const void* from, std::size_t from_stride, std::size_t row_bytes,
                          std::size_t rows, void* to, std::size_t to_stride) = 0;
   virtual void zero(void* device, std::size_t bytes) = 0;
+
+  // For copies of at most so many bytes. May not outlive the memory.
+  virtual std::unique_ptr<ReadBack> make_read_back(std::size_t bytes);
 
   // The same values in this memory; a tensor that is there already is returned as it is, an empty
   // one too.

@@ -107,8 +107,9 @@ class Block {
 };
 
 void check_ids(const ModelSpec& spec, const Batch& batch) {
+  const std::int64_t known_there = batch.chosen != nullptr ? batch.chosen_count : 0;
   for (const std::int32_t id : batch.ids) {
-    if (id < 0 || id >= spec.vocab) {
+    if (id < -known_there || id >= spec.vocab) {
       fail(ErrorKind::kUsage, "token {} is outside the vocabulary of {}", id, spec.vocab);
     }
   }
@@ -148,6 +149,7 @@ void run_embedding(const ModelSpec& spec, const EmbeddingWeights& weights, const
   check_ids(spec, batch);
   EmbedArgs args;
   args.table = &weights.table;
+  args.chosen = batch.chosen;
   args.scale = spec.embed_scale;
   if (weights.project_in.exists()) {
     for (std::int64_t begin = 0; begin < batch.rows(); begin += kPieceRows) {

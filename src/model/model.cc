@@ -119,11 +119,19 @@ std::vector<std::int32_t> Model::likeliest_tokens(const Batch& batch) const {
 
 std::vector<std::int32_t> Model::choose_tokens(const Batch& batch,
                                                std::span<const TokenChoice> choices) const {
+  Rows room(backend_, std::ssize(batch.sequences), 1);
+  auto* const chosen = reinterpret_cast<std::int32_t*>(room.data());
+  choose_tokens(batch, choices, chosen);
+  std::vector<std::int32_t> tokens(batch.sequences.size());
+  backend_.memory().copy_out(chosen, tokens.size() * sizeof(std::int32_t), tokens.data());
+  return tokens;
+}
+
+void Model::choose_tokens(const Batch& batch, std::span<const TokenChoice> choices,
+                          std::int32_t* chosen) const {
   const std::int64_t count = std::ssize(batch.sequences);
   NIBBLE_CHECK(std::ssize(choices) == count);
   Rows logits(backend_, count, spec_.vocab);
-  Rows room(backend_, count, 1);
-  auto* const chosen = reinterpret_cast<std::int32_t*>(room.data());
   const bool greedy =
       std::ranges::all_of(choices, [](const TokenChoice& c) { return c.temperature == 0; });
   run_last(batch, logits.data(), [&] {
@@ -133,9 +141,11 @@ std::vector<std::int32_t> Model::choose_tokens(const Batch& batch,
       backend_.run(SampleArgs{logits.data(), count, spec_.vocab, choices, chosen});
     }
   });
-  std::vector<std::int32_t> tokens(static_cast<std::size_t>(count));
-  backend_.memory().copy_out(chosen, tokens.size() * sizeof(std::int32_t), tokens.data());
-  return tokens;
+}
+
+// Experts are chosen on the host, in the middle of a step.
+bool Model::runs_beside_host() const {
+  return !backend_.memory().is_host() && spec_.mlp.experts == 0;
 }
 
 void Model::head(const float* hidden, std::int64_t rows, float* logits) const {

@@ -91,6 +91,9 @@ struct Batch {
   };
   std::vector<std::int32_t> ids;
   std::vector<Sequence> sequences;
+  // Tokens that only the backend knows yet, in its memory: an id of -1 - k stands for chosen[k].
+  const std::int32_t* chosen = nullptr;
+  std::int64_t chosen_count = 0;
 
   static Batch single(std::vector<std::int32_t> ids, KvCache* cache = nullptr);
   // Equal windows without a cache.
@@ -177,6 +180,13 @@ class Model {
   // The same for tokens that `choices` choose, one a sequence (SampleArgs of ops/args.h).
   std::vector<std::int32_t> choose_tokens(const Batch& batch,
                                           std::span<const TokenChoice> choices) const;
+  // The same into the backend's memory, for ops that are issued later: `chosen` may be where the
+  // batch finds tokens. Returns once the work is issued.
+  void choose_tokens(const Batch& batch, std::span<const TokenChoice> choices,
+                     std::int32_t* chosen) const;
+  // Whether issuing a step takes less time than the step: then the next one can be planned and
+  // issued while it runs.
+  bool runs_beside_host() const;
   // Logits of some rows of a hidden state: for callers that cannot hold [rows, vocab] at once. Both
   // in the host's memory.
   void head(const float* hidden, std::int64_t rows, float* logits) const;

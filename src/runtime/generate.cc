@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <optional>
 #include <utility>
 
 #include "base/error.h"
+#include "runtime/chosen_tokens.h"
 #include "runtime/text_output.h"
 
 namespace nibble {
@@ -59,51 +59,75 @@ class GrowingCache {
   KvCache cache_;
 };
 
-// What one call over some tokens gives: logits of the last one, or only the token that follows.
-struct NextToken {
-  std::int32_t chosen = -1;
-  Tensor logits;
+// The tokens of one sequence, each chosen by a call over the one before. Where the backend chooses
+// them and works beside the host, the next call is issued before its token has come to the host.
+class Decoder {
+ public:
+  Decoder(const Session& session, const SamplingOptions& sampling, std::int64_t prompt,
+          std::int64_t limit)
+      : model_(*session.model),
+        sampler_(sampling),
+        on_backend_(sampler_.needs_only_logits()),
+        // Keys and values of F16 are looked at after every call.
+        ahead_(on_backend_ && model_.runs_beside_host() && session.kv_type.type != KvType::kF16),
+        chosen_(model_, 1),
+        cache_(model_, session.kv_type, prompt, limit) {}
+
+  void prefill(const std::vector<std::int32_t>& prompt, std::int64_t chunk) {
+    for (std::size_t at = 0; at < prompt.size();) {
+      if (at > 0) end_call();
+      const std::size_t end = std::min(prompt.size(), at + static_cast<std::size_t>(chunk));
+      begin_call({prompt.begin() + at, prompt.begin() + end});
+      at = end;
+    }
+    context_ = prompt;
+  }
+
+  // The token that follows. `more`: the one after it may be asked for.
+  std::int32_t next(bool more) {
+    if (!running_) begin_call({context_.back()});
+    const bool goes_on = more && ahead_;
+    if (goes_on) begin_call({-1});
+    const std::int32_t chosen = end_call();
+    running_ = goes_on;
+    const auto vocab = static_cast<std::size_t>(logits_.elements());
+    context_.push_back(on_backend_ ? sampler_.accept(chosen)
+                                   : sampler_.sample({logits_.data<float>(), vocab}, context_));
+    return context_.back();
+  }
+
+ private:
+  void begin_call(std::vector<std::int32_t> ids) {
+    KvCache& kv = cache_.reserve(std::ssize(ids));
+    begin_ = kv.size();
+    Batch batch = Batch::single(std::move(ids), &kv);
+    running_ = true;
+    if (on_backend_) {
+      const TokenChoice choice = sampler_.choice(static_cast<std::size_t>(chosen_.under_way()));
+      chosen_.issue(batch, {&choice, 1});
+    } else {
+      logits_ = model_.last_logits(batch);
+    }
+  }
+
+  // What the oldest call chose; -1 when that is done by its logits.
+  std::int32_t end_call() {
+    const std::int32_t chosen = on_backend_ ? chosen_.receive().front() : -1;
+    cache_.require_finite(begin_);
+    return chosen;
+  }
+
+  const Model& model_;
+  Sampler sampler_;
+  const bool on_backend_;  // without its logits on the host
+  const bool ahead_;
+  ChosenTokens chosen_;
+  GrowingCache cache_;
+  std::vector<std::int32_t> context_;
+  Tensor logits_;
+  std::int64_t begin_ = 0;  // of the call that was issued last
+  bool running_ = false;    // whether the call is issued that gives the next token
 };
-
-// Without a choice: the logits.
-NextToken forward(const Model& model, GrowingCache& cache, std::vector<std::int32_t> ids,
-                  const std::optional<TokenChoice>& choice) {
-  KvCache& kv = cache.reserve(static_cast<std::int64_t>(ids.size()));
-  const std::int64_t begin = kv.size();
-  const Batch batch = Batch::single(std::move(ids), &kv);
-  NextToken next;
-  if (choice) {
-    next.chosen = model.choose_tokens(batch, std::span(&*choice, 1)).front();
-  } else {
-    next.logits = model.last_logits(batch);
-  }
-  cache.require_finite(begin);
-  return next;
-}
-
-NextToken prefill(const Model& model, GrowingCache& cache, const std::vector<std::int32_t>& prompt,
-                  std::int64_t chunk, const std::optional<TokenChoice>& choice) {
-  NextToken next;
-  for (std::size_t at = 0; at < prompt.size();) {
-    const std::size_t end = std::min(prompt.size(), at + static_cast<std::size_t>(chunk));
-    next = forward(model, cache, {prompt.begin() + at, prompt.begin() + end}, choice);
-    at = end;
-  }
-  return next;
-}
-
-// What the backend is to choose by; none when it takes more than the logits.
-std::optional<TokenChoice> backend_choice(Sampler& sampler) {
-  if (!sampler.needs_only_logits()) return std::nullopt;
-  return sampler.choice();
-}
-
-std::int32_t choose(Sampler& sampler, const NextToken& next,
-                    const std::vector<std::int32_t>& context) {
-  if (sampler.needs_only_logits()) return sampler.accept(next.chosen);
-  const auto vocab = static_cast<std::size_t>(next.logits.elements());
-  return sampler.sample({next.logits.data<float>(), vocab}, context);
-}
 
 // Shows the text of an answer, and remembers it.
 class ShownText {
@@ -209,34 +233,32 @@ std::vector<std::int32_t> default_stop_ids(const Session& session) {
 GenerateResult generate(const Session& session, const std::vector<std::int32_t>& prompt,
                         const GenerateOptions& options, const TextSink& sink) {
   require_usable(session, prompt, options);
-  const Model& model = *session.model;
   const auto prompt_size = static_cast<std::int64_t>(prompt.size());
-  const std::int64_t limit = context_limit(model.spec(), options, prompt_size);
-  Sampler sampler(options.sampling);
+  const std::int64_t limit = context_limit(session.model->spec(), options, prompt_size);
   ShownText output(session.tokenizer.get(), options.stop, sink);
   GenerateResult result;
   result.prompt_tokens = prompt_size;
   const std::int64_t most = std::min(options.max_new_tokens, limit - prompt_size);
+  validate(options.sampling);
   if (most == 0) return result;
 
-  GrowingCache cache(model, session.kv_type, prompt_size, limit);
+  Decoder decoder(session, options.sampling, prompt_size, limit);
   auto start = Clock::now();
-  NextToken next = prefill(model, cache, prompt, options.prefill_chunk, backend_choice(sampler));
+  decoder.prefill(prompt, options.prefill_chunk);
+  std::int32_t id = decoder.next(most > 1);
   result.prefill_seconds = seconds_since(start);
 
-  std::vector<std::int32_t> context = prompt;
   std::int64_t decoded = 0;
   start = Clock::now();
   while (true) {
-    const std::int32_t id = choose(sampler, next, context);
     if (std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end()) {
       result.finish_reason = FinishReason::kStop;
       break;
     }
-    context.push_back(id);
-    if (!output.push(id)) break;
-    if (static_cast<std::int64_t>(context.size()) - prompt_size == most) break;
-    next = forward(model, cache, {id}, backend_choice(sampler));
+    result.ids.push_back(id);
+    const std::int64_t got = std::ssize(result.ids);
+    if (!output.push(id) || got == most) break;
+    id = decoder.next(got + 1 < most);
     ++decoded;
   }
   result.decode_seconds = seconds_since(start);
@@ -245,7 +267,6 @@ GenerateResult generate(const Session& session, const std::vector<std::int32_t>&
   if (output.stopped()) result.finish_reason = FinishReason::kStop;
   if (output.cancelled()) result.finish_reason = FinishReason::kCancelled;
   result.text = output.take_text();
-  result.ids.assign(context.begin() + prompt_size, context.end());
   if (decoded > 0) result.tokens_per_second = static_cast<double>(decoded) / result.decode_seconds;
   return result;
 }

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstring>
 #include <set>
 #include <span>
@@ -45,8 +46,36 @@ class Unlocked {
   Pages& pages_;
 };
 
+// Of what is there when the copy starts.
+class CountedRead final : public ReadBack {
+ public:
+  CountedRead(std::unique_ptr<ReadBack> read, Reads* reads)
+      : read_(std::move(read)), reads_(reads) {}
+  ~CountedRead() override { count(false); }
+  void start(const void* device, std::size_t bytes) override {
+    read_->start(device, bytes);
+    count(true);
+  }
+  const void* wait() override {
+    count(false);
+    return read_->wait();
+  }
+
+ private:
+  void count(bool under_way) {
+    if (reads_ == nullptr || std::exchange(under_way_, under_way) == under_way) return;
+    reads_->under_way += under_way ? 1 : -1;
+    reads_->most = std::max(reads_->most, reads_->under_way);
+  }
+
+  std::unique_ptr<ReadBack> read_;
+  Reads* reads_;
+  bool under_way_ = false;
+};
+
 class ApartMemory final : public DeviceMemory {
  public:
+  explicit ApartMemory(Reads* reads) : reads_(reads) {}
   bool is_host() const override { return false; }
   std::size_t available() const override { return host_memory().available(); }
   Tensor allocate(DType dtype, Shape shape) override {
@@ -76,16 +105,21 @@ class ApartMemory final : public DeviceMemory {
     const Unlocked unlocked(*pages_);
     std::memset(device, 0, bytes);
   }
+  std::unique_ptr<ReadBack> make_read_back(std::size_t bytes) override {
+    return std::make_unique<CountedRead>(DeviceMemory::make_read_back(bytes), reads_);
+  }
   Pages& pages() { return *pages_; }
 
  private:
+  Reads* reads_;
   std::shared_ptr<Pages> pages_ = std::make_shared<Pages>();
 };
 
 // Ops of the CPU read weights in the host's memory, so prepare() keeps them there.
 class ApartBackend final : public Backend {
  public:
-  explicit ApartBackend(std::unique_ptr<Backend> cpu) : Backend(0), cpu_(std::move(cpu)) {}
+  ApartBackend(std::unique_ptr<Backend> cpu, Reads* reads)
+      : Backend(0), cpu_(std::move(cpu)), memory_(reads) {}
 
   const DeviceCaps& caps() const override { return cpu_->caps(); }
   ThreadPool& pool() override { return cpu_->pool(); }
@@ -123,8 +157,8 @@ class ApartBackend final : public Backend {
 
 }  // namespace
 
-std::unique_ptr<Backend> apart_backend(std::unique_ptr<Backend> cpu) {
-  return std::make_unique<ApartBackend>(std::move(cpu));
+std::unique_ptr<Backend> apart_backend(std::unique_ptr<Backend> cpu, Reads* reads) {
+  return std::make_unique<ApartBackend>(std::move(cpu), reads);
 }
 
 }  // namespace nibble::test

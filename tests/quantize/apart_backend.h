@@ -8,6 +8,13 @@
 
 namespace nibble::test {
 
-std::unique_ptr<Backend> apart_backend(std::unique_ptr<Backend> cpu);
+// Copies to the host that were started and not waited for: now, and at most so far.
+struct Reads {
+  int under_way = 0;
+  int most = 0;
+};
+
+// `reads`: counts, and must outlive the backend; may be null.
+std::unique_ptr<Backend> apart_backend(std::unique_ptr<Backend> cpu, Reads* reads = nullptr);
 
 }  // namespace nibble::test

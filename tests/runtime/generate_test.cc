@@ -1,9 +1,11 @@
 #include "runtime/generate.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "base/error.h"
 #include "base/file.h"
+#include "quantize/apart_backend.h"
 #include "support/exact_backend.h"
 #include "support/modified_source.h"
 #include "support/test_data.h"
@@ -65,6 +67,25 @@ TEST_F(GenerateTest, GreedyTextIsThatOfTransformers) {
   EXPECT_EQ(result.finish_reason, FinishReason::kLength);
   EXPECT_EQ(result.prompt_tokens, static_cast<std::int64_t>(prompt().size()));
   EXPECT_GT(result.tokens_per_second, 0);
+}
+
+TEST_F(GenerateTest, CallsAreIssuedBeforeTheTokensTheyTake) {
+  test::Reads reads;
+  const auto backend = test::apart_backend(test::exact_backend(), &reads);
+  for (const KvType type : {KvType::kF32, KvType::kF16}) {
+    const Session session = open_session(test::tiny_novel(), *backend, type);
+    reads.most = 0;
+    EXPECT_EQ(generate(session, prompt(), greedy()).ids, golden_ids());
+    EXPECT_EQ(reads.most, type == KvType::kF16 ? 1 : 2);  // F16 is looked at after every call
+    GenerateOptions options = greedy();
+    options.stop_ids = {golden_ids()[5]};
+    options.prefill_chunk = 3;
+    const Ids expected = golden_ids();
+    EXPECT_EQ(generate(session, prompt(), options).ids,
+              Ids(expected.begin(), std::ranges::find(expected, expected[5])));
+    options.max_new_tokens = 1;
+    EXPECT_EQ(generate(session, prompt(), options).ids, Ids{expected[0]});
+  }
 }
 
 TEST_F(GenerateTest, EveryCacheTypeGivesTheGreedyText) {

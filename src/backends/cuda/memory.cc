@@ -5,6 +5,44 @@
 #include "backends/cuda/status.h"
 
 namespace nibble::cuda {
+namespace {
+
+// Into pinned memory; an event says when it is there.
+class PinnedReadBack final : public ReadBack {
+ public:
+  PinnedReadBack(cudaStream_t stream, std::size_t bytes) : stream_(stream), size_(bytes) {
+    check(cudaEventCreateWithFlags(&copied_, cudaEventDisableTiming), "event");
+    const cudaError_t error = cudaMallocHost(&bytes_, std::max<std::size_t>(bytes, 1));
+    if (error != cudaSuccess) (void)cudaEventDestroy(copied_);
+    check(error, "host memory for copies");
+  }
+  ~PinnedReadBack() override {
+    (void)cudaEventSynchronize(copied_);
+    (void)cudaFreeHost(bytes_);
+    (void)cudaEventDestroy(copied_);
+  }
+  PinnedReadBack(const PinnedReadBack&) = delete;
+  PinnedReadBack& operator=(const PinnedReadBack&) = delete;
+
+  void start(const void* device, std::size_t bytes) override {
+    NIBBLE_CHECK(bytes <= size_);
+    check(cudaMemcpyAsync(bytes_, device, bytes, cudaMemcpyDeviceToHost, stream_),
+          "copy from the card");
+    check(cudaEventRecord(copied_, stream_), "event");
+  }
+  const void* wait() override {
+    check(cudaEventSynchronize(copied_), "device");
+    return bytes_;
+  }
+
+ private:
+  cudaStream_t stream_;
+  std::size_t size_;
+  void* bytes_ = nullptr;
+  cudaEvent_t copied_ = nullptr;
+};
+
+}  // namespace
 
 CudaMemory::CudaMemory(cudaStream_t stream, std::size_t limit)
     : stream_(stream), limit_(limit), used_(std::make_shared<std::size_t>(0)) {}
@@ -55,6 +93,10 @@ void CudaMemory::copy_rows(const void* from, std::size_t from_stride, std::size_
   check(cudaMemcpy2DAsync(to, to_stride, from, from_stride, row_bytes, rows,
                           cudaMemcpyDeviceToDevice, stream_),
         "copy on the card");
+}
+
+std::unique_ptr<ReadBack> CudaMemory::make_read_back(std::size_t bytes) {
+  return std::make_unique<PinnedReadBack>(stream_, bytes);
 }
 
 void CudaMemory::zero(void* device, std::size_t bytes) {

@@ -23,6 +23,7 @@ class CudaMemory final : public DeviceMemory {
   void copy_rows(const void* from, std::size_t from_stride, std::size_t row_bytes, std::size_t rows,
                  void* to, std::size_t to_stride) override;
   void zero(void* device, std::size_t bytes) override;
+  std::unique_ptr<ReadBack> make_read_back(std::size_t bytes) override;
 
  private:
   cudaStream_t stream_;
