@@ -34,6 +34,7 @@ void Scheduler::remove(SequenceId id) {
 
 void Scheduler::append(SequenceId id, std::int32_t token, bool guessed) {
   Sequence& sequence = sequences_.at(id);
+  if (sequence.expected > 0) return settle(sequence, token);
   sequence.tokens.push_back(token);
   if (!guessed) {
     sequence.guess.clear();  // it was of what would stand here
@@ -41,6 +42,29 @@ void Scheduler::append(SequenceId id, std::int32_t token, bool guessed) {
   }
   ++sequence.computed;
   if (sequence.reusable) publish_full_blocks(sequence, sequence.computed - 1);
+}
+
+// The first of the expected tokens, which may be in the cache already.
+void Scheduler::settle(Sequence& sequence, std::int32_t token) {
+  const std::int64_t at = std::ssize(sequence.tokens) - sequence.expected--;
+  sequence.tokens[static_cast<std::size_t>(at)] = token;
+  if (sequence.reusable) publish_full_blocks(sequence, at);
+}
+
+void Scheduler::expect(SequenceId id, std::int32_t placeholder) {
+  Sequence& sequence = sequences_.at(id);
+  NIBBLE_CHECK(placeholder < 0 && sequence.guess.empty());
+  sequence.tokens.push_back(placeholder);
+  ++sequence.expected;
+}
+
+bool Scheduler::fits_next_step() const {
+  std::int64_t more = 0;
+  for (const Order& order : running_) {
+    const Sequence& one = sequence(order.id);
+    more += std::max<std::int64_t>(blocks_for(std::ssize(one.tokens)) - std::ssize(one.blocks), 0);
+  }
+  return more <= pool_.available();
 }
 
 void Scheduler::suggest(SequenceId id, std::vector<std::int32_t> guess) {
@@ -87,6 +111,7 @@ void Scheduler::bring_back(Sequence& sequence) {
 
 void Scheduler::preempt(Order order) {
   Sequence& sequence = sequences_.at(order.id);
+  NIBBLE_CHECK(sequence.expected == 0);
   keep(sequence);
   drop_blocks(sequence);
   running_.erase(order);
@@ -176,6 +201,7 @@ std::vector<ScheduledRows> Scheduler::plan() {
       Sequence& sequence = sequences_.at(next.id);
       if ((sequence.left() == 1) != answers) continue;
       const std::int64_t rows = std::min(sequence.left(), budget_);
+      if (rows == 0) continue;  // its last token is on the way
       if (!reserve(next, sequence.computed + rows)) continue;
       const std::int64_t guessed = room_for_guess(sequence, spare);
       spare -= guessed;
@@ -197,7 +223,9 @@ std::vector<ScheduledRows> Scheduler::plan() {
 
 void Scheduler::publish_full_blocks(Sequence& sequence, std::int64_t before) {
   const std::int64_t rows = pool_.block_rows();
-  for (std::int64_t block = before / rows; (block + 1) * rows <= sequence.computed; ++block) {
+  const std::int64_t known = std::ssize(sequence.tokens) - sequence.expected;
+  const std::int64_t end = std::min(sequence.computed, known);
+  for (std::int64_t block = before / rows; (block + 1) * rows <= end; ++block) {
     const auto at = static_cast<std::size_t>(block);
     const BlockId parent = at == 0 ? BlockPool::kNone : sequence.blocks[at - 1];
     pool_.publish(

@@ -7,6 +7,9 @@
 // for all of their tokens. When a running sequence finds no block, the last one in that order loses
 // its blocks and waits again. As much of it as a second pool has room for is kept there, and
 // brought back when it is admitted; the rest is computed anew (or found again in the pool).
+//
+// A step can be planned while the one before runs: what that one will choose is expected, and
+// stands in the sequence as a placeholder until it is known. Nothing of it is published before.
 #pragma once
 
 #include <cstdint>
@@ -78,9 +81,18 @@ class Scheduler {
   std::span<const BlockMove> moves() const { return moves_; }
   // The planned rows are in the cache. Guesses count when they are confirmed.
   void computed(std::span<const ScheduledRows> rows);
-  // The token that follows. `guessed`: it is the next one of the guess, and in the cache.
+  // The token that follows, or the first of those that are expected. `guessed`: it is the next one
+  // of the guess, and in the cache.
   void append(SequenceId id, std::int32_t token, bool guessed = false);
 
+  // One more token will follow all that is there. Until append() says which it is, `placeholder`
+  // stands for it, and rows for it can be planned. The sequence has no guess.
+  void expect(SequenceId id, std::int32_t placeholder);
+  std::int64_t expected(SequenceId id) const { return sequence(id).expected; }
+  // Whether the next plan() preempts nobody, which it may not do while tokens are expected.
+  bool fits_next_step() const;
+
+  // With placeholders for those that are expected.
   std::span<const std::int32_t> tokens(SequenceId id) const { return sequence(id).tokens; }
   // Whether it runs and only its last token is not in the cache.
   bool is_answering(SequenceId id) const {
@@ -105,6 +117,7 @@ class Scheduler {
     std::vector<std::int32_t> tokens;
     std::vector<std::int32_t> guess;
     std::int64_t computed = 0;
+    std::int64_t expected = 0;  // of the tokens, the last so many
     std::int64_t found = 0;
     std::vector<BlockId> blocks;
     std::vector<BlockId> kept;     // of the second pool, while it waits
@@ -120,6 +133,7 @@ class Scheduler {
   const Sequence& sequence(SequenceId id) const { return sequences_.at(id); }
   std::int64_t blocks_for(std::int64_t tokens) const;
   bool reserve(Order order, std::int64_t tokens);
+  void settle(Sequence& sequence, std::int32_t token);
   void preempt(Order order);
   void keep(Sequence& sequence);
   void bring_back(Sequence& sequence);
