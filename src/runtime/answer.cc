@@ -66,8 +66,8 @@ std::optional<std::int32_t> Answer::choose(std::span<float> logits,
   return append(own.empty() ? EngineToken{{id, 0}, {}} : logprobs_of(own, id, request_.logprobs));
 }
 
-bool Answer::needs_only_logits() const {
-  return sampler_.needs_only_logits() && request_.logprobs < 0 && !must_go_on() &&
+bool Answer::needs_only_logits(std::int64_t ahead) const {
+  return sampler_.needs_only_logits() && request_.logprobs < 0 && !must_go_on(ahead) &&
          guide_ == nullptr;
 }
 

@@ -36,8 +36,9 @@ class Answer {
   // of the prompt, as far as there is one.
   void score_prompt(std::int64_t first, std::span<const float> logits, std::int64_t vocab);
 
-  // Whether accept() can take the place of choose() for the next tokens.
-  bool needs_only_logits() const;
+  // Whether accept() can take the place of choose() for the token that follows `ahead` others, and
+  // for those behind it.
+  bool needs_only_logits(std::int64_t ahead = 0) const;
   // How Model::choose_tokens() chooses the token that follows `ahead` others.
   TokenChoice choice(std::size_t ahead) { return sampler_.choice(ahead); }
   // Goes on with its choice; as choose() otherwise.
@@ -57,7 +58,7 @@ class Answer {
 
  private:
   bool stopped_by_text() const { return output_->text_decides && output_->text.stopped(); }
-  bool must_go_on() const { return generated_ < request_.min_tokens; }
+  bool must_go_on(std::int64_t ahead = 0) const { return generated_ + ahead < request_.min_tokens; }
   void forbid_stopping(std::span<float> logits) const;
   // None when it ends the answer.
   std::optional<std::int32_t> append(EngineToken token);

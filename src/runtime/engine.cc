@@ -13,7 +13,7 @@
 #include "runtime/engine_limits.h"
 #include "runtime/grammar/guide.h"
 #include "runtime/scheduler.h"
-#include "runtime/step_runner.h"
+#include "runtime/step_line.h"
 
 namespace nibble {
 namespace {
@@ -43,6 +43,11 @@ std::unique_ptr<Drafter> make_drafter(const Session& session, const EngineOption
   return make_model_drafter(*options.draft);
 }
 
+std::int64_t most_tokens_of_step(const EngineOptions& options) {
+  return std::min(options.max_num_seqs * (1 + options.speculative.tokens),
+                  options.max_num_batched_tokens);
+}
+
 // The share of a pool that is held.
 double usage(const BlockPool& pool) {
   const auto blocks = static_cast<double>(std::max<std::int64_t>(pool.blocks(), 1));
@@ -67,7 +72,9 @@ class BatchingEngine : public Engine {
         scheduler_(
             {options.max_num_seqs, options.max_num_batched_tokens, options.enable_prefix_caching},
             blocks_, &kept_blocks_),
-        runner_(model_, memory_, scheduler_, answers_),
+        runner_(model_, memory_, scheduler_, answers_, most_tokens_of_step(options)),
+        line_(model_, runner_, scheduler_, answers_,
+              [this](const StepResult& result) { finish_step(result); }),
         drafter_(make_drafter(session, options)),
         governor_(options.speculative.tokens),
         thread_([this] { loop(); }) {}
@@ -139,13 +146,15 @@ class BatchingEngine : public Engine {
 
   void loop() {
     while (take_orders()) {
-      const auto start = std::chrono::steady_clock::now();
+      step_began_ = std::chrono::steady_clock::now();
       std::vector<ScheduledRows> plan;
       try {
+        line_.before_plan();
         suggest_guesses();
         plan = scheduler_.plan();
         move_blocks(plan);
-        step(plan, start);
+        for (const ScheduledRows& rows : plan) answers_.at(rows.id).begin();
+        line_.make(plan, drafter_ == nullptr);  // guesses are of what follows known tokens
       } catch (const Error& error) {
         end_all(plan, error);
       } catch (const std::exception& error) {
@@ -240,37 +249,37 @@ class BatchingEngine : public Engine {
   }
 
   // Tells the governor of a step that made answers alone.
-  void measure(std::span<const ScheduledRows> plan, std::span<const StepChoice> choices,
-               double seconds) {
+  void measure(const StepResult& step) {
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - step_began_;
     std::int64_t guessed = 0;
     std::int64_t right = 0;
     std::int64_t tokens = 0;
     bool answers_alone = true;
-    for (std::size_t i = 0; i < plan.size(); ++i) {
-      guessed += plan[i].guessed;
-      right += choices[i].right;
-      tokens += std::ssize(choices[i].tokens);
-      answers_alone = answers_alone && plan[i].rows == plan[i].guessed + 1;
+    for (std::size_t i = 0; i < step.plan.size(); ++i) {
+      guessed += step.plan[i].guessed;
+      right += step.choices[i].right;
+      tokens += std::ssize(step.choices[i].tokens);
+      answers_alone = answers_alone && step.plan[i].rows == step.plan[i].guessed + 1;
     }
     guessed_tokens_ += guessed;
     right_tokens_ += right;
-    if (answers_alone) governor_.record(seconds, std::ssize(plan), tokens, guessed, right);
+    if (answers_alone) {
+      governor_.record(taken.count(), std::ssize(step.plan), tokens, guessed, right);
+    }
   }
 
-  void step(std::span<const ScheduledRows> plan, std::chrono::steady_clock::time_point start) {
-    if (plan.empty()) return;
-    for (const ScheduledRows& rows : plan) answers_.at(rows.id).begin();
-    std::vector<StepChoice> choices = runner_.run(plan);
-    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
-    measure(plan, choices, taken.count());
-    for (std::size_t i = 0; i < plan.size(); ++i) finish_step(plan[i], std::move(choices[i]));
+  void finish_step(const StepResult& step) {
+    if (drafter_ != nullptr) measure(step);
+    for (std::size_t i = 0; i < step.plan.size(); ++i) {
+      if (answers_.contains(step.plan[i].id)) finish_rows(step.plan[i], step.choices[i]);
+    }
   }
 
-  void finish_step(const ScheduledRows& rows, StepChoice choice) {
+  void finish_rows(const ScheduledRows& rows, const StepChoice& choice) {
     if (rows.begin < prompt_of(rows.id)) {
       prompt_tokens_ += std::min(rows.begin + rows.rows, prompt_of(rows.id)) - rows.begin;
     }
-    if (choice.error.has_value()) return end(rows.id, std::move(choice.error));
+    if (choice.error.has_value()) return end(rows.id, choice.error);
     if (!rows.samples) return;
     generation_tokens_ += std::ssize(choice.tokens);
     for (std::int64_t i = 0; i < std::ssize(choice.tokens); ++i) {
@@ -318,6 +327,8 @@ class BatchingEngine : public Engine {
   Scheduler scheduler_;
   Answers answers_;
   StepRunner runner_;
+  StepLine line_;
+  std::chrono::steady_clock::time_point step_began_;
   std::int64_t prompt_tokens_ = 0;  // computed
   std::int64_t generation_tokens_ = 0;
   std::int64_t finished_ = 0;

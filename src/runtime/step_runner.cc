@@ -20,13 +20,22 @@ std::vector<std::int64_t> first_results(std::span<const ScheduledRows> plan) {
 std::vector<StepChoice> StepRunner::run(std::span<const ScheduledRows> plan) {
   const bool there = std::ranges::all_of(
       plan, [this](const ScheduledRows& rows) { return backend_chooses(rows); });
-  return there ? choose_on_backend(plan) : choose_by_logits(plan);
+  if (!there) return choose_by_logits(plan);
+  issue(plan);
+  return receive(plan);
+}
+
+bool StepRunner::can_issue(std::span<const ScheduledRows> plan) const {
+  return std::ranges::all_of(plan, [this](const ScheduledRows& rows) {
+    return rows.guessed == 0 && backend_chooses(rows);
+  });
 }
 
 // Whether the backend can choose what follows: then no logits leave it.
 bool StepRunner::backend_chooses(const ScheduledRows& rows) const {
   const Answer& answer = answers_.at(rows.id);
-  return !scores_prompt(rows) && (!rows.samples || answer.needs_only_logits());
+  return !scores_prompt(rows) &&
+         (!rows.samples || answer.needs_only_logits(scheduler_.expected(rows.id)));
 }
 
 bool StepRunner::scores_prompt(const ScheduledRows& rows) const {
@@ -34,25 +43,31 @@ bool StepRunner::scores_prompt(const ScheduledRows& rows) const {
   return request.prompt_logprobs && rows.begin < std::ssize(request.prompt);
 }
 
-std::vector<StepChoice> StepRunner::choose_on_backend(std::span<const ScheduledRows> plan) {
+void StepRunner::issue(std::span<const ScheduledRows> plan) {
   Batch batch;
   std::vector<TokenChoice> how;  // of each result
   for (const ScheduledRows& rows : plan) {
     append(batch, rows);
-    for (std::int64_t at = 0; at <= rows.guessed; ++at) {
+    const std::int64_t ahead = scheduler_.expected(rows.id);
+    for (std::int64_t at = ahead; at <= ahead + rows.guessed; ++at) {
       how.push_back(rows.samples ? answers_.at(rows.id).choice(static_cast<std::size_t>(at))
                                  : TokenChoice{});
     }
   }
-  const std::vector<std::int32_t> tokens = model_.choose_tokens(batch, how);
+  chosen_.issue(batch, how);
   guess_caches_.clear();
   scheduler_.computed(plan);
+}
+
+std::vector<StepChoice> StepRunner::receive(std::span<const ScheduledRows> plan) {
+  const std::span<const std::int32_t> tokens = chosen_.receive();
   const std::vector<std::int64_t> first = first_results(plan);
-  std::vector<StepChoice> choices;
+  std::vector<StepChoice> choices(plan.size());
   for (std::size_t i = 0; i < plan.size(); ++i) {
-    choices.push_back(choose(plan[i], [&](Answer& answer, std::int64_t at, const auto&) {
+    if (!answers_.contains(plan[i].id)) continue;
+    choices[i] = choose(plan[i], [&](Answer& answer, std::int64_t at, const auto&) {
       return answer.accept(tokens[static_cast<std::size_t>(first[i] + at)]);
-    }));
+    });
   }
   return choices;
 }

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <condition_variable>
@@ -9,6 +10,7 @@
 #include <mutex>
 #include <thread>
 
+#include "quantize/apart_backend.h"
 #include "support/exact_backend.h"
 #include "support/test_data.h"
 
@@ -65,11 +67,16 @@ class EngineTest : public testing::Test {
   static void SetUpTestSuite() {
     backend_ = test::exact_backend();
     session_ = open_session(test::tiny_novel(), *backend_);
+    apart_backend_ = test::apart_backend(test::exact_backend(), &reads_);
+    apart_ = open_session(test::tiny_novel(), *apart_backend_);
   }
   static void TearDownTestSuite() {
+    apart_ = Session();
     session_ = Session();
+    apart_backend_.reset();
     backend_.reset();
   }
+  void SetUp() override { reads_.most = 0; }
 
   static Ids encode(const std::string& text) { return session_.tokenizer->encode(text); }
   static EngineRequest request(const std::string& text, std::int64_t max_tokens = 12) {
@@ -106,6 +113,10 @@ class EngineTest : public testing::Test {
 
   static inline std::unique_ptr<Backend> backend_;
   static inline Session session_;
+  // The same model on what works beside the host, as far as an engine can see.
+  static inline test::Reads reads_;
+  static inline std::unique_ptr<Backend> apart_backend_;
+  static inline Session apart_;
 };
 
 const char* const kTexts[] = {
@@ -122,13 +133,20 @@ TEST_F(EngineTest, EveryAnswerIsThatOfTheRequestAlone) {
   std::vector<GenerateResult> expected;  // before: an engine has the model to itself
   for (const char* const text : kTexts) expected.push_back(alone(text, 40));
   struct Case {
+    const Session* session;
     std::int64_t blocks;  // plenty, and so few that requests push others out
     std::int64_t kept;    // blocks for those: none, some, enough
   };
-  for (const auto& [blocks, kept] : {Case{200, 0}, {14, 0}, {14, 3}, {14, 100}}) {
+  for (const auto& [session, blocks, kept] : {Case{&session_, 200, 0},
+                                              {&session_, 14, 0},
+                                              {&session_, 14, 3},
+                                              {&session_, 14, 100},
+                                              {&apart_, 200, 0},
+                                              {&apart_, 14, 0},
+                                              {&apart_, 14, 3}}) {
     EngineOptions options = small(blocks);
     options.swap_bytes = static_cast<std::size_t>(kept) * block_bytes();
-    const auto engine = make_engine(session_, options);
+    const auto engine = make_engine(*session, options);
     std::vector<Inbox> inboxes(std::size(kTexts));
     for (std::size_t i = 0; i < inboxes.size(); ++i) {
       engine->submit(request(kTexts[i], 40), inboxes[i].sink());
@@ -148,6 +166,82 @@ TEST_F(EngineTest, EveryAnswerIsThatOfTheRequestAlone) {
     EXPECT_EQ(stats.swapped_tokens > 0, kept > 0);
     EXPECT_EQ(stats.swap_usage, 0);
   }
+}
+
+// Steps are issued while the one before runs, and no answer shows it: not those that end at a token
+// that nobody foresaw, by a text or in the middle, nor those beside them.
+TEST_F(EngineTest, AnswersAreTheSameWhenStepsRunAhead) {
+  SamplingOptions drawn;
+  drawn.temperature = 0.8f;
+  drawn.seed = 5;
+  const GenerateResult plain = alone(kTexts[0], 40);
+  const GenerateResult random = alone(kTexts[1], 40, drawn);
+  const GenerateResult other = alone(kTexts[2], 40);
+  for (const std::int64_t blocks : {200, 14}) {
+    const auto engine = make_engine(apart_, small(blocks));
+    std::vector<Inbox> inboxes(6);
+    auto inbox = inboxes.begin();
+    EngineRequest asked = request(kTexts[0], 40);
+    engine->submit(asked, (inbox++)->sink());
+    asked.stop_ids = {plain.ids[9]};
+    engine->submit(asked, (inbox++)->sink());
+    asked.stop_ids.clear();
+    const std::string stop = plain.text.substr(plain.text.size() / 2, 4);
+    asked.stop = {stop};
+    engine->submit(asked, (inbox++)->sink());
+    asked = request(kTexts[1], 40);
+    asked.sampling = drawn;
+    engine->submit(asked, (inbox++)->sink());
+    asked = request(kTexts[2], 400);
+    asked.ignore_eos = true;
+    const RequestId endless = engine->submit(asked, (inbox++)->sink());
+    asked.max_tokens = 1;
+    engine->submit(asked, (inbox++)->sink());
+    inboxes[4].wait_for_tokens(12);
+    engine->cancel(endless);
+    for (Inbox& one : inboxes) one.wait();
+    EXPECT_EQ(inboxes[0].ids(), plain.ids);
+    const auto end = std::ranges::find(plain.ids, plain.ids[9]);
+    EXPECT_EQ(inboxes[1].ids(), Ids(plain.ids.begin(), end));
+    EXPECT_EQ(inboxes[1].finish_, FinishReason::kStop);
+    EXPECT_EQ(inboxes[2].text_, plain.text.substr(0, plain.text.find(stop)));
+    EXPECT_EQ(inboxes[3].ids(), random.ids);
+    EXPECT_EQ(inboxes[4].finish_, FinishReason::kCancelled);
+    EXPECT_EQ(inboxes[5].ids(), Ids{other.ids[0]});
+  }
+  EXPECT_EQ(reads_.most, 2);
+}
+
+// Requests whose tokens the host chooses join those that run ahead, and leave them again.
+TEST_F(EngineTest, StepsWaitWhereTheHostChooses) {
+  const GenerateResult first = alone(kTexts[0], 60);
+  const GenerateResult second = alone(kTexts[1], 20);
+  const GenerateResult third = alone(kTexts[4], 20);
+  const auto engine = make_engine(apart_, small(200));
+  std::vector<Inbox> inboxes(3);
+  engine->submit(request(kTexts[0], 60), inboxes[0].sink());
+  inboxes[0].wait_for_tokens(3);
+  EngineRequest asked = request(kTexts[1], 20);
+  asked.logprobs = 1;
+  asked.prompt_logprobs = true;
+  engine->submit(asked, inboxes[1].sink());
+  asked = request(kTexts[4], 20);
+  asked.min_tokens = 4;
+  engine->submit(asked, inboxes[2].sink());
+  for (Inbox& one : inboxes) one.wait();
+  EXPECT_EQ(inboxes[0].ids(), first.ids);
+  EXPECT_EQ(inboxes[1].ids(), second.ids);
+  EXPECT_EQ(inboxes[1].prompt_.size(), encode(kTexts[1]).size());
+  EXPECT_EQ(inboxes[2].ids(), third.ids);
+  EXPECT_EQ(reads_.most, 2);
+
+  reads_.most = 0;
+  Inbox alone_on_host;
+  asked = request(kTexts[1], 20);
+  asked.logprobs = 1;
+  run(*engine, asked, alone_on_host);
+  EXPECT_EQ(alone_on_host.ids(), second.ids);
+  EXPECT_EQ(reads_.most, 0);
 }
 
 TEST_F(EngineTest, SamplesAsAlone) {
