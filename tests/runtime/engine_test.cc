@@ -2,132 +2,20 @@
 
 #include <gmock/gmock.h>
 
-#include <algorithm>
 #include <array>
 #include <cmath>
-#include <condition_variable>
 #include <map>
-#include <mutex>
 #include <thread>
 
-#include "quantize/apart_backend.h"
-#include "support/exact_backend.h"
-#include "support/test_data.h"
+#include "runtime/engine_fixture.h"
 
 namespace nibble {
 namespace {
 
-using Ids = std::vector<std::int32_t>;
-
-// Collects the updates of one request.
-class Inbox {
- public:
-  UpdateSink sink() {
-    return [this](EngineUpdate update) {
-      const std::lock_guard lock(mutex_);
-      EXPECT_FALSE(finish_.has_value()) << "an update after the last";
-      text_ += update.text;
-      for (EngineToken& token : update.tokens) tokens_.push_back(std::move(token));
-      for (EngineToken& token : update.prompt_tokens) prompt_.push_back(std::move(token));
-      cached_ = std::max(cached_, update.cached_prompt_tokens);
-      finish_ = update.finish;
-      error_ = update.error;
-      changed_.notify_all();
-    };
-  }
-  void wait() {
-    std::unique_lock lock(mutex_);
-    ASSERT_TRUE(
-        changed_.wait_for(lock, std::chrono::minutes(2), [this] { return finish_.has_value(); }));
-  }
-  void wait_for_tokens(std::size_t count) {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return tokens_.size() >= count || finish_.has_value(); });
-  }
-  Ids ids() const {
-    Ids ids;
-    for (const EngineToken& token : tokens_) ids.push_back(token.chosen.id);
-    return ids;
-  }
-
-  std::string text_;
-  std::vector<EngineToken> tokens_;
-  std::vector<EngineToken> prompt_;
-  std::int64_t cached_ = 0;
-  std::optional<FinishReason> finish_;
-  std::optional<Error> error_;
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-};
-
-class EngineTest : public testing::Test {
- protected:
-  static void SetUpTestSuite() {
-    backend_ = test::exact_backend();
-    session_ = open_session(test::tiny_novel(), *backend_);
-    apart_backend_ = test::apart_backend(test::exact_backend(), &reads_);
-    apart_ = open_session(test::tiny_novel(), *apart_backend_);
-  }
-  static void TearDownTestSuite() {
-    apart_ = Session();
-    session_ = Session();
-    apart_backend_.reset();
-    backend_.reset();
-  }
-  void SetUp() override { reads_.most = 0; }
-
-  static Ids encode(const std::string& text) { return session_.tokenizer->encode(text); }
-  static EngineRequest request(const std::string& text, std::int64_t max_tokens = 12) {
-    EngineRequest request;
-    request.prompt = encode(text);
-    request.max_tokens = max_tokens;
-    return request;
-  }
-  static GenerateResult alone(const std::string& text, std::int64_t max_tokens,
-                              const SamplingOptions& sampling = {}) {
-    GenerateOptions options;
-    options.max_new_tokens = max_tokens;
-    options.stop_ids = default_stop_ids(session_);
-    options.sampling = sampling;
-    return generate(session_, encode(text), options);
-  }
-  // Runs one request to its end.
-  static void run(Engine& engine, EngineRequest request, Inbox& inbox) {
-    engine.submit(std::move(request), inbox.sink());
-    inbox.wait();
-  }
-  // A cache of so many blocks of 16 tokens.
-  static EngineOptions small(std::int64_t blocks) {
-    EngineOptions options;
-    options.block_size = 16;
-    options.max_num_batched_tokens = 40;
-    options.kv_cache_bytes = static_cast<std::size_t>(blocks) * block_bytes();
-    return options;
-  }
-  static std::size_t block_bytes() {
-    return static_cast<std::size_t>(
-        KvPool::block_bytes(session_.model->spec(), 16, session_.kv_type));
-  }
-
-  static inline std::unique_ptr<Backend> backend_;
-  static inline Session session_;
-  // The same model on what works beside the host, as far as an engine can see.
-  static inline test::Reads reads_;
-  static inline std::unique_ptr<Backend> apart_backend_;
-  static inline Session apart_;
-};
-
-const char* const kTexts[] = {
-    "It was a bright morning",
-    "The old man looked at the sea and said that",
-    "She",
-    "There is nothing in the world so irresistibly contagious as laughter and good humour. "
-    "He did not reply at once, but went on walking up and down the room with his hands",
-    "\"Where are you going?\"",
-    "On the following day, when the carriage had been brought to the door,",
-};
+using test::EngineTest;
+using test::Ids;
+using test::Inbox;
+using test::kTexts;
 
 TEST_F(EngineTest, EveryAnswerIsThatOfTheRequestAlone) {
   std::vector<GenerateResult> expected;  // before: an engine has the model to itself
@@ -166,82 +54,6 @@ TEST_F(EngineTest, EveryAnswerIsThatOfTheRequestAlone) {
     EXPECT_EQ(stats.swapped_tokens > 0, kept > 0);
     EXPECT_EQ(stats.swap_usage, 0);
   }
-}
-
-// Steps are issued while the one before runs, and no answer shows it: not those that end at a token
-// that nobody foresaw, by a text or in the middle, nor those beside them.
-TEST_F(EngineTest, AnswersAreTheSameWhenStepsRunAhead) {
-  SamplingOptions drawn;
-  drawn.temperature = 0.8f;
-  drawn.seed = 5;
-  const GenerateResult plain = alone(kTexts[0], 40);
-  const GenerateResult random = alone(kTexts[1], 40, drawn);
-  const GenerateResult other = alone(kTexts[2], 40);
-  for (const std::int64_t blocks : {200, 14}) {
-    const auto engine = make_engine(apart_, small(blocks));
-    std::vector<Inbox> inboxes(6);
-    auto inbox = inboxes.begin();
-    EngineRequest asked = request(kTexts[0], 40);
-    engine->submit(asked, (inbox++)->sink());
-    asked.stop_ids = {plain.ids[9]};
-    engine->submit(asked, (inbox++)->sink());
-    asked.stop_ids.clear();
-    const std::string stop = plain.text.substr(plain.text.size() / 2, 4);
-    asked.stop = {stop};
-    engine->submit(asked, (inbox++)->sink());
-    asked = request(kTexts[1], 40);
-    asked.sampling = drawn;
-    engine->submit(asked, (inbox++)->sink());
-    asked = request(kTexts[2], 400);
-    asked.ignore_eos = true;
-    const RequestId endless = engine->submit(asked, (inbox++)->sink());
-    asked.max_tokens = 1;
-    engine->submit(asked, (inbox++)->sink());
-    inboxes[4].wait_for_tokens(12);
-    engine->cancel(endless);
-    for (Inbox& one : inboxes) one.wait();
-    EXPECT_EQ(inboxes[0].ids(), plain.ids);
-    const auto end = std::ranges::find(plain.ids, plain.ids[9]);
-    EXPECT_EQ(inboxes[1].ids(), Ids(plain.ids.begin(), end));
-    EXPECT_EQ(inboxes[1].finish_, FinishReason::kStop);
-    EXPECT_EQ(inboxes[2].text_, plain.text.substr(0, plain.text.find(stop)));
-    EXPECT_EQ(inboxes[3].ids(), random.ids);
-    EXPECT_EQ(inboxes[4].finish_, FinishReason::kCancelled);
-    EXPECT_EQ(inboxes[5].ids(), Ids{other.ids[0]});
-  }
-  EXPECT_EQ(reads_.most, 2);
-}
-
-// Requests whose tokens the host chooses join those that run ahead, and leave them again.
-TEST_F(EngineTest, StepsWaitWhereTheHostChooses) {
-  const GenerateResult first = alone(kTexts[0], 60);
-  const GenerateResult second = alone(kTexts[1], 20);
-  const GenerateResult third = alone(kTexts[4], 20);
-  const auto engine = make_engine(apart_, small(200));
-  std::vector<Inbox> inboxes(3);
-  engine->submit(request(kTexts[0], 60), inboxes[0].sink());
-  inboxes[0].wait_for_tokens(3);
-  EngineRequest asked = request(kTexts[1], 20);
-  asked.logprobs = 1;
-  asked.prompt_logprobs = true;
-  engine->submit(asked, inboxes[1].sink());
-  asked = request(kTexts[4], 20);
-  asked.min_tokens = 4;
-  engine->submit(asked, inboxes[2].sink());
-  for (Inbox& one : inboxes) one.wait();
-  EXPECT_EQ(inboxes[0].ids(), first.ids);
-  EXPECT_EQ(inboxes[1].ids(), second.ids);
-  EXPECT_EQ(inboxes[1].prompt_.size(), encode(kTexts[1]).size());
-  EXPECT_EQ(inboxes[2].ids(), third.ids);
-  EXPECT_EQ(reads_.most, 2);
-
-  reads_.most = 0;
-  Inbox alone_on_host;
-  asked = request(kTexts[1], 20);
-  asked.logprobs = 1;
-  run(*engine, asked, alone_on_host);
-  EXPECT_EQ(alone_on_host.ids(), second.ids);
-  EXPECT_EQ(reads_.most, 0);
 }
 
 TEST_F(EngineTest, SamplesAsAlone) {

@@ -74,6 +74,7 @@ TEST_F(GenerateTest, CallsAreIssuedBeforeTheTokensTheyTake) {
   const auto backend = test::apart_backend(test::exact_backend(), &reads);
   for (const KvType type : {KvType::kF32, KvType::kF16}) {
     const Session session = open_session(test::tiny_novel(), *backend, type);
+    const Session near = open_session(test::tiny_novel(), *backend_, type);
     reads.most = 0;
     EXPECT_EQ(generate(session, prompt(), greedy()).ids, golden_ids());
     EXPECT_EQ(reads.most, type == KvType::kF16 ? 1 : 2);  // F16 is looked at after every call
@@ -85,6 +86,10 @@ TEST_F(GenerateTest, CallsAreIssuedBeforeTheTokensTheyTake) {
               Ids(expected.begin(), std::ranges::find(expected, expected[5])));
     options.max_new_tokens = 1;
     EXPECT_EQ(generate(session, prompt(), options).ids, Ids{expected[0]});
+    options = greedy();
+    options.sampling.temperature = 0.8f;
+    options.sampling.seed = 3;
+    EXPECT_EQ(generate(session, prompt(), options).ids, generate(session_, prompt(), options).ids);
   }
 }
 
