@@ -6,7 +6,8 @@
 namespace nibble::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 512;
+constexpr int kAhead = 8;  // loads under way: all of a thread's for 131,072 columns
 static_assert(kArgmaxParts <= 32);
 
 __global__ void __launch_bounds__(kThreads) find_in_parts(ArgmaxRows args) {
@@ -16,9 +17,18 @@ __global__ void __launch_bounds__(kThreads) find_in_parts(ArgmaxRows args) {
   const std::int64_t row = blockIdx.y;
   const float* const x = args.x + row * args.cols;
   std::uint64_t best = 0;
+  constexpr std::int64_t kStep = std::int64_t{kArgmaxParts} * kThreads;
   for (std::int64_t c = blockIdx.x * std::int64_t{kThreads} + threadIdx.x; c < args.cols;
-       c += std::int64_t{kArgmaxParts} * kThreads) {
-    best = max(best, first_largest_key(x[c], c));
+       c += kAhead * kStep) {
+    float values[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (c + i * kStep < args.cols) values[i] = x[c + i * kStep];
+    }
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (c + i * kStep < args.cols) best = max(best, first_largest_key(values[i], c + i * kStep));
+    }
   }
   best = warp_largest(best);
   if (threadIdx.x % 32 == 0) keys[threadIdx.x / 32] = best;

@@ -8,7 +8,7 @@
 namespace nibble::cuda {
 
 // Parts into which a row is cut, each of which a block looks through.
-inline constexpr int kArgmaxParts = 16;
+inline constexpr int kArgmaxParts = 32;
 
 // Pointers are device memory; up to 65,535 rows.
 struct ArgmaxRows {
