@@ -89,7 +89,7 @@ TEST_F(GenerateTest, CallsAreIssuedBeforeTheTokensTheyTake) {
     options = greedy();
     options.sampling.temperature = 0.8f;
     options.sampling.seed = 3;
-    EXPECT_EQ(generate(session, prompt(), options).ids, generate(session_, prompt(), options).ids);
+    EXPECT_EQ(generate(session, prompt(), options).ids, generate(near, prompt(), options).ids);
   }
 }
 
