@@ -5,15 +5,16 @@
 namespace nibble {
 
 ChosenTokens::ChosenTokens(const Model& model, std::int64_t most)
-    : model_(model), most_(most), chosen_(model.backend().memory().allocate(DType::kI32, {most})) {
+    : model_(model), chosen_(model.backend(), most, 1) {
+  static_assert(sizeof(float) == sizeof(std::int32_t));
   const auto bytes = static_cast<std::size_t>(most) * sizeof(std::int32_t);
   for (Way& one : ways_) one.copy = model.backend().memory().make_read_back(bytes);
 }
 
 void ChosenTokens::issue(Batch& batch, std::span<const TokenChoice> choices) {
   const std::int64_t count = std::ssize(batch.sequences);
-  NIBBLE_CHECK(under_way() < kWays && count <= most_);
-  auto* const chosen = static_cast<std::int32_t*>(chosen_.address());
+  NIBBLE_CHECK(under_way() < kWays && count <= chosen_.rows());
+  auto* const chosen = reinterpret_cast<std::int32_t*>(chosen_.data());
   batch.chosen = chosen;
   batch.chosen_count = last_count_;
   model_.choose_tokens(batch, choices, chosen);

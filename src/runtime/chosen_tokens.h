@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 
+#include "backends/rows.h"
 #include "model/model.h"
 
 namespace nibble {
@@ -36,8 +37,7 @@ class ChosenTokens {
   Way& way(std::int64_t step) { return ways_[static_cast<std::size_t>(step % kWays)]; }
 
   const Model& model_;
-  std::int64_t most_;
-  Tensor chosen_;  // of the step issued last
+  Rows chosen_;  // of the step issued last: integers, as wide as floats
   std::int64_t last_count_ = 0;
   std::array<Way, kWays> ways_;
   std::int64_t issued_ = 0;
