@@ -53,15 +53,20 @@ class CountedRead final : public ReadBack {
       : read_(std::move(read)), reads_(reads) {}
   ~CountedRead() override { count(false); }
   void start(const void* device, std::size_t bytes) override {
+    if (reads_ != nullptr) fail_in(reads_->starts_until_failure);
     read_->start(device, bytes);
     count(true);
   }
   const void* wait() override {
     count(false);
+    if (reads_ != nullptr) fail_in(reads_->waits_until_failure);
     return read_->wait();
   }
 
  private:
+  static void fail_in(int& turns) {
+    if (turns > 0 && --turns == 0) fail(ErrorKind::kDevice, "a copy that was to fail");
+  }
   void count(bool under_way) {
     if (reads_ == nullptr || std::exchange(under_way_, under_way) == under_way) return;
     reads_->under_way += under_way ? 1 : -1;

@@ -8,13 +8,16 @@
 
 namespace nibble::test {
 
-// Copies to the host that were started and not waited for: now, and at most so far.
+// Copies to the host that were started and not waited for: now, and at most so far. One of those to
+// come can fail with kDevice, when it starts or is waited for.
 struct Reads {
   int under_way = 0;
   int most = 0;
+  int starts_until_failure = 0;  // 1: the next one; 0: none fails
+  int waits_until_failure = 0;
 };
 
-// `reads`: counts, and must outlive the backend; may be null.
+// `reads`: counts and says what fails; must outlive the backend; may be null.
 std::unique_ptr<Backend> apart_backend(std::unique_ptr<Backend> cpu, Reads* reads = nullptr);
 
 }  // namespace nibble::test

@@ -2,6 +2,8 @@
 #include "runtime/step_line.h"
 
 #include <algorithm>
+#include <chrono>
+#include <thread>
 
 #include "runtime/engine_fixture.h"
 
@@ -115,6 +117,29 @@ TEST_F(StepLineTest, AnAnswerThatHasEndedLeavesAStepThatWaits) {
     }
     EXPECT_EQ(inboxes[0].finish_, FinishReason::kStop);
     EXPECT_EQ(inboxes[2].ids(), third.ids);
+  }
+}
+
+// A step that cannot be issued, or whose tokens do not come, ends its answers and no more: what the
+// step before chose is theirs, and the next request finds all blocks.
+TEST_F(StepLineTest, AStepThatFailsEndsItsAnswersAlone) {
+  const Ids expected = alone(kTexts[0], 40).ids;
+  for (const bool at_start : {true, false}) {
+    const auto engine = make_engine(apart_, small(200));
+    Inbox broken, next;
+    (at_start ? reads_.starts_until_failure : reads_.waits_until_failure) = 6;
+    run(*engine, request(kTexts[0], 40), broken);
+    ASSERT_TRUE(broken.error_.has_value());
+    EXPECT_EQ(broken.error_->kind(), ErrorKind::kDevice);
+    EXPECT_EQ(broken.ids(), Ids(expected.begin(), expected.begin() + 5));
+    run(*engine, request(kTexts[0], 40), next);
+    EXPECT_EQ(next.ids(), expected);
+    const auto start = std::chrono::steady_clock::now();
+    while (engine->stats().finished < 2 &&
+           std::chrono::steady_clock::now() - start < std::chrono::minutes(1)) {
+      std::this_thread::yield();
+    }
+    EXPECT_EQ(engine->stats().kv_cache_usage, 0);
   }
 }
 
