@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "cli/app.h"
 #include "support/test_data.h"
+#include "tensor/npy.h"
 
 namespace nibble {
 namespace {
@@ -160,6 +161,27 @@ TEST(CliTest, QuantizesVerifiesAndReloads) {
   EXPECT_EQ(missed.status, 6) << missed.err;
   EXPECT_GT(parse_json(missed.out, "stdout")["verify"]["mean_kl"], 0.01);
   EXPECT_TRUE(std::filesystem::exists(dir / "q2/config.json"));
+}
+
+TEST(CliTest, LogitsOfARoundedModelAreThoseOfTheStoredOne) {
+  const test::TempDir dir;
+  Tensor ids = Tensor::allocate(DType::kI32, {1, 24});
+  for (int i = 0; i < 24; ++i) ids.mutable_data<std::int32_t>()[i] = 7 * i + 3;
+  write_npy(dir / "ids.npy", ids);
+  const auto logits = [&](const std::string& model, std::vector<std::string> rounding) {
+    std::vector<std::string> arguments = {
+        "eval", "logits", model, "--ids", dir / "ids.npy", "--out", dir / "logits.npy", "--exact"};
+    std::ranges::move(rounding, back_inserter(arguments));
+    nibble_json(arguments);
+    const Tensor out = read_npy(dir / "logits.npy");
+    return std::vector<std::byte>(out.bytes().begin(), out.bytes().end());
+  };
+  nibble_json(
+      {"quantize", tiny(), dir / "q", "--recipe", "rtn", "--format", "w4a16_g128", "--no-verify"});
+  const auto stored = logits(dir / "q", {});
+  EXPECT_EQ(logits(tiny(), {"--weights", "int4_g128_asym_sbf16"}), stored);
+  EXPECT_NE(logits(tiny(), {}), stored);
+  EXPECT_NE(logits(dir / "q", {"--activations", "int8_g256"}), stored);
 }
 
 TEST(CliTest, ConvertsExactlyOrRefusesOrMeasures) {

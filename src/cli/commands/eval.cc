@@ -92,13 +92,14 @@ struct LogitsOptions {
   std::string model;
   std::string ids;
   std::string out;
+  RoundingArguments rounding;
 };
 
 void eval_logits(const LogitsOptions& options, Context& context) {
   const auto backend = context.make_backend();
-  const auto checkpoint = open_checkpoint(options.model);
-  context.say_notes(*checkpoint);
-  const Model model(build_spec(checkpoint->config()), *checkpoint, *backend);
+  const Session session =
+      context.open(options.model, *backend, std::nullopt, rounding_of(options.rounding));
+  const Model& model = *session.model;
   const IdMatrix ids = read_ids(options.ids, model.spec().vocab);
   const Shape shape = write_logits(model, ids, options.out, context.progress());
   context.emit({{"shape", shape}}, fmt::format("{}: float32 {}\n", options.out, to_string(shape)));
@@ -145,6 +146,7 @@ void add_logits(CLI::App* command, Context& context) {
   command->add_option("--ids", options->ids, "Token ids, .npy int32 [batch, seq]")->required();
   command->add_option("--out", options->out, "Result, .npy float32 [batch, seq, vocab]")
       ->required();
+  add_rounding_options(command, options->rounding, kFormatHelp);
 }
 
 void add_tasks(CLI::App* command, Context& context) {
