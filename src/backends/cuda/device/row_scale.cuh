@@ -28,6 +28,24 @@ __device__ __forceinline__ RowScale row_scale(float largest, float most) {
   return row;
 }
 
+// Codes of int8 of a row.
+class Int8Codes {
+ public:
+  __device__ __forceinline__ explicit Int8Codes(const RowScale& row) : inverse_(row.inverse) {}
+
+  // Of a in the low byte, of b in the next.
+  __device__ __forceinline__ unsigned pair(float a, float b) const {
+    return code(a) | code(b) << 8;
+  }
+
+ private:
+  __device__ __forceinline__ unsigned code(float x) const {
+    return static_cast<unsigned>(__float2int_rn(__fmul_rn(x, inverse_))) & 0xffu;
+  }
+
+  float inverse_;
+};
+
 // Codes of e4m3 of a row.
 class E4m3Codes {
  public:
@@ -37,7 +55,7 @@ class E4m3Codes {
     plain_ = row.scale >= 0x1p-40f && row.scale <= 0x1p40f;
   }
 
-  // Of a in the low byte, of b in the next.
+  // As those of int8.
   __device__ __forceinline__ unsigned pair(float a, float b) const {
     return __nv_cvt_float2_to_fp8x2({over_scale(a), over_scale(b)}, __NV_SATFINITE, __NV_E4M3);
   }

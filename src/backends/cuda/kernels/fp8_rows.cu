@@ -1,9 +1,8 @@
 // A block a row, 16 columns a thread at a time; eight threads make a sum of 128.
 #include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#include <cuda_fp8.h>
 
 #include "backends/cuda/device/block_reduce.cuh"
+#include "backends/cuda/device/product_rows.cuh"
 #include "backends/cuda/device/row_scale.cuh"
 #include "backends/cuda/kernels/fp8_rows.h"
 
@@ -25,14 +24,6 @@ __device__ __forceinline__ void load(const float* x, float (&values)[kOfThread])
   }
 }
 
-// Of two codes.
-__device__ __forceinline__ float sum_of(unsigned pair) {
-  const __half2_raw halves =
-      __nv_cvt_fp8x2_to_halfraw2(static_cast<__nv_fp8x2_storage_t>(pair), __NV_E4M3);
-  const float2 values = __half22float2(__half2(halves));
-  return values.x + values.y;
-}
-
 // The codes of 16 columns in their order, and the sum of what they stand for.
 __device__ __forceinline__ uint4 codes_of(const float (&values)[kOfThread], const E4m3Codes& codes,
                                           float* sum) {
@@ -43,19 +34,9 @@ __device__ __forceinline__ uint4 codes_of(const float (&values)[kOfThread], cons
     const unsigned low = codes.pair(v[0], v[8]);
     const unsigned high = codes.pair(v[1], v[9]);
     words[c] = low | high << 16;
-    *sum += sum_of(low) + sum_of(high);
+    *sum += sum_of_codes(low) + sum_of_codes(high);
   }
   return make_uint4(words[0], words[1], words[2], words[3]);
-}
-
-// The group-th sum of a row.
-__device__ __forceinline__ void store_sum(__nv_bfloat16* sums, int group, float sum) {
-  const int half = kFp8SumGroups / 2;
-  __nv_bfloat16* const at =
-      sums + group / kFp8SumGroups * kFp8SumBox + group % kFp8SumGroups / half * kFp8SumGroups;
-  const __nv_bfloat16 high = __float2bfloat16_rn(sum);
-  at[group % half] = high;
-  at[group % half + half] = __float2bfloat16_rn(sum - __bfloat162float(high));
 }
 
 // kHeld: pieces of a thread, which stay in registers between looking for the largest and rounding;
@@ -97,10 +78,10 @@ __global__ void __launch_bounds__(kThreads) round_to_fp8(Fp8Rows args) {
     }
 #pragma unroll
     for (int step = 1; step < kOfSum; step *= 2) sum += __shfl_xor_sync(~0u, sum, step);
-    if (i < pieces && i % kOfSum == 0) store_sum(sums, i / kOfSum, sum);
+    if (i < pieces && i % kOfSum == 0) store_code_sum(sums, i / kOfSum, sum);
   }
   const int beyond = groups + Row::lane();
-  if (beyond < boxes * kFp8SumGroups) store_sum(sums, beyond, 0);
+  if (beyond < boxes * kFp8SumGroups) store_code_sum(sums, beyond, 0);
   if (Row::lane() == 0) args.scales[row] = by.stored;
 }
 

@@ -3,6 +3,7 @@
 #include <cuda_runtime.h>
 
 #include "backends/cuda/device/dependent_launch.cuh"
+#include "backends/cuda/device/product_rows.cuh"
 #include "backends/cuda/kernels/alignment.h"
 #include "backends/cuda/kernels/round_rows.h"
 
@@ -12,18 +13,7 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kVector = 8;  // floats a step of a thread: two loads of 16 bytes, one store of 16
 
-template <class T>
-__device__ __forceinline__ unsigned round_pair(float low, float high) {
-  if constexpr (std::is_same_v<T, __half>) {
-    const __half2 pair = __floats2half2_rn(low, high);
-    return *reinterpret_cast<const unsigned*>(&pair);
-  } else {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-    return *reinterpret_cast<const unsigned*>(&pair);
-  }
-}
-
-template <class T>
+template <RowForm kForm>
 __global__ void __launch_bounds__(kThreads) round_vectors(const float* x, uint4* y, unsigned rows,
                                                           unsigned vectors, std::int64_t x_stride) {
   let_next_kernel_start();
@@ -36,8 +26,8 @@ __global__ void __launch_bounds__(kThreads) round_vectors(const float* x, uint4*
     const float4 a = from[0];
     const float4 b = from[1];
     y[std::int64_t{row} * vectors + vector] =
-        make_uint4(round_pair<T>(a.x, a.y), round_pair<T>(a.z, a.w), round_pair<T>(b.x, b.y),
-                   round_pair<T>(b.z, b.w));
+        make_uint4(rounded_pair<kForm>(a.x, a.y), rounded_pair<kForm>(a.z, a.w),
+                   rounded_pair<kForm>(b.x, b.y), rounded_pair<kForm>(b.z, b.w));
   }
 }
 
@@ -53,7 +43,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-template <class T>
+template <class T, RowForm kForm>
 cudaError_t run(const RoundRows& args, cudaStream_t stream) {
   const bool vectors = args.cols % kVector == 0 && args.x_stride % 4 == 0 && on_16_bytes(args.x) &&
                        on_16_bytes(args.y);
@@ -67,8 +57,8 @@ cudaError_t run(const RoundRows& args, cudaStream_t stream) {
   config.attrs = &attribute;
   config.numAttrs = args.dependent_launch ? 1 : 0;
   if (vectors) {
-    return cudaLaunchKernelEx(&config, round_vectors<T>, args.x, static_cast<uint4*>(args.y), rows,
-                              width, args.x_stride);
+    return cudaLaunchKernelEx(&config, round_vectors<kForm>, args.x, static_cast<uint4*>(args.y),
+                              rows, width, args.x_stride);
   }
   return cudaLaunchKernelEx(&config, round_scalars<T>, args.x, static_cast<T*>(args.y), rows, width,
                             args.x_stride);
@@ -83,7 +73,8 @@ cudaError_t round_rows(const RoundRows& args, cudaStream_t stream) {
     return cudaErrorInvalidValue;
   }
   if (args.rows == 0 || args.cols == 0) return cudaSuccess;
-  return args.half ? run<__half>(args, stream) : run<__nv_bfloat16>(args, stream);
+  return args.half ? run<__half, RowForm::kF16>(args, stream)
+                   : run<__nv_bfloat16, RowForm::kBf16>(args, stream);
 }
 
 }  // namespace nibble::cuda

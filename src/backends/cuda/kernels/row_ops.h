@@ -1,10 +1,13 @@
 // The ops that are bound by memory: norms, rotary embeddings, activations, sums, rows by index. All
-// float32. Structs say what ops/args.h says, with every pointer on the device.
+// float32, but for results that only products read. Structs say what ops/args.h says, with every
+// pointer on the device.
 #pragma once
 
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
+
+#include "backends/cuda/kernels/product_rows.h"
 
 namespace nibble::cuda {
 
@@ -19,8 +22,11 @@ struct NormRows {
   std::int64_t cols = 0;
   float weight_offset = 0;
   float eps = 0;
+  ProductRows out;           // where the result goes instead of y, unless its form is kFloat32
   std::int64_t centred = 0;  // layer norm
 };
+// Whether a block keeps a row in registers: what forms other than kFloat32 need.
+bool norm_holds_rows(const NormRows& args);
 cudaError_t norm_rows(const NormRows& args, cudaStream_t stream);
 
 struct RopeRows {
@@ -50,7 +56,11 @@ struct ActivateRows {
   float softcap = 0;
   float limit = 0;  // of x and, on both sides, of the multiplier; may be infinite
   float multiplier_offset = 0;
+  ProductRows out;  // where the result goes instead of y, unless its form is kFloat32
 };
+// Whether it can be written in this form: rows on 16 bytes, of whole vectors of four, and for forms
+// with scales as long as registers of a block allow.
+bool activates_into(RowForm form, const ActivateRows& args);
 cudaError_t activate_rows(const ActivateRows& args, cudaStream_t stream);
 
 // y[i] += scale * x[i]

@@ -9,28 +9,8 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// Of a in the low byte, of b in the next.
-template <ByteType kType>
-class CodePairs {
- public:
-  __device__ __forceinline__ explicit CodePairs(const RowScale& row) : inverse_(row.inverse) {}
-  __device__ __forceinline__ unsigned pair(float a, float b) const {
-    return code(a) | code(b) << 8;
-  }
-
- private:
-  __device__ __forceinline__ unsigned code(float x) const {
-    return static_cast<unsigned>(__float2int_rn(__fmul_rn(x, inverse_))) & 0xffu;
-  }
-  float inverse_;
-};
-template <>
-class CodePairs<ByteType::kFp8> : public E4m3Codes {
-  using E4m3Codes::E4m3Codes;
-};
-
 // A block a row.
-template <ByteType kType>
+template <class Codes>
 __global__ void __launch_bounds__(kThreads) round_to_codes(TokenCodes args) {
   using Row = Team<kThreads, kThreads>;
   let_next_kernel_start();
@@ -43,7 +23,7 @@ __global__ void __launch_bounds__(kThreads) round_to_codes(TokenCodes args) {
     largest = larger_magnitude(largest, x[i]);
   }
   const RowScale by = row_scale(Row::largest(largest), args.most);
-  const CodePairs<kType> pairs(by);
+  const Codes pairs(by);
   auto* const codes = static_cast<unsigned*>(args.codes) + row * (cols / 4);
   for (int i = Row::lane(); i < cols / 4; i += kThreads) {
     const float* const four = x + 4 * i;
@@ -75,8 +55,8 @@ __global__ void __launch_bounds__(kRowThreads) scale(ScaleProducts args) {
 cudaError_t token_codes(const TokenCodes& args, cudaStream_t stream) {
   if (args.rows == 0 || args.cols == 0) return cudaSuccess;
   const LaunchShape shape = team_shape<kThreads>(args.rows, kThreads);
-  return args.type == ByteType::kFp8 ? launch(round_to_codes<ByteType::kFp8>, shape, stream, args)
-                                     : launch(round_to_codes<ByteType::kInt8>, shape, stream, args);
+  return args.type == ByteType::kFp8 ? launch(round_to_codes<E4m3Codes>, shape, stream, args)
+                                     : launch(round_to_codes<Int8Codes>, shape, stream, args);
 }
 
 cudaError_t scale_products(const ScaleProducts& args, cudaStream_t stream) {
