@@ -20,6 +20,20 @@ std::string environment(const char* name) {
 
 Codec Backend::codec() { return {&cpu::spans_of(cpu::detect_caps()), &pool()}; }
 
+void Backend::run_chain(std::span<const ChainLink> links) {
+  for (const ChainLink& link : links) {
+    if (const auto* const calls = std::get_if<std::span<const LinearArgs>>(&link)) {
+      run_together(*calls);
+    } else if (const auto* const norm = std::get_if<NormArgs>(&link)) {
+      run(*norm);
+    } else if (const auto* const attention = std::get_if<AttentionArgs>(&link)) {
+      run(*attention);
+    } else {
+      run(std::get<ActivationArgs>(link));
+    }
+  }
+}
+
 BackendOptions BackendOptions::from_environment() {
   BackendOptions options;
   options.isa = environment("NIBBLE_ISA");

@@ -20,6 +20,7 @@
 #include "backends/packed_store.h"
 #include "base/log.h"
 #include "ops/args.h"
+#include "ops/chain.h"
 #include "ops/op.h"
 #include "tensor/buffer_pool.h"
 
@@ -80,14 +81,8 @@ class Backend {
   // what an implementation makes of x may be made once.
   virtual void run_together(std::span<const LinearArgs> calls) = 0;
 
-  // Two calls with one input, and `activation` of their results, which are its x and multiplier.
-  // What those two hold afterwards is not defined: a kernel may do all at once.
-  virtual void run_gated(const LinearArgs& gate, const LinearArgs& up,
-                         const ActivationArgs& activation) {
-    const LinearArgs calls[] = {gate, up};
-    run_together(calls);
-    run(activation);
-  }
+  // As run() for each, and run_together() for linear calls; a kernel may do several at once.
+  virtual void run_chain(std::span<const ChainLink> links);
 
   // Takes a weight for use in LinearArgs; may repack it for its kernels. A weight with a name (one
   // that no other weight of the model has) is looked up in the packed store first. `activations` is

@@ -67,21 +67,7 @@ class OpDispatcher {
     }
   }
 
-  void append_rows(std::vector<ImplRow>& rows, const DeviceCaps& caps) const {
-    for (const Impl<Args>& impl : impls_) {
-      rows.push_back({op_, impl.name, impl.usable(caps), impl.arithmetic});
-    }
-  }
-
-  // Of the implementation that would run. kUnsupported as run().
-  std::string_view impl_of(const Args& args, const DeviceCaps& caps) const {
-    return find(args, caps, nullptr).name;
-  }
-  Arithmetic arithmetic_of(const Args& args, const DeviceCaps& caps) const {
-    return find(args, caps, nullptr).arithmetic;
-  }
-
- private:
+  // What would run. kUnsupported as run().
   const Impl<Args>& choose(const Args& args, const DeviceCaps& caps, const LogSink& verbose) {
     if (!verbose) return find(args, caps, nullptr);
     std::string refusals;
@@ -90,6 +76,18 @@ class OpDispatcher {
     return impl;
   }
 
+  void append_rows(std::vector<ImplRow>& rows, const DeviceCaps& caps) const {
+    for (const Impl<Args>& impl : impls_) {
+      rows.push_back({op_, impl.name, impl.usable(caps), impl.arithmetic});
+    }
+  }
+
+  // Of the implementation that would run. kUnsupported as run().
+  Arithmetic arithmetic_of(const Args& args, const DeviceCaps& caps) const {
+    return find(args, caps, nullptr).arithmetic;
+  }
+
+ private:
   // The first implementation that supports `args`; the reasons of those before it are appended to
   // `refusals`, if it is wanted (most calls are made thousands of times).
   const Impl<Args>& find(const Args& args, const DeviceCaps& caps, std::string* refusals) const {

@@ -17,6 +17,7 @@ class Block {
         batch_(batch),
         piece_(piece),
         scratch_(scratch),
+        chain_(context.backend),
         normed_(context.backend, piece.rows, context.spec.hidden),
         result_(context.backend, adds_in_place() ? 0 : piece.rows, context.spec.hidden) {}
 
@@ -46,54 +47,60 @@ class Block {
   }
 
   void pre(float* h) {
-    norm(context_.weights.attn_norm, h, normed_.data());
+    chain_norm(context_.weights.attn_norm, h);
     attention(normed_.data(), {h, true});
-    norm(context_.weights.mlp_norm, h, normed_.data());
+    chain_norm(context_.weights.mlp_norm, h);
     mlp(normed_.data(), {h, true});
   }
 
   void pre_normed(float* h) {
-    norm(context_.weights.attn_norm, h, h);
+    norm(context_.weights.attn_norm, h);
     attention(h, {h, true});
-    norm(context_.weights.mlp_norm, h, h);
+    norm(context_.weights.mlp_norm, h);
     mlp(h, {h, true});
   }
 
   void post(float* h) {
     attention(h, {h, true});
-    norm(context_.weights.attn_norm, h, h);
+    norm(context_.weights.attn_norm, h);
     mlp(h, {h, true});
-    norm(context_.weights.mlp_norm, h, h);
+    norm(context_.weights.mlp_norm, h);
   }
 
   void sandwich(float* h) {
-    norm(context_.weights.attn_norm, h, normed_.data());
+    chain_norm(context_.weights.attn_norm, h);
     attention(normed_.data(), {result_.data()});
-    norm(context_.weights.attn_post_norm, result_.data(), result_.data());
+    norm(context_.weights.attn_post_norm, result_.data());
     add(h);
-    norm(context_.weights.mlp_norm, h, normed_.data());
+    chain_norm(context_.weights.mlp_norm, h);
     mlp(normed_.data(), {result_.data()});
-    norm(context_.weights.mlp_post_norm, result_.data(), result_.data());
+    norm(context_.weights.mlp_post_norm, result_.data());
     add(h);
   }
 
   void parallel(float* h) {
-    norm(context_.weights.attn_norm, h, normed_.data());
+    chain_norm(context_.weights.attn_norm, h);
     attention(normed_.data(), {result_.data()});
-    norm(context_.weights.mlp_norm, h, normed_.data());
+    chain_norm(context_.weights.mlp_norm, h);
+    chain_.run();  // before h changes
     add(h);
     mlp(normed_.data(), {result_.data()});
     add(h);
   }
 
-  void norm(const Norm& weights, const float* x, float* y) {
-    run_norm(context_.spec.norm, weights, x, piece_.rows, context_.spec.hidden, y,
-             context_.backend);
+  NormArgs norm_of(const Norm& weights, const float* x, float* y) const {
+    return norm_args(context_.spec.norm, weights, x, piece_.rows, context_.spec.hidden, y);
+  }
+  // In place.
+  void norm(const Norm& weights, float* x) { context_.backend.run(norm_of(weights, x, x)); }
+  // Into normed_, for the half of the block that reads it alone.
+  void chain_norm(const Norm& weights, const float* h) {
+    chain_.add(norm_of(weights, h, normed_.data()));
   }
   void attention(const float* x, Output out) {
-    run_attention(context_, batch_, piece_, scratch_, x, out);
+    run_attention(context_, batch_, piece_, scratch_, chain_, x, out);
   }
-  void mlp(const float* x, Output out) { run_mlp(context_, x, piece_.rows, out); }
+  void mlp(const float* x, Output out) { run_mlp(context_, chain_, x, piece_.rows, out); }
   void add(float* h) {
     run_add(result_.data(), piece_.rows * context_.spec.hidden, h, context_.backend);
   }
@@ -102,6 +109,7 @@ class Block {
   const Batch& batch_;
   const Piece& piece_;
   ScratchKvs& scratch_;
+  OpChain chain_;
   Rows normed_;
   Rows result_;
 };
@@ -194,17 +202,21 @@ void run_head(const ModelSpec& spec, const HeadWeights& weights, const float* hi
     const std::int64_t count = std::min(kPieceRows, rows - begin);
     const float* x = hidden + begin * spec.hidden;
     float* y = logits + begin * spec.vocab;
+    OpChain chain(backend);
     Rows normed(backend, spec.final_norm ? count : 0, spec.hidden);
     if (spec.final_norm) {
-      run_norm(*spec.final_norm, weights.final_norm, x, count, spec.hidden, normed.data(), backend);
+      chain.add(
+          norm_args(*spec.final_norm, weights.final_norm, x, count, spec.hidden, normed.data()));
       x = normed.data();
     }
     Rows narrow(backend, weights.project_out.exists() ? count : 0, spec.embed_dim);
     if (weights.project_out.exists()) {
-      run_linear(weights.project_out, x, count, {narrow.data()}, backend);
+      chain.add({{weights.project_out, {narrow.data()}}}, x, count);
+      chain.run();
       x = narrow.data();
     }
-    run_linear(weights.head, x, count, {y}, backend);
+    chain.add({{weights.head, {y}}}, x, count);
+    chain.run();
     if (spec.logit_softcap > 0) {
       ActivationArgs cap;
       cap.kind = Activation::kTanh;

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <concepts>
+#include <deque>
 #include <map>
+#include <variant>
 
 namespace nibble::test {
 namespace {
@@ -186,6 +188,20 @@ void add_ranges(Mirror& mirror, const AttentionArgs& args) {
   mirror.add(args.out, matrix_bytes(rows, args.heads * args.head_dim, args.out_stride));
 }
 
+// `sequences`: of the result.
+AttentionArgs mapped(Mirror& mirror, AttentionArgs args,
+                     std::vector<AttentionSequence>& sequences) {
+  sequences.assign(args.sequences.begin(), args.sequences.end());
+  for (AttentionSequence& s : sequences) {
+    s.k = mirror.map(s.k);
+    s.v = mirror.map(s.v);
+  }
+  args.sequences = sequences;
+  args.q.data = mirror.map(args.q.data);
+  args.out = mirror.map(args.out);
+  return args;
+}
+
 void add_ranges(Mirror& mirror, const ActivationArgs& args) {
   mirror.add(args.x, matrix_bytes(args.rows, args.cols, args.x_stride));
   mirror.add(args.multiplier, matrix_bytes(args.rows, args.cols, args.multiplier_stride));
@@ -349,14 +365,29 @@ class MirrorBackend final : public Backend {
     mirror.download();
   }
 
-  void run_gated(const LinearArgs& gate, const LinearArgs& up,
-                 const ActivationArgs& activation) override {
+  void run_chain(std::span<const ChainLink> links) override {
     Mirror mirror(device_->memory());
-    add_ranges(mirror, gate);
-    add_ranges(mirror, up);
-    add_ranges(mirror, activation);
+    for (const ChainLink& link : links) {
+      std::visit([&](const auto& args) { add_link(mirror, args); }, link);
+    }
     mirror.upload();
-    device_->run_gated(mapped(mirror, gate), mapped(mirror, up), mapped(mirror, activation));
+    std::deque<std::vector<LinearArgs>> calls;
+    std::deque<std::vector<AttentionSequence>> sequences;
+    std::vector<ChainLink> on_device;
+    for (const ChainLink& link : links) {
+      if (const auto* const some = std::get_if<std::span<const LinearArgs>>(&link)) {
+        calls.emplace_back();
+        for (const LinearArgs& call : *some) calls.back().push_back(mapped(mirror, call));
+        on_device.emplace_back(std::span<const LinearArgs>(calls.back()));
+      } else if (const auto* const norm = std::get_if<NormArgs>(&link)) {
+        on_device.emplace_back(mapped(mirror, *norm));
+      } else if (const auto* const attention = std::get_if<AttentionArgs>(&link)) {
+        on_device.emplace_back(mapped(mirror, *attention, sequences.emplace_back()));
+      } else {
+        on_device.emplace_back(mapped(mirror, std::get<ActivationArgs>(link)));
+      }
+    }
+    device_->run_chain(on_device);
     mirror.download();
   }
 
@@ -417,16 +448,17 @@ class MirrorBackend final : public Backend {
     }
     device_->run(args);
   }
-  void run_mapped(Mirror& mirror, AttentionArgs args) {
-    std::vector<AttentionSequence> sequences(args.sequences.begin(), args.sequences.end());
-    for (AttentionSequence& s : sequences) {
-      s.k = mirror.map(s.k);
-      s.v = mirror.map(s.v);
-    }
-    args.sequences = sequences;
-    args.q.data = mirror.map(args.q.data);
-    args.out = mirror.map(args.out);
-    device_->run(args);
+  void run_mapped(Mirror& mirror, const AttentionArgs& args) {
+    std::vector<AttentionSequence> sequences;
+    device_->run(mapped(mirror, args, sequences));
+  }
+
+  template <class Args>
+  static void add_link(Mirror& mirror, const Args& args) {
+    add_ranges(mirror, args);
+  }
+  static void add_link(Mirror& mirror, const std::span<const LinearArgs>& calls) {
+    for (const LinearArgs& call : calls) add_ranges(mirror, call);
   }
 
   std::unique_ptr<Backend> device_;

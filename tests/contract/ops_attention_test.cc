@@ -5,6 +5,7 @@
 
 #include "contract/op_support.h"
 #include "formats/kv_type.h"
+#include "formats/registry.h"
 #include "support/tolerance.h"
 
 namespace nibble::test {
@@ -81,6 +82,32 @@ class AttentionCase {
     std::vector<float> out(static_cast<std::size_t>(rows_ * cols));
     if (!try_run(backend, args(out.data(), cols))) out.clear();
     return out;
+  }
+
+  // What a linear layer makes of the outputs, in one chain or op by op; nothing when the
+  // implementation does not take the case.
+  std::vector<float> projected(Backend& backend, const LinearWeight& weight, bool chained) {
+    const std::int64_t cols = shape_.heads * shape_.head_dim;
+    GuardedOutput out(rows_, cols, cols);
+    const AttentionArgs attention = args(out.data(), cols);
+    if (!try_run(backend, attention)) return {};
+    std::vector<float> y(static_cast<std::size_t>(rows_ * weight.canonical.rows), 0.25f);
+    LinearArgs linear;
+    linear.x = out.data();
+    linear.x_stride = cols;
+    linear.m = rows_;
+    linear.w = &weight;
+    linear.y = y.data();
+    linear.y_stride = weight.canonical.rows;
+    linear.accumulate = true;
+    if (chained) {
+      const ChainLink links[] = {attention, std::span(&linear, 1)};
+      backend.run_chain(links);
+    } else {
+      backend.run(linear);
+    }
+    EXPECT_EQ("", out.damage());
+    return y;
   }
 
   // Whether a check has compared anything.
@@ -314,6 +341,24 @@ class AttentionContract : public ::testing::TestWithParam<ImplRow> {
   }
   static inline int checked_ = 0;  // cases that the implementation took
 };
+
+TEST_P(AttentionContract, ChainWithALinearLayerIsAsOpByOp) {
+  const auto backend = forced_backend("attention", GetParam().name);
+  for (const char* name : {"int4_g64_sym", "bf16", "f32"}) {
+    for (const std::int64_t head_dim : {64, 128}) {
+      const std::int64_t cols = 6 * head_dim;
+      const std::vector<float> w = random_floats(128 * cols, 17);
+      const LinearWeight weight =
+          backend->prepare(parse_weight_format(name)->encode(w.data(), 128, cols));
+      for (const std::int64_t rows : {1, 20, 150}) {
+        AttentionCase test({rows, rows + 9, 6, 2, head_dim}, {.kv = KvType::kBF16});
+        const std::vector<float> single = test.projected(*backend, weight, false);
+        EXPECT_EQ(single, test.projected(*backend, weight, true))
+            << name << ", " << rows << " rows of " << head_dim;
+      }
+    }
+  }
+}
 
 TEST_P(AttentionContract, EveryShapeAndOption) {
   const auto backend = forced();

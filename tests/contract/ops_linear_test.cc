@@ -338,7 +338,9 @@ TEST_P(LinearContract, GatedIsAsOpByOp) {
       activation.rows = m;
       activation.cols = kRows;
       activation.y = y.data();
-      backend->run_gated(gate, up, activation);
+      const LinearArgs pair[] = {gate, up};
+      const ChainLink links[] = {std::span<const LinearArgs>(pair), activation};
+      backend->run_chain(links);
       backend->run(gate);
       backend->run(up);
       for (std::size_t i = 0; i < size; ++i) {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <random>
@@ -36,6 +37,7 @@ struct Case {
   int parts = 1;  // n rows, then 64 more each
   bool pair = false;
   bool fp8 = false;
+  bool rounded = false;  // y of a pair
 };
 
 // A weight of random codes in the packed order, and its values.
@@ -216,6 +218,22 @@ void poison_sums(DeviceArray<char>* workspace) {
                                     cuda::w4_large_workspace(132) - cuda::kW4LargeCounterBytes));
 }
 
+// y in bfloat16 is y in float32, rounded, and nothing else was written.
+void expect_rounded(const Case& c, const std::vector<float>& untouched,
+                    const std::vector<std::uint16_t>& rounded,
+                    const std::function<std::vector<float>()>& run_in_float32) {
+  for (const float v : untouched) ASSERT_TRUE(std::isnan(v));
+  const std::vector<float> y = run_in_float32();
+  const std::int64_t stride = c.n + 8;
+  for (std::int64_t row = 0; row < c.m; ++row) {
+    for (std::int64_t col = 0; col < c.n; ++col) {
+      ASSERT_EQ(to_bf16(y[static_cast<std::size_t>(row * stride + col)]).bits,
+                rounded[static_cast<std::size_t>(row * c.n + col)])
+          << row << ' ' << col;
+    }
+  }
+}
+
 // Runs the case `repeats` times, each on a poisoned output, which must come out the same bit by
 // bit; compares with float64.
 void expect_right(const Case& c, const W4LargeTile& tile, int repeats = 1) {
@@ -236,6 +254,9 @@ void expect_right(const Case& c, const W4LargeTile& tile, int repeats = 1) {
   args.workspace = workspace.data();
   for (int i = 0; i < c.parts; ++i) args.parts[i] = parts[static_cast<std::size_t>(i)]->args(c);
   std::vector<std::vector<float>> y(parts.size());
+  DeviceArray<std::uint16_t> rounded(static_cast<std::size_t>(c.m * c.n));
+  rounded.fill(0xff);
+  args.rounded_y = c.rounded ? rounded.data() : nullptr;
   for (int i = 0; i < repeats; ++i) {
     for (auto& part : parts) part->poison();
     poison_sums(&workspace);
@@ -247,6 +268,14 @@ void expect_right(const Case& c, const W4LargeTile& tile, int repeats = 1) {
       }
       y[part] = now;
     }
+  }
+  if (c.rounded) {
+    expect_rounded(c, y[0], rounded.host(), [&] {
+      args.rounded_y = nullptr;
+      EXPECT_EQ(cudaSuccess, c.fp8 ? w4_fp8(args, tile, nullptr) : w4_large(args, tile, nullptr));
+      return parts[0]->y.host();
+    });
+    return;
   }
   std::vector<double> wanted = expected(c, x, *parts[0]);
   if (c.pair) {
@@ -328,6 +357,14 @@ TEST(W4Large, SeveralPartsAndPairs) {
     c.parts = 2;
     c.pair = true;
     expect_right(c, tile);
+    c.rounded = true;
+    expect_right(c, tile);
+    c.m = 301;  // more tiles than one, the last not whole
+    c.n = 64;
+    c.rounded = false;
+    expect_right(c, tile);
+    c.rounded = true;
+    expect_right(c, tile);
   };
   for (const W4LargeTile& tile : kTiles) run(tile, false);
   for (const W4LargeTile& tile : kFp8Tiles) run(tile, true);
@@ -371,14 +408,16 @@ TEST(W4Large, ChoosesTilesThatItAccepts) {
   NIBBLE_NEEDS_HOPPER();
   for (const std::int64_t m : {1, 17, 64, 129, 700}) {
     for (const std::int64_t n : {64, 1024, 4096}) {
-      for (const int parts : {1, 3}) {
+      for (const int parts : {1, 2, 3}) {
         Case c{m, n, 256, 128, true, true};
         c.parts = parts;
+        c.pair = parts == 2;
         W4Large args;
         args.m = m;
         args.part_count = parts;
+        args.silu_pair = c.pair;
         for (int i = 0; i < parts; ++i) {
-          args.parts[i].w.rows = n + 64 * i;
+          args.parts[i].w.rows = n + (c.pair ? 0 : 64 * i);
           args.parts[i].w.cols = c.k;
         }
         SCOPED_TRACE(testing::Message() << m << ' ' << n << ' ' << parts);

@@ -11,6 +11,7 @@
 #include "backends/cuda/kernels/attention_prefill_sm90.h"
 #include "backends/cuda/kernels/kv_write.h"
 #include "backends/cuda/queue.h"
+#include "backends/cuda/rounded_attention.h"
 
 namespace nibble::cuda {
 namespace {
@@ -101,9 +102,10 @@ KvBlocks put_blocks(const AttentionArgs& args, const AttentionLaunch& launch, De
   return blocks;
 }
 
-// With everything that lies in device memory.
-AttentionLaunch launch_of(const AttentionArgs& args, ExecContext& context) {
+// With everything that lies in device memory. rounded_out: as in AttentionLaunch.
+AttentionLaunch launch_of(const AttentionArgs& args, void* rounded_out, ExecContext& context) {
   AttentionLaunch launch = shape_of(args, context.caps);
+  launch.rounded_out = rounded_out;
   std::vector<DeviceSequence> sequences;
   sequences.reserve(args.sequences.size());
   for (const AttentionSequence& s : args.sequences) {
@@ -149,15 +151,19 @@ Support supports(const AttentionArgs& args, const DeviceCaps& caps) {
   return why == nullptr ? Support::yes() : Support::no(why);
 }
 
-void run_decode(const AttentionArgs& args, ExecContext& context) {
-  AttentionLaunch launch = launch_of(args, context);
+void run_decode_rounded(const AttentionArgs& args, void* rounded_out, ExecContext& context) {
+  AttentionLaunch launch = launch_of(args, rounded_out, context);
   launch.workspace = context.queue->own_workspace(DeviceQueue::Family::kAttention,
                                                   attention_decode_workspace(launch));
   context.queue->launch("attention", launch, attention_decode);
 }
 
+void run_decode(const AttentionArgs& args, ExecContext& context) {
+  run_decode_rounded(args, nullptr, context);
+}
+
 void run_exact(const AttentionArgs& args, ExecContext& context) {
-  context.queue->launch("attention", launch_of(args, context), attention_exact);
+  context.queue->launch("attention", launch_of(args, nullptr, context), attention_exact);
 }
 
 // Of the kernels that load vectors.
@@ -205,14 +211,14 @@ Support prefill_sm90_supports(const AttentionArgs& args, const DeviceCaps& caps)
   return supports<attention_prefill_sm90_unsupported>(args, caps);
 }
 
-void launch_prefill(const AttentionArgs& args, ExecContext& context) {
-  AttentionLaunch launch = launch_of(args, context);
+void launch_prefill(const AttentionArgs& args, void* rounded_out, ExecContext& context) {
+  AttentionLaunch launch = launch_of(args, rounded_out, context);
   launch.workspace = context.queue->workspace(attention_prefill_workspace(launch));
   context.queue->launch("attention", launch, attention_prefill);
 }
 
-void launch_prefill_sm90(const AttentionArgs& args, ExecContext& context) {
-  AttentionLaunch launch = launch_of(args, context);
+void launch_prefill_sm90(const AttentionArgs& args, void* rounded_out, ExecContext& context) {
+  AttentionLaunch launch = launch_of(args, rounded_out, context);
   launch.workspace = context.queue->workspace(attention_prefill_sm90_workspace(launch));
   context.queue->launch("attention", launch, attention_prefill_sm90);
 }
@@ -220,18 +226,25 @@ void launch_prefill_sm90(const AttentionArgs& args, ExecContext& context) {
 // A step that goes on with some answers and reads some prompts: answers, of a row each, go to the
 // kernel for few rows, which reads their caches as they are; a tile of rows for each of them, and
 // their caches unpacked, would be most of the step.
-template <void (*kLaunchTiles)(const AttentionArgs&, ExecContext&)>
-void run_prefill(const AttentionArgs& args, ExecContext& context) {
+template <AttentionRun kLaunchTiles>
+void run_prefill_rounded(const AttentionArgs& args, void* rounded_out, ExecContext& context) {
   std::vector<AttentionSequence> sequences(args.sequences.begin(), args.sequences.end());
   const auto few = std::ranges::stable_partition(
       sequences, [](const AttentionSequence& s) { return s.q_rows >= kLeastTileRows; });
   AttentionArgs rest = args;
   rest.sequences = few;
-  if (few.empty() || !decode_supports(rest, context.caps).ok) return kLaunchTiles(args, context);
+  if (few.empty() || !decode_supports(rest, context.caps).ok) {
+    return kLaunchTiles(args, rounded_out, context);
+  }
   AttentionArgs tiles = args;
   tiles.sequences = std::span(sequences).first(sequences.size() - few.size());
-  kLaunchTiles(tiles, context);
-  run_decode(rest, context);
+  kLaunchTiles(tiles, rounded_out, context);
+  run_decode_rounded(rest, rounded_out, context);
+}
+
+template <AttentionRun kLaunchTiles>
+void run_prefill(const AttentionArgs& args, ExecContext& context) {
+  run_prefill_rounded<kLaunchTiles>(args, nullptr, context);
 }
 
 KvWriteLaunch write_of(const KvWriteArgs& args, ExecContext& context) {
@@ -306,6 +319,13 @@ ImplList<AttentionArgs> attention_impls() {
       {"exact", exact_supports, run_exact},
   };
   return kImpls;
+}
+
+AttentionRun rounded_attention_of(std::string_view impl) {
+  if (impl == "prefill_sm90") return run_prefill_rounded<launch_prefill_sm90>;
+  if (impl == "prefill") return run_prefill_rounded<launch_prefill>;
+  if (impl == "decode") return run_decode_rounded;
+  return nullptr;
 }
 
 }  // namespace nibble::cuda

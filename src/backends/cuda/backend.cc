@@ -2,8 +2,8 @@
 
 #include "backends/cuda.h"
 #include "backends/cuda/blas.h"
+#include "backends/cuda/chain.h"
 #include "backends/cuda/impls.h"
-#include "backends/cuda/linear_pair.h"
 #include "backends/cuda/memory.h"
 #include "backends/cuda/queue_of.h"
 #include "backends/cuda/status.h"
@@ -82,14 +82,8 @@ class CudaBackend final : public Backend {
     queue_.run([&] { ops_.linear.run_together(calls, context_, verbose_); }, /*record=*/false);
   }
 
-  void run_gated(const LinearArgs& gate, const LinearArgs& up,
-                 const ActivationArgs& activation) override {
-    const cuda::PairRun pair = cuda::is_silu_pair(gate, up, activation)
-                                   ? cuda::silu_pair_of(ops_.linear.impl_of(gate, caps_), gate.m)
-                                   : nullptr;
-    if (pair == nullptr) return Backend::run_gated(gate, up, activation);
-    queue_.run([&] { cuda::run_silu_pair(pair, gate, up, activation, context_); },
-               /*record=*/false);
+  void run_chain(std::span<const ChainLink> links) override {
+    queue_.run([&] { cuda::run_chain(links, ops_, context_, verbose_); }, /*record=*/false);
   }
 
   void run_step(const std::function<void()>& step) override { queue_.run(step, /*record=*/true); }

@@ -21,34 +21,34 @@ namespace {
 
 // x of a call as bytes, and what is left of the workspace.
 struct ByteRows {
-  void* codes = nullptr;
-  float* scales = nullptr;
+  ProductRows x;
   void* product = nullptr;  // [m, rows] of 4 bytes; of the largest call
   void* blas = nullptr;
 };
 
-ByteRows round_to_bytes(const LinearArgs& args, std::int64_t most_rows, ExecContext& context) {
+RowForm form_of(const LinearArgs& args) {
+  return bytes_of(*args.w)->type == ByteType::kFp8 ? RowForm::kFp8Codes : RowForm::kInt8Codes;
+}
+
+// `given`: x, if it is there as bytes.
+ByteRows round_to_bytes(const LinearArgs& args, std::int64_t most_rows, const ProductRows* given,
+                        ExecContext& context) {
   const std::int64_t cols = args.w->canonical.cols;
-  const auto code_bytes = static_cast<std::size_t>(args.m * cols);
-  const auto scale_bytes = static_cast<std::size_t>(args.m) * sizeof(float);
-  const auto product_bytes = static_cast<std::size_t>(args.m * most_rows) * sizeof(float);
-  Workspace workspace(*context.queue, aligned(code_bytes) + aligned(scale_bytes) +
-                                          aligned(product_bytes) + kBlasWorkspace);
+  const RowForm form = form_of(args);
+  const std::size_t x_bytes = given == nullptr ? product_bytes(form, args.m, cols) : 0;
+  const auto bytes_of_product = static_cast<std::size_t>(args.m * most_rows) * sizeof(float);
+  Workspace workspace(*context.queue,
+                      aligned(x_bytes) + aligned(bytes_of_product) + kBlasWorkspace);
   ByteRows rows;
-  rows.codes = workspace.take(code_bytes);
-  rows.scales = static_cast<float*>(workspace.take(scale_bytes));
-  rows.product = workspace.take(product_bytes);
+  void* const x = workspace.take(x_bytes);
+  rows.product = workspace.take(bytes_of_product);
   rows.blas = workspace.take(kBlasWorkspace);
-  TokenCodes codes;
-  codes.x = args.x;
-  codes.codes = rows.codes;
-  codes.scales = rows.scales;
-  codes.x_stride = args.x_stride;
-  codes.rows = args.m;
-  codes.cols = cols;
-  codes.type = bytes_of(*args.w)->type;
-  codes.most = args.activations->largest();
-  context.queue->launch("round activations", codes, token_codes);
+  if (given != nullptr) {
+    rows.x = *given;
+    return rows;
+  }
+  rows.x = product_rows_at(x, form, args.m, cols, most_of(form, args));
+  form_rows(args, rows.x, *context.queue);
   return rows;
 }
 
@@ -60,7 +60,7 @@ bool multiply_scaled(const LinearArgs& args, BlasProduct product, const ByteRows
   constexpr std::int64_t kLeastRows = 256;
   if (product.type != BlasType::kFp8 || args.m < kLeastRows) return false;
   product.w_scales = bytes_of(*args.w)->scales.data<float>();
-  product.x_scales = rows.scales;
+  product.x_scales = rows.x.scales;
   product.y = args.y;
   product.y_stride = args.y_stride;
   product.accumulate = args.accumulate || args.bias != nullptr;
@@ -77,7 +77,7 @@ void multiply_bytes(const LinearArgs& args, const ByteRows& rows, ExecContext& c
   product.blas = Blas::get();
   product.type = weight.type == ByteType::kFp8 ? BlasType::kFp8 : BlasType::kInt8;
   product.w = weight.codes.address();
-  product.x = rows.codes;
+  product.x = rows.x.values;
   product.m = args.m;
   product.rows = args.w->canonical.rows;
   product.cols = args.w->canonical.cols;
@@ -89,7 +89,7 @@ void multiply_bytes(const LinearArgs& args, const ByteRows& rows, ExecContext& c
   queue.launch("linear", product, multiply);
   ScaleProducts scaled;
   scaled.product = rows.product;
-  scaled.x_scales = rows.scales;
+  scaled.x_scales = rows.x.scales;
   scaled.w_scales = weight.scales.data<float>();
   scaled.bias = args.bias;
   scaled.y = args.y;
@@ -188,17 +188,29 @@ Support bytes_support(ByteType type, const LinearArgs& args, const DeviceCaps& c
   return Support::yes();
 }
 
-void run_bytes_together(std::span<const LinearArgs> calls, ExecContext& context) {
-  if (calls.front().m == 0) return;
+namespace {
+
+void run_bytes_on(std::span<const LinearArgs> calls, const ProductRows* x, ExecContext& context) {
   std::int64_t most_rows = 0;
   for (const LinearArgs& call : calls) most_rows = std::max(most_rows, call.w->canonical.rows);
   const ActivationFormat* format = nullptr;
   ByteRows rows;
   for (const LinearArgs& call : calls) {
-    if (call.activations != format) rows = round_to_bytes(call, most_rows, context);
+    if (call.activations != format) rows = round_to_bytes(call, most_rows, x, context);
     format = call.activations;
     multiply_bytes(call, rows, context);
   }
+}
+
+}  // namespace
+
+void run_bytes_together(std::span<const LinearArgs> calls, ExecContext& context) {
+  if (calls.front().m > 0) run_bytes_on(calls, nullptr, context);
+}
+
+void run_bytes_formed(std::span<const LinearArgs> calls, const ProductRows& x,
+                      ExecContext& context) {
+  run_bytes_on(calls, &x, context);
 }
 
 void run_bytes(const LinearArgs& args, ExecContext& context) {

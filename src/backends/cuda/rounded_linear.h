@@ -4,6 +4,7 @@
 #include <span>
 
 #include "backends/cuda/kernels/byte_type.h"
+#include "backends/cuda/kernels/product_rows.h"
 #include "ops/args.h"
 #include "ops/op.h"
 
@@ -13,6 +14,9 @@ namespace nibble::cuda {
 Support bytes_support(ByteType type, const LinearArgs& args, const DeviceCaps& caps);
 void run_bytes(const LinearArgs& args, ExecContext& context);
 void run_bytes_together(std::span<const LinearArgs> calls, ExecContext& context);
+// x is there as codes.
+void run_bytes_formed(std::span<const LinearArgs> calls, const ProductRows& x,
+                      ExecContext& context);
 
 // Any format of activations and any weights: x is rounded to float32 that the format can say, and
 // what multiplies x as it is goes on with them.

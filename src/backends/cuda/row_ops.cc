@@ -8,6 +8,7 @@
 #include "backends/cuda/kernels/hadamard.h"
 #include "backends/cuda/kernels/sample.h"
 #include "backends/cuda/queue.h"
+#include "backends/cuda/row_launches.h"
 #include "backends/cuda/weight.h"
 #include "ops/reference/reference.h"
 
@@ -34,19 +35,7 @@ void embed(const EmbedArgs& args, ExecContext& context) {
 }
 
 void norm(const NormArgs& args, ExecContext& context) {
-  NormRows rows;
-  rows.x = args.x;
-  rows.weight = args.weight;
-  rows.bias = args.bias;
-  rows.y = args.y;
-  rows.x_stride = args.x_stride;
-  rows.y_stride = args.y_stride;
-  rows.rows = args.rows;
-  rows.cols = args.cols;
-  rows.weight_offset = args.weight_offset;
-  rows.eps = args.eps;
-  rows.centred = args.kind == NormKind::kLayer;
-  context.queue->launch("norm", rows, norm_rows);
+  context.queue->launch("norm", rows_of(args), norm_rows);
 }
 
 void rope(const RopeArgs& args, ExecContext& context) {
@@ -74,20 +63,7 @@ void hadamard(const HadamardArgs& args, ExecContext& context) {
 }
 
 void activation(const ActivationArgs& args, ExecContext& context) {
-  ActivateRows rows;
-  rows.x = args.x;
-  rows.multiplier = args.multiplier;
-  rows.y = args.y;
-  rows.x_stride = args.x_stride;
-  rows.multiplier_stride = args.multiplier_stride;
-  rows.y_stride = args.y_stride;
-  rows.rows = args.rows;
-  rows.cols = args.cols;
-  rows.kind = static_cast<std::int32_t>(args.kind);
-  rows.softcap = args.softcap;
-  rows.limit = args.limit > 0 ? args.limit : INFINITY;
-  rows.multiplier_offset = args.multiplier_offset;
-  context.queue->launch("activation", rows, activate_rows);
+  context.queue->launch("activation", rows_of(args), activate_rows);
 }
 
 void add(const AddArgs& args, ExecContext& context) {
@@ -186,6 +162,39 @@ void moe_route(const MoeRouteArgs& args, ExecContext& context) {
 }
 
 }  // namespace
+
+NormRows rows_of(const NormArgs& args) {
+  NormRows rows;
+  rows.x = args.x;
+  rows.weight = args.weight;
+  rows.bias = args.bias;
+  rows.y = args.y;
+  rows.x_stride = args.x_stride;
+  rows.y_stride = args.y_stride;
+  rows.rows = args.rows;
+  rows.cols = args.cols;
+  rows.weight_offset = args.weight_offset;
+  rows.eps = args.eps;
+  rows.centred = args.kind == NormKind::kLayer;
+  return rows;
+}
+
+ActivateRows rows_of(const ActivationArgs& args) {
+  ActivateRows rows;
+  rows.x = args.x;
+  rows.multiplier = args.multiplier;
+  rows.y = args.y;
+  rows.x_stride = args.x_stride;
+  rows.multiplier_stride = args.multiplier_stride;
+  rows.y_stride = args.y_stride;
+  rows.rows = args.rows;
+  rows.cols = args.cols;
+  rows.kind = static_cast<std::int32_t>(args.kind);
+  rows.softcap = args.softcap;
+  rows.limit = args.limit > 0 ? args.limit : INFINITY;
+  rows.multiplier_offset = args.multiplier_offset;
+  return rows;
+}
 
 ImplList<EmbedArgs> embed_impls() { return only<EmbedArgs, embed>(); }
 ImplList<NormArgs> norm_impls() { return only<NormArgs, norm>(); }

@@ -29,12 +29,13 @@ constexpr std::int64_t kFloatBytes = sizeof(float);
 class AttentionCall {
  public:
   AttentionCall(const LayerContext& context, const Batch& batch, const Piece& piece,
-                ScratchKvs& scratch)
+                ScratchKvs& scratch, OpChain& chain)
       : context_(context),
         spec_(context.spec.attention),
         batch_(batch),
         piece_(piece),
         scratch_(scratch),
+        chain_(chain),
         buffer_(context.backend, piece.rows, (spec_.heads + 2 * spec_.kv_heads) * spec_.head_dim) {
     if (spec_.latent) latent_.emplace(context, piece.rows);
   }
@@ -48,8 +49,12 @@ class AttentionCall {
     rotate_and_store();
     Rows attended(context_.backend, piece_.rows, spec_.heads * spec_.head_dim);
     attend(attended.data());
-    if (kv_format().hadamard) mix_heads(attended.data(), spec_.heads);  // H is its own inverse
+    if (kv_format().hadamard) {
+      chain_.run();
+      mix_heads(attended.data(), spec_.heads);  // H is its own inverse
+    }
     if (!latent_) return project_out(attended.data(), out);
+    chain_.run();
     Rows values(context_.backend, piece_.rows, spec_.heads * spec_.value_dim());
     latent_->narrow(attended.data(), values.data());
     project_out(values.data(), out);
@@ -63,9 +68,10 @@ class AttentionCall {
   }
 
   void project_out(float* values, Output out) {
-    mix_input(context_.weights.o, values, piece_.rows, context_.backend);
-    context_.observe("attn_out", values, piece_.rows, spec_.heads * spec_.value_dim());
-    run_linear(context_.weights.o, values, piece_.rows, out, context_.backend);
+    mix_input(chain_, context_.weights.o, values, piece_.rows, context_.backend);
+    context_.observe(chain_, "attn_out", values, piece_.rows, spec_.heads * spec_.value_dim());
+    chain_.add({{context_.weights.o, out}}, values, piece_.rows);
+    chain_.run();
   }
 
   void project(const float* x) {
@@ -78,12 +84,12 @@ class AttentionCall {
       float* k = data + piece_.rows * q_cols;
       float* v = k + piece_.rows * kv_cols;
       qkv_ = {{data, q_cols, dim}, {k, kv_cols, dim}, {v, kv_cols, dim}};
-      if (latent_) return latent_->project(x, data);
-      run_linears({{weights.q, data}, {weights.k, k}, {weights.v, v}}, x, piece_.rows,
-                  context_.backend);
-      return;
+      if (latent_) return latent_->project(chain_, x, data);
+      chain_.add({{weights.q, {data}}, {weights.k, {k}}, {weights.v, {v}}}, x, piece_.rows);
+      return chain_.run();
     }
-    run_linear(weights.qkv, x, piece_.rows, {data}, context_.backend);
+    chain_.add({{weights.qkv, {data}}}, x, piece_.rows);
+    chain_.run();
     const std::int64_t row = q_cols + 2 * kv_cols;
     if (spec_.layout == QkvLayout::kConcat) {
       qkv_ = {{data, row, dim}, {data + q_cols, row, dim}, {data + q_cols + kv_cols, row, dim}};
@@ -265,9 +271,9 @@ class AttentionCall {
     return batch_.sequences[segment.sequence].first_position + segment.offset;
   }
 
+  // Puts the op into the chain.
   void attend(float* out) {
-    std::vector<AttentionSequence> sequences;
-    sequences.reserve(piece_.segments.size());
+    sequences_.reserve(piece_.segments.size());
     for (const SequencePart& segment : piece_.segments) {
       const std::int64_t before = first_token(segment);
       AttentionSequence sequence;
@@ -281,13 +287,12 @@ class AttentionCall {
         sequence.blocks = cache->blocks();
         sequence.block_rows = cache->block_rows();
       }
-      sequences.push_back(sequence);
+      sequences_.push_back(sequence);
     }
-    const std::vector<float> slopes =
-        spec_.alibi ? alibi_slopes(spec_.heads) : std::vector<float>();
+    if (spec_.alibi) slopes_ = alibi_slopes(spec_.heads);
     AttentionArgs args;
     args.q = constant(qkv_.q);
-    args.sequences = sequences;
+    args.sequences = sequences_;
     args.heads = spec_.heads;
     args.kv_heads = spec_.kv_heads;
     args.head_dim = spec_.head_dim;
@@ -297,11 +302,11 @@ class AttentionCall {
     args.scale = spec_.inverse_layer_scale ? spec_.scale / static_cast<float>(context_.layer + 1)
                                            : spec_.scale;
     args.softcap = spec_.softcap;
-    args.alibi_slopes = slopes;
+    args.alibi_slopes = slopes_;
     args.sinks = context_.weights.sinks;
     args.out = out;
     args.out_stride = spec_.heads * spec_.head_dim;
-    context_.backend.run(args);
+    chain_.add(args);
   }
 
   const LayerContext& context_;
@@ -309,17 +314,20 @@ class AttentionCall {
   const Batch& batch_;
   const Piece& piece_;
   ScratchKvs& scratch_;
+  OpChain& chain_;
   Rows buffer_;
   std::optional<LatentProjection> latent_;
   Qkv qkv_;
+  std::vector<AttentionSequence> sequences_;  // of the op in the chain, as what follows
+  std::vector<float> slopes_;
 };
 
 }  // namespace
 
 void run_attention(const LayerContext& context, const Batch& batch, const Piece& piece,
-                   ScratchKvs& scratch, const float* x, Output out) {
-  context.observe("attn_in", x, piece.rows, context.spec.hidden);
-  AttentionCall(context, batch, piece, scratch).run(x, out);
+                   ScratchKvs& scratch, OpChain& chain, const float* x, Output out) {
+  context.observe(chain, "attn_in", x, piece.rows, context.spec.hidden);
+  AttentionCall(context, batch, piece, scratch, chain).run(x, out);
 }
 
 }  // namespace nibble

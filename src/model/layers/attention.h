@@ -15,9 +15,9 @@ struct ScratchKv {
 };
 using ScratchKvs = std::map<std::size_t, ScratchKv>;  // by index of the sequence
 
-// out [piece.rows, hidden] = attention of x [piece.rows, hidden], the output projection included.
-// out may be x when it accumulates.
+// out [piece.rows, hidden] = attention of x [piece.rows, hidden], the output projection included, x
+// being what `chain` makes. out may be x when it accumulates.
 void run_attention(const LayerContext& context, const Batch& batch, const Piece& piece,
-                   ScratchKvs& scratch, const float* x, Output out);
+                   ScratchKvs& scratch, OpChain& chain, const float* x, Output out);
 
 }  // namespace nibble

@@ -9,19 +9,21 @@ LatentProjection::LatentProjection(const LayerContext& context, std::int64_t row
       rows_(rows),
       narrow_(context.backend, rows, latent_.kv_rank + latent_.rope_dim) {}
 
-void LatentProjection::project(const float* x, float* q) {
+void LatentProjection::project(OpChain& chain, const float* x, float* q) {
   const LayerWeights& weights = context_.weights;
   if (latent_.q_rank == 0) {
-    run_linears({{weights.q, q}, {weights.kv_a, narrow_.data()}}, x, rows_, context_.backend);
-    return;
+    chain.add({{weights.q, {q}}, {weights.kv_a, {narrow_.data()}}}, x, rows_);
+    return chain.run();
   }
   Rows queries(context_.backend, rows_, latent_.q_rank);
-  run_linears({{weights.q_a, queries.data()}, {weights.kv_a, narrow_.data()}}, x, rows_,
-              context_.backend);
-  run_norm(latent_.norm, weights.q_a_norm, queries.data(), rows_, latent_.q_rank, queries.data(),
-           context_.backend);
-  context_.observe("query_latent", queries.data(), rows_, latent_.q_rank);
-  run_linear(weights.q, queries.data(), rows_, {q}, context_.backend);
+  chain.add({{weights.q_a, {queries.data()}}, {weights.kv_a, {narrow_.data()}}}, x, rows_);
+  chain.run();
+  Rows normed(context_.backend, rows_, latent_.q_rank);
+  chain.add(norm_args(latent_.norm, weights.q_a_norm, queries.data(), rows_, latent_.q_rank,
+                      normed.data()));
+  context_.observe(chain, "query_latent", normed.data(), rows_, latent_.q_rank);
+  chain.add({{weights.q, {q}}}, normed.data(), rows_);
+  chain.run();
 }
 
 HeadView<float> LatentProjection::shared_keys() {
@@ -34,11 +36,15 @@ void LatentProjection::expand(float* k, float* v) {
   const std::int64_t pair = latent_.nope_dim + latent_.value_dim;
   const std::int64_t narrow = latent_.kv_rank + latent_.rope_dim;
   Rows normed(context_.backend, rows_, latent_.kv_rank);
-  run_norm(latent_.norm, weights.kv_a_norm, narrow_.data(), rows_, latent_.kv_rank, normed.data(),
-           context_.backend, narrow);
-  context_.observe("key_latent", normed.data(), rows_, latent_.kv_rank);
+  NormArgs norm = norm_args(latent_.norm, weights.kv_a_norm, narrow_.data(), rows_, latent_.kv_rank,
+                            normed.data());
+  norm.x_stride = narrow;
+  OpChain chain(context_.backend);
+  chain.add(norm);
+  context_.observe(chain, "key_latent", normed.data(), rows_, latent_.kv_rank);
   Rows wide(context_.backend, rows_, heads * pair);
-  run_linear(weights.kv_b, normed.data(), rows_, {wide.data()}, context_.backend);
+  chain.add({{weights.kv_b, {wide.data()}}}, normed.data(), rows_);
+  chain.run();
 
   copy(wide.data(), pair, rows_ * heads, latent_.nope_dim, k, dim);
   const HeadView<float> shared = shared_keys();

@@ -12,8 +12,9 @@ class LatentProjection {
  public:
   LatentProjection(const LayerContext& context, std::int64_t rows);
 
-  // q [rows, heads * head_dim] of x [rows, hidden]; shows the narrow vectors to the observer.
-  void project(const float* x, float* q);
+  // q [rows, heads * head_dim] of x [rows, hidden], which `chain` makes; shows the narrow vectors
+  // to the observer.
+  void project(OpChain& chain, const float* x, float* q);
   // The rotated part of the keys, one for all heads.
   HeadView<float> shared_keys();
   // Keys and values [rows, heads * head_dim]; a head's values are followed by zeros.

@@ -5,9 +5,9 @@
 namespace nibble {
 namespace {
 
-// `suffix` tells the sites of one expert from those of the others: "" or ".3".
-void run_network(const LayerContext& context, const MlpWeights& weights, const std::string& suffix,
-                 const float* x, std::int64_t rows, Output out) {
+// `chain` makes x. `suffix` tells the sites of one expert from those of the others: "" or ".3".
+void run_network(const LayerContext& context, OpChain& chain, const MlpWeights& weights,
+                 const std::string& suffix, const float* x, std::int64_t rows, Output out) {
   const MlpSpec& spec = context.spec.mlp;
   const std::int64_t cols = weights.down.weight.canonical.cols;
   Rows buffer(context.backend, rows, spec.gated ? 2 * cols : cols);
@@ -26,20 +26,19 @@ void run_network(const LayerContext& context, const MlpWeights& weights, const s
     float* const up = buffer.data() + rows * cols;
     args.multiplier = up;
     args.multiplier_stride = cols;
-    run_gated({weights.gate, buffer.data()}, {weights.up, up}, x, rows, args, context.backend);
+    chain.add({{weights.gate, {buffer.data()}}, {weights.up, {up}}}, x, rows);
   } else {
     if (spec.concat_gate_up) {
       args.x_stride = args.multiplier_stride = 2 * cols;
       args.multiplier = buffer.data() + cols;
     }
-    run_linear(spec.concat_gate_up ? weights.gate_up : weights.up, x, rows, {buffer.data()},
-               context.backend);
-    context.backend.run(args);
+    chain.add({{spec.concat_gate_up ? weights.gate_up : weights.up, {buffer.data()}}}, x, rows);
   }
-
-  mix_input(weights.down, activated.data(), rows, context.backend);
-  context.observe("mlp_down" + suffix, activated.data(), rows, cols);
-  run_linear(weights.down, activated.data(), rows, out, context.backend);
+  chain.add(args);
+  mix_input(chain, weights.down, activated.data(), rows, context.backend);
+  context.observe(chain, "mlp_down" + suffix, activated.data(), rows, cols);
+  chain.add({{weights.down, out}}, activated.data(), rows);
+  chain.run();
 }
 
 // Rows that were sent to one expert, with their weights.
@@ -70,12 +69,13 @@ std::vector<Routed> route(const LayerContext& context, const float* x, std::int6
 
 void run_experts(const LayerContext& context, const float* x, std::int64_t rows, Output out) {
   const std::int64_t hidden = context.spec.hidden;
+  OpChain chain(context.backend);
   const std::vector<Routed> routed = route(context, x, rows);
   // When out is x, no expert may add to it before the last one has read it.
   Rows apart(context.backend, out.accumulate ? rows : 0, hidden);
   float* const sum = out.accumulate ? apart.data() : out.data;
   if (context.weights.shared.down.exists()) {
-    run_network(context, context.weights.shared, ".shared", x, rows, {sum});
+    run_network(context, chain, context.weights.shared, ".shared", x, rows, {sum});
   } else {
     context.backend.memory().zero(sum, static_cast<std::size_t>(rows * hidden) * sizeof(float));
   }
@@ -91,8 +91,9 @@ void run_experts(const LayerContext& context, const float* x, std::int64_t rows,
     gather.out = input.data();
     context.backend.run(gather);
     const std::string suffix = "." + std::to_string(e);
-    context.observe("mlp_in" + suffix, input.data(), count, hidden);
-    run_network(context, context.weights.experts[e], suffix, input.data(), count, {output.data()});
+    context.observe(chain, "mlp_in" + suffix, input.data(), count, hidden);
+    run_network(context, chain, context.weights.experts[e], suffix, input.data(), count,
+                {output.data()});
     ScatterAddRowsArgs scatter;
     scatter.x = output.data();
     scatter.index = routed[e].rows;
@@ -122,11 +123,13 @@ MoeRouteArgs route_args(const MlpSpec& spec, std::span<const float> choice_bias,
   return args;
 }
 
-void run_mlp(const LayerContext& context, const float* x, std::int64_t rows, Output out) {
-  context.observe("mlp_in", x, rows, context.spec.hidden);
+void run_mlp(const LayerContext& context, OpChain& chain, const float* x, std::int64_t rows,
+             Output out) {
+  context.observe(chain, "mlp_in", x, rows, context.spec.hidden);
   if (context.weights.experts.empty()) {
-    run_network(context, context.weights.mlp, "", x, rows, out);
+    run_network(context, chain, context.weights.mlp, "", x, rows, out);
   } else {
+    chain.run();
     run_experts(context, x, rows, out);
   }
 }

@@ -5,8 +5,10 @@
 
 namespace nibble {
 
-// out [rows, hidden] = mlp(x [rows, hidden]); out may be x when it accumulates.
-void run_mlp(const LayerContext& context, const float* x, std::int64_t rows, Output out);
+// out [rows, hidden] = mlp(x [rows, hidden]), x being what `chain` makes; out may be x when it
+// accumulates.
+void run_mlp(const LayerContext& context, OpChain& chain, const float* x, std::int64_t rows,
+             Output out);
 
 // Asks for the experts of rows; what is chosen, and its weights, go where the caller says.
 MoeRouteArgs route_args(const MlpSpec& spec, std::span<const float> choice_bias,

@@ -2,6 +2,7 @@
 // blocks that shared the keys of a head. Always in the same order.
 #pragma once
 
+#include "backends/cuda/device/attention_result.cuh"
 #include "backends/cuda/device/decode_work.cuh"
 
 namespace nibble::cuda {
@@ -116,18 +117,15 @@ __device__ void write_rows(const DecodeLaunch& launch, const DeviceSequence& seq
     sum.add_up(results, count, stride, row);
     const Pair pair = pair_of(launch, work.first_row + row);
     const std::int64_t head = work.kv_head * launch.group + pair.head;
-    float* out = launch.args.out + (sequence.q_begin + pair.t) * launch.args.out_stride +
-                 head * launch.args.head_dim;
+    const ResultRow out(launch.args, sequence.q_begin + pair.t, head);
     const float inverse = sum.largest == -INFINITY ? 0 : 1 / sum.weight;
 #pragma unroll
     for (int j = 0; j < sum.kVectors; ++j) {
       const int d = 128 * j + 4 * lane;
       if (d >= launch.args.head_dim) continue;
       const float4 x = sum.sums[j];
-      out[d] = x.x * inverse;
-      out[d + 1] = x.y * inverse;
-      out[d + 2] = x.z * inverse;
-      out[d + 3] = x.w * inverse;
+      out.store(d, x.x * inverse, x.y * inverse);
+      out.store(d + 2, x.z * inverse, x.w * inverse);
     }
   }
 }

@@ -41,6 +41,20 @@ __device__ __forceinline__ void store_if(bool wanted, float* y, float value) {
       : "memory");
 }
 
+// The same, rounded.
+__device__ __forceinline__ void store_if(bool wanted, __nv_bfloat16* y, float value) {
+  asm volatile(
+      "{\n"
+      ".reg .pred p;\n"
+      ".reg .b16 h;\n"
+      "setp.ne.u32 p, %2, 0;\n"
+      "cvt.rn.bf16.f32 h, %1;\n"
+      "@p st.global.b16 [%0], h;\n"
+      "}" ::"l"(y),
+      "f"(value), "r"(static_cast<unsigned>(wanted))
+      : "memory");
+}
+
 // Stores what a lane has of a tile, 8 tokens at a time. kScaled: x has scales, sums are of fp8.
 template <int kBlocks, bool kScaled>
 class Finisher {
@@ -59,6 +73,10 @@ class Finisher {
       y_[b] = part.y + token_ * part.y_stride + row;
       stride_ = part.y_stride;
     }
+    const LargePart& first = p.parts[0];
+    const std::int64_t at = std::int64_t{token_} * first.rows + tile.row + 64 * me.group + me.row();
+    rounded_y_ = p.rounded_y == nullptr ? nullptr : p.rounded_y + at;
+    rounded_stride_ = first.rows;
   }
 
   // Tokens 8 * piece and on. kPair: as in p.silu_pair.
@@ -77,6 +95,11 @@ class Finisher {
           values[b] = scale * sums[b][2 * half + i] + bias_[b][half];
         }
         if (kPair) values[0] = silu_times(values[0], values[kBlocks - 1]);
+        if (kPair && rounded_y_ != nullptr) {
+          store_if(wanted && inside_[0], rounded_y_ + (8 * piece + i) * rounded_stride_ + 8 * half,
+                   values[0]);
+          continue;
+        }
 #pragma unroll
         for (int b = 0; b < (kPair ? 1 : kBlocks); ++b) {
           float* const y = y_[b] + (8 * piece + i) * stride_ + 8 * half;
@@ -92,7 +115,9 @@ class Finisher {
   const LargeParams& p_;
   int token_;
   std::int64_t stride_;
-  float* y_[kBlocks];  // of this lane's first row and token
+  float* y_[kBlocks];         // of this lane's first row and token
+  __nv_bfloat16* rounded_y_;  // likewise, of a pair; or null
+  std::int64_t rounded_stride_;
   bool inside_[kBlocks];
   float bias_[kBlocks][2];
 };

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cuda.h>
+#include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
@@ -64,9 +65,10 @@ struct LargeParams {
   CUtensorMap x_sums;  // of fp8: boxes of kFp8SumGroups groups
   LargePart parts[kW4LargeMaxParts];
   LargeGrid grid;
-  const float* x_scales;  // of fp8
-  float4* sums;           // of blocks that split k
-  unsigned* counters;     // two of a tile
+  const float* x_scales;     // of fp8
+  __nv_bfloat16* rounded_y;  // of a pair, or null
+  float4* sums;              // of blocks that split k
+  unsigned* counters;        // two of a tile
   int m;
   int blocks_of_group;  // stages that share a scale; 1 below, too
   int group_mask;       // k_block & group_mask is 0 where a group begins

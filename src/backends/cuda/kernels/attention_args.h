@@ -59,6 +59,9 @@ struct AttentionLaunch {
   const float* sinks = nullptr;         // [heads] or null; attention_exact alone heeds them
   float* out = nullptr;                 // [rows, heads * head_dim], rows out_stride apart
   std::int64_t out_stride = 0;
+  // Where the result goes instead of out, rounded to bfloat16, [rows, heads * head_dim] without
+  // gaps; or null. Not for attention_exact; head_dim is even.
+  void* rounded_out = nullptr;
   int sm_count = 0;               // of the device that the stream belongs to
   bool dependent_launch = false;  // start before the previous kernel of the stream has ended
   void* workspace = nullptr;      // as many bytes as the kernel's size function says, 256-aligned

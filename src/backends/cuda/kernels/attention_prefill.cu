@@ -2,6 +2,7 @@
 // in shared memory; rows there are 16-byte chunks, chunk i of row r at i ^ (r % 8), so that the
 // eight rows of a matrix lie in different banks.
 #include "backends/cuda/device/async_copy.cuh"
+#include "backends/cuda/device/attention_result.cuh"
 #include "backends/cuda/device/attention_rows.cuh"
 #include "backends/cuda/device/launch.cuh"
 #include "backends/cuda/device/ldmatrix.cuh"
@@ -98,14 +99,12 @@ class PrefillWarp {
       const float inverse = largest_[half] == -INFINITY ? 0 : 1 / weight;
       const std::int64_t t = first_row + 8 * half + lane / 4;
       if (t >= sequence.q_rows) continue;
-      float* out = args.out + (sequence.q_begin + t) * args.out_stride +
-                   static_cast<std::int64_t>(head) * args.head_dim;
+      const ResultRow out(args, sequence.q_begin + t, head);
 #pragma unroll
       for (int n = 0; n < kDim / 8; ++n) {
         const int d = 8 * n + lane % 4 * 2;
         if (d >= args.head_dim) continue;
-        out[d] = sums_[n][2 * half] * inverse;
-        out[d + 1] = sums_[n][2 * half + 1] * inverse;
+        out.store(d, sums_[n][2 * half] * inverse, sums_[n][2 * half + 1] * inverse);
       }
     }
   }

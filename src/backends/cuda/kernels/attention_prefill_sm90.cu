@@ -3,6 +3,7 @@
 // In step j a warpgroup starts the scores of keys j, then the sums of values j - 1, and makes
 // weights of the scores while the sums are still being worked on.
 #include "backends/cuda/device/attention_products.cuh"
+#include "backends/cuda/device/attention_result.cuh"
 #include "backends/cuda/device/attention_rows.cuh"
 #include "backends/cuda/device/launch.cuh"
 #include "backends/cuda/device/mma_m16n8k16.cuh"
@@ -87,14 +88,12 @@ class Group {
       const float inverse = largest_[half] == -INFINITY ? 0 : 1 / weight;
       const std::int64_t t = first_row + 16 * warp + 8 * half + lane / 4;
       if (t >= sequence.q_rows) continue;
-      float* out = args.out + (sequence.q_begin + t) * args.out_stride +
-                   static_cast<std::int64_t>(head) * args.head_dim;
+      const ResultRow out(args, sequence.q_begin + t, head);
 #pragma unroll
       for (int n = 0; n < kDim / 8; ++n) {
         const int d = 8 * n + lane % 4 * 2;
         if (d >= args.head_dim) continue;
-        out[d] = sums_[4 * n + 2 * half] * inverse;
-        out[d + 1] = sums_[4 * n + 2 * half + 1] * inverse;
+        out.store(d, sums_[4 * n + 2 * half] * inverse, sums_[4 * n + 2 * half + 1] * inverse);
       }
     }
   }

@@ -123,6 +123,7 @@ cudaError_t make_params(const W4Large& args, const W4LargeTile& tile, LargeParam
   }
   p->grid = make_grid<C>(args, tile);
   p->x_scales = args.x_scales;
+  p->rounded_y = static_cast<__nv_bfloat16*>(args.rounded_y);
   p->counters = static_cast<unsigned*>(args.workspace);
   p->sums = reinterpret_cast<float4*>(static_cast<char*>(args.workspace) + kW4LargeCounterBytes);
   p->m = static_cast<int>(args.m);

@@ -24,6 +24,8 @@ struct W4Large {
   // All alike, of 4 bits. For tiles of 128 rows and as many tokens or more y lies on 16 bytes and
   // y_stride is a multiple of 4.
   FragmentPart parts[kW4LargeMaxParts];
+  // Of a pair: where its y goes instead, rounded to bfloat16, [m, rows] without gaps, on 16 bytes.
+  void* rounded_y = nullptr;
   int part_count = 1;
   bool accumulate = false;  // y += instead of y =
   // Two parts of the same shape: y of the first is silu(first) * second, that of the second is not

@@ -136,6 +136,7 @@ bool valid_large(const W4Large& args, const W4LargeTile& tile, int stage_columns
     return false;
   }
   if (args.silu_pair && (args.part_count != 2 || args.accumulate)) return false;
+  if (args.rounded_y != nullptr && !args.silu_pair) return false;
   return valid_columns(args.parts[0].w, stage_columns) && valid_tile(args, tile, stage_columns) &&
          std::all_of(args.parts, args.parts + args.part_count,
                      [&](const FragmentPart& part) { return valid_part(args, tile, part); });
