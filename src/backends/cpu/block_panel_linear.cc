@@ -10,9 +10,9 @@
 namespace nibble::cpu {
 namespace {
 
-constexpr std::int64_t kMaxRows = 512;  // rounded activations at once: they stay in the caches
+constexpr std::int64_t kRowsAtOnce = 512;  // rounded activations at once: they stay in the caches
 
-SignedRows allocate_rows(std::int64_t m, std::int64_t cols) {
+SignedRows allocate_signed_rows(std::int64_t m, std::int64_t cols) {
   thread_local Scratch bytes;
   thread_local Scratch numbers;
   SignedRows rows;
@@ -40,9 +40,9 @@ void run_block_panels(const Int8Kernels& kernels, std::span<const LinearArgs> ca
                       ExecContext& context) {
   const LinearArgs& input = calls.front();  // of all calls
   const std::vector<std::int64_t> panels = panel_counts(calls);
-  for (std::int64_t begin = 0; begin < input.m; begin += kMaxRows) {
-    const std::int64_t m = std::min(kMaxRows, input.m - begin);
-    const SignedRows rows = allocate_rows(m, input.w->canonical.cols);
+  for (std::int64_t begin = 0; begin < input.m; begin += kRowsAtOnce) {
+    const std::int64_t m = std::min(kRowsAtOnce, input.m - begin);
+    const SignedRows rows = allocate_signed_rows(m, input.w->canonical.cols);
     const float* x = input.x + begin * input.x_stride;
     context.pool.parallel_for(m, 16, [&](std::int64_t first, std::int64_t last) {
       for (std::int64_t i = first; i < last; ++i)

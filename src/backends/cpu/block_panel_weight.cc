@@ -92,10 +92,10 @@ void place(const BlockPanelType& type, const SuperBlockParts& parts, std::int64_
       const int code = parts.codes[32 * c + static_cast<std::size_t>(k)];
       const int half = k / 4;  // the even ones are low nibbles
       const std::int64_t byte = 4 * r + k % 4;
-      columns[layout.nibbles + half / 2 * 4 * kPanelRows + byte] |=
+      columns[layout.nibbles + half / 2 * kUnitBytes + byte] |=
           static_cast<unsigned char>((code & 15) << (half % 2 * 4));
       if (type.high == 0) continue;
-      columns[layout.high + half / halves * 4 * kPanelRows + byte] |=
+      columns[layout.high + half / halves * kUnitBytes + byte] |=
           static_cast<unsigned char>(code >> 4 << type.high * (half % halves));
     }
   }

@@ -11,6 +11,7 @@
 namespace nibble::cpu {
 
 inline constexpr std::int64_t kPanelRows = 32;
+inline constexpr std::int64_t kUnitBytes = 4 * kPanelRows;  // of a panel
 inline constexpr std::int64_t kInt8Block = 32;
 
 // Weights in panels, which lie one after the other. Unit u of a panel holds 4 kPanelRows bytes:

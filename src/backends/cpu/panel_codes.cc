@@ -7,8 +7,6 @@
 namespace nibble::cpu {
 namespace {
 
-constexpr std::int64_t kUnitBytes = 4 * kPanelRows;
-
 // Nibbles 0 ... 3 of a word into the low halves of four bytes.
 std::uint32_t spread_nibbles(std::uint32_t word) {
   word = (word | word << 8) & 0x00ff00ffu;

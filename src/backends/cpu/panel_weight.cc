@@ -14,8 +14,6 @@
 namespace nibble::cpu {
 namespace {
 
-constexpr std::int64_t kUnitBytes = 4 * kPanelRows;
-
 // Values of a group as the kernels see them: bytes hold code - shift, nibbles the code, and `zero`
 // remains to be subtracted.
 struct Recoding {

@@ -9,6 +9,7 @@
 
 #include "backends/cpu/panel_codes.h"
 #include "backends/cpu/rounding.h"
+#include "backends/cpu/weight_view.h"
 #include "formats/affine.h"
 #include "formats/code_table.h"
 #include "formats/families.h"
@@ -16,10 +17,6 @@
 
 namespace nibble::cpu {
 namespace {
-
-const unsigned char* bytes_of(const Tensor& plane) {
-  return reinterpret_cast<const unsigned char*>(plane.bytes().data());
-}
 
 // The tables of table_panel_kernels.h.
 struct PanelTable {

@@ -5,13 +5,10 @@
 #include "formats/affine.h"
 
 namespace nibble::cpu {
-namespace {
 
 const unsigned char* bytes_of(const Tensor& plane) {
   return reinterpret_cast<const unsigned char*>(plane.bytes().data());
 }
-
-}  // namespace
 
 Storage storage_of(DType dtype) {
   switch (dtype) {

@@ -9,6 +9,7 @@
 namespace nibble::cpu {
 
 Storage storage_of(DType dtype);  // F32, F16 or BF16
+const unsigned char* bytes_of(const Tensor& plane);
 
 // Nothing when the kernels cannot read the format (or groups that start inside a byte): such
 // weights go through Format::decode. The view holds pointers into the planes.

@@ -3,7 +3,6 @@
 
 constexpr int kParts = static_cast<int>(kPanelRows) / kLanes;
 constexpr int kVecBytes = 4 * kLanes;
-constexpr std::int64_t kUnitBytes = 4 * kPanelRows;
 static_assert(kParts % kNv == 0, "tiles cover the panel");
 
 // Scale and zero point of one vector of rows in one group.

@@ -8,7 +8,6 @@
 // Bound: memory bandwidth where the units of 512 bits take one step, else instructions.
 // Included inside an anonymous namespace of an ISA unit.
 
-constexpr std::int64_t kTableUnit = 4 * kPanelRows;  // bytes
 constexpr std::int64_t kTableAhead = 4096;
 
 // What codes stand for. Bits above a code mean nothing.
@@ -110,7 +109,7 @@ void table_panel_vectors(const TablePanelTask& t, std::int64_t row, int part) {
   for (std::int64_t g = 0; g < t.w.groups; ++g) {
     Vec sums[kChains][M][kNv];
     each_sum([&](int s, int i, int v) { sums[s][i][v] = vzero(); });
-    for (std::int64_t k = 0; k < t.w.group; k += kColumns, x += kColumns, codes += kTableUnit) {
+    for (std::int64_t k = 0; k < t.w.group; k += kColumns, x += kColumns, codes += kUnitBytes) {
 #pragma GCC unroll 2
       for (int v = 0; v < kNv; ++v) {
         const auto unit = load_as<Unsigned>(codes + v * 4 * kLanes);
