@@ -1,16 +1,11 @@
 // Linear of rows that are rounded to signed bytes on super-blocks of ggml in panels.
-#include <algorithm>
-
 #include "backends/cpu/block_panel_weight.h"
 #include "backends/cpu/drivers.h"
-#include "backends/cpu/panel_weight.h"
-#include "backends/cpu/parts.h"
+#include "backends/cpu/rounded_panels.h"
 #include "backends/cpu/scratch.h"
 
 namespace nibble::cpu {
 namespace {
-
-constexpr std::int64_t kRowsAtOnce = 512;  // rounded activations at once: they stay in the caches
 
 SignedRows allocate_signed_rows(std::int64_t m, std::int64_t cols) {
   thread_local Scratch bytes;
@@ -38,28 +33,17 @@ Support block_panels_fit(const Int8Kernels& kernels, const LinearArgs& args) {
 
 void run_block_panels(const Int8Kernels& kernels, std::span<const LinearArgs> calls,
                       ExecContext& context) {
-  const LinearArgs& input = calls.front();  // of all calls
-  const std::vector<std::int64_t> panels = panel_counts(calls);
-  for (std::int64_t begin = 0; begin < input.m; begin += kRowsAtOnce) {
-    const std::int64_t m = std::min(kRowsAtOnce, input.m - begin);
-    const SignedRows rows = allocate_signed_rows(m, input.w->canonical.cols);
-    const float* x = input.x + begin * input.x_stride;
-    context.pool.parallel_for(m, 16, [&](std::int64_t first, std::int64_t last) {
-      for (std::int64_t i = first; i < last; ++i)
-        kernels.block_panels.quantize(x + i * input.x_stride, i, rows);
-    });
-    parallel_for_parts(context.pool, panels,
-                       [&](std::size_t part, std::int64_t first, std::int64_t last) {
-                         const LinearArgs& call = calls[part];
-                         BlockPanelTask task = {.w = block_panels_of(call)->view(),
-                                                .x = rows,
-                                                .m = m,
-                                                .out = panel_output(call, begin)};
-                         for (task.panel = first; task.panel < last; ++task.panel) {
-                           kernels.block_panels.run(task);
-                         }
-                       });
-  }
+  run_on_panels(calls, context, allocate_signed_rows, kernels.block_panels.quantize,
+                [&](const LinearArgs& call, const SignedRows& rows, std::int64_t begin,
+                    std::int64_t m, std::int64_t first, std::int64_t last) {
+                  BlockPanelTask task = {.w = block_panels_of(call)->view(),
+                                         .x = rows,
+                                         .m = m,
+                                         .out = panel_output(call, begin)};
+                  for (task.panel = first; task.panel < last; ++task.panel) {
+                    kernels.block_panels.run(task);
+                  }
+                });
 }
 
 }  // namespace nibble::cpu

@@ -1,17 +1,12 @@
 // Linear on byte codes: activations are rounded to bytes by block, weights were repacked at load.
-#include <algorithm>
-
 #include "backends/cpu/drivers.h"
 #include "backends/cpu/int8_kernels.h"
 #include "backends/cpu/panel_weight.h"
-#include "backends/cpu/parts.h"
-#include "backends/cpu/rounding.h"
+#include "backends/cpu/rounded_panels.h"
 #include "backends/cpu/scratch.h"
 
 namespace nibble::cpu {
 namespace {
-
-constexpr std::int64_t kMaxRows = 512;  // rounded activations at once: they stay in the caches
 
 // Bytes, then three numbers a block.
 Int8Rows allocate_rows(std::int64_t m, std::int64_t cols) {
@@ -35,29 +30,19 @@ Support int8_fits(const Int8Kernels& kernels, const LinearArgs& args) {
 }
 
 void run_int8(const Int8Kernels& kernels, std::span<const LinearArgs> calls, ExecContext& context) {
-  const LinearArgs& input = calls.front();  // of all calls
-  const std::vector<std::int64_t> panels = panel_counts(calls);
-  for (std::int64_t begin = 0; begin < input.m; begin += kMaxRows) {
-    const std::int64_t m = std::min(kMaxRows, input.m - begin);
-    const Int8Rows rows = allocate_rows(m, input.w->canonical.cols);
-    const float* x = input.x + begin * input.x_stride;
-    context.pool.parallel_for(m, 16, [&](std::int64_t first, std::int64_t last) {
-      for (std::int64_t i = first; i < last; ++i) kernels.quantize(x + i * input.x_stride, i, rows);
-    });
-    const auto run = m <= kernels.direct_rows ? kernels.direct : kernels.blocked;
-    parallel_for_parts(
-        context.pool, panels, [&](std::size_t part, std::int64_t first, std::int64_t last) {
-          thread_local Scratch scratch;
-          const LinearArgs& call = calls[part];
-          Int8Task task = {.w = panels_of(call)->view(),
-                           .x = rows,
-                           .m = m,
-                           .out = panel_output(call, begin),
-                           .scratch = reinterpret_cast<unsigned char*>(
-                               scratch.floats(int8_scratch_bytes(input.w->canonical.cols) / 4))};
-          for (task.panel = first; task.panel < last; ++task.panel) run(task);
-        });
-  }
+  run_on_panels(calls, context, allocate_rows, kernels.quantize,
+                [&](const LinearArgs& call, const Int8Rows& rows, std::int64_t begin,
+                    std::int64_t m, std::int64_t first, std::int64_t last) {
+                  thread_local Scratch scratch;
+                  Int8Task task = {.w = panels_of(call)->view(),
+                                   .x = rows,
+                                   .m = m,
+                                   .out = panel_output(call, begin),
+                                   .scratch = reinterpret_cast<unsigned char*>(scratch.floats(
+                                       int8_scratch_bytes(call.w->canonical.cols) / 4))};
+                  const auto run = m <= kernels.direct_rows ? kernels.direct : kernels.blocked;
+                  for (task.panel = first; task.panel < last; ++task.panel) run(task);
+                });
 }
 
 }  // namespace nibble::cpu
