@@ -69,10 +69,11 @@ run_cross_tests() {
   shared+=':*AttentionContract.*/generic:*AttentionContract.*/reference'
   shared+=':*BlocksContract.*/generic*:*BlocksContract.*/reference:*InverseFactorContract*'
   shared+=':*EveryFormatAndShape/rounded_first:FormatContract.*GridKeepsItsPromises'
-  expect_kernels max neon neon_blocked neon_dotprod neon_dotprod_token neon_gemv neon_i8mm \
-    neon_i8mm_token || status=1
-  expect_kernels neoverse-n1 neon neon_blocked neon_dotprod neon_dotprod_token neon_gemv || status=1
-  expect_kernels cortex-a72 neon neon_blocked neon_gemv || status=1
+  expect_kernels max neon neon_blocked neon_dotprod neon_dotprod_blocks neon_dotprod_token \
+    neon_gemv neon_i8mm neon_i8mm_blocks neon_i8mm_token neon_tables || status=1
+  expect_kernels neoverse-n1 neon neon_blocked neon_dotprod neon_dotprod_blocks \
+    neon_dotprod_token neon_gemv neon_tables || status=1
+  expect_kernels cortex-a72 neon neon_blocked neon_gemv neon_tables || status=1
   for program in "${CROSS_TESTS[@]}"; do
     emulate_tests max "$program" "-Probe.*:$shared" || status=1
   done
