@@ -79,18 +79,21 @@ class CpuBackend final : public Backend {
  private:
   // What the kernels of this machine read in place of the planes; null for nothing.
   std::shared_ptr<const PackedWeight> pack(const QuantTensor& weight, const PackedSlot& slot) {
+    const bool bytes = (caps_.avx512_vnni || caps_.isa == CpuIsa::kAvx2 || caps_.neon_dotprod) &&
+                       !caps_.exact_activations;
+    const bool tables = caps_.isa != CpuIsa::kGeneric;
     // Blocks that are integers or tables under scales run as those.
-    const std::optional<QuantTensor> plain = plain_format_of_blocks(*weight.format) != nullptr
-                                                 ? plain_form_of_blocks(weight, 1, codec())
-                                                 : std::nullopt;
+    const FormatPtr form = plain_format_of_blocks(*weight.format);
+    const bool as_plain = form != nullptr && (form->is_affine() ? bytes : tables);
+    const std::optional<QuantTensor> plain =
+        as_plain ? plain_form_of_blocks(weight, 1, codec()) : std::nullopt;
     const QuantTensor& stored = plain ? *plain : weight;
-    const bool bytes = caps_.avx512_vnni || caps_.isa == CpuIsa::kAvx2 || caps_.neon_dotprod;
     std::shared_ptr<const PackedWeight> panels;
-    if (bytes && !caps_.exact_activations) {
+    if (bytes) {
       panels = cpu::PanelWeight::pack(stored, pool_, slot);
       if (panels == nullptr) panels = cpu::BlockPanelWeight::pack(weight, caps_, pool_, slot);
     }
-    if (panels == nullptr && caps_.isa != CpuIsa::kGeneric) {
+    if (panels == nullptr && tables) {
       const bool wide = caps_.isa == CpuIsa::kAvx512 || caps_.isa == CpuIsa::kAmx;
       panels = cpu::TablePanelWeight::pack(stored, wide ? 8 : 4, pool_, slot);
     }
