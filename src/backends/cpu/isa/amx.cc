@@ -13,6 +13,7 @@ namespace {
 #include "backends/cpu/kernels/bytes_avx512.inl.h"
 #include "backends/cpu/kernels/bf16_avx512.inl.h"
 #include "backends/cpu/kernels/bf16_level.inl.h"
+#include "backends/cpu/kernels/panel_output.inl.h"
 #include "backends/cpu/kernels/int8_panels.inl.h"
 #include "backends/cpu/kernels/bf16_unpack.inl.h"
 #include "backends/cpu/kernels/amx_tiles.inl.h"

@@ -15,6 +15,7 @@ namespace {
 #include "backends/cpu/kernels/bytes_avx512.inl.h"
 #include "backends/cpu/kernels/floats.inl.h"
 #include "backends/cpu/kernels/tile_output.inl.h"
+#include "backends/cpu/kernels/panel_output.inl.h"
 #include "backends/cpu/kernels/byte_rows.inl.h"
 #include "backends/cpu/kernels/int8_panels.inl.h"
 #include "backends/cpu/kernels/int8_token.inl.h"

@@ -171,15 +171,10 @@ void block_panel_vectors(const BlockPanelTask& t, std::int64_t row, int part) {
   store_tile<M>(y, output_of(t, row, part, true));
 }
 
-// The panel comes from memory once and then from the caches.
 template <const BlockPanelType& kType>
 void block_panel_of(const BlockPanelTask& t) {
-  rows_in_fours(t.m, [&]<int M>(std::int64_t row) {
-    for (int part = 0; part < kParts; part += kNv) {
-      if (t.panel * kPanelRows + part * kLanes >= t.w.rows) return;
-      block_panel_vectors<kType, M>(t, row, part);
-    }
-  });
+  over_panel(
+      t, [&]<int M>(std::int64_t row, int part) { block_panel_vectors<kType, M>(t, row, part); });
 }
 
 void block_panel_run(const BlockPanelTask& t) {

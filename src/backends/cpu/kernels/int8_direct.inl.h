@@ -105,17 +105,13 @@ void int8_direct_vectors(const Int8Task& t, std::int64_t row, int v0) {
   store_tile<M>(y, output_of(t, row, v0, true));
 }
 
-// The panel comes from memory once and then from the caches.
 template <bool kNibbles>
 void int8_direct_any(const Int8Task& t) {
-  rows_in_fours(t.m, [&]<int M>(std::int64_t row) {
-    for (int v = 0; v < kParts; v += kNv) {
-      if (t.panel * kPanelRows + v * kLanes >= t.w.rows) return;
-      if (row == 0) {
-        int8_direct_vectors<kNibbles, M, false>(t, row, v);
-      } else {
-        int8_direct_vectors<kNibbles, M, true>(t, row, v);
-      }
+  over_panel(t, [&]<int M>(std::int64_t row, int v) {
+    if (row == 0) {
+      int8_direct_vectors<kNibbles, M, false>(t, row, v);
+    } else {
+      int8_direct_vectors<kNibbles, M, true>(t, row, v);
     }
   });
 }

@@ -5,6 +5,7 @@
 // clang-format off
 #include "backends/cpu/kernels/floats.inl.h"
 #include "backends/cpu/kernels/tile_output.inl.h"
+#include "backends/cpu/kernels/panel_output.inl.h"
 #include "backends/cpu/kernels/byte_rows.inl.h"
 #include "backends/cpu/kernels/int8_rows.inl.h"
 #include "backends/cpu/kernels/int8_panels.inl.h"

@@ -1,9 +1,7 @@
 // Panels of integer weights as vectors of bytes: a panel is kParts vectors wide. Included inside an
 // anonymous namespace of an ISA unit.
 
-constexpr int kParts = static_cast<int>(kPanelRows) / kLanes;
 constexpr int kVecBytes = 4 * kLanes;
-static_assert(kParts % kNv == 0, "tiles cover the panel");
 
 // Scale and zero point of one vector of rows in one group.
 struct GroupNumbers {
@@ -43,17 +41,4 @@ inline Halves nibbles(Ints packed, Ints zero) {
 // Where vector v of the panel begins among the codes.
 inline const unsigned char* vector_of_panel(const Int8Task& t, int v) {
   return t.w.codes + t.panel * t.w.panel_bytes + v * kVecBytes;
-}
-
-// The place of sums of rows [row, ...) and vectors [v, v + kNv). Biases and the old values of y are
-// added by the first of several calls.
-template <class Task>
-inline TileOutput output_of(const Task& t, std::int64_t row, int v, bool first_call) {
-  const std::int64_t n = t.panel * kPanelRows + v * kLanes;
-  const PanelOutput& out = t.out;
-  return {.c = out.y + row * out.y_stride + n,
-          .stride = out.y_stride,
-          .n = t.w.rows - n < kNr ? t.w.rows - n : kNr,
-          .bias = first_call && out.bias != nullptr ? out.bias + n : nullptr,
-          .add = out.add || !first_call};
 }

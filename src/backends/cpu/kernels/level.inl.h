@@ -11,6 +11,7 @@
 #include "backends/cpu/kernels/weights.inl.h"
 #include "backends/cpu/kernels/gemv.inl.h"
 #include "backends/cpu/kernels/tile_output.inl.h"
+#include "backends/cpu/kernels/panel_output.inl.h"
 #include "backends/cpu/kernels/table_panels.inl.h"
 #include "backends/cpu/kernels/gemm.inl.h"
 #include "backends/cpu/kernels/math.inl.h"

@@ -130,25 +130,13 @@ void table_panel_vectors(const TablePanelTask& t, std::int64_t row, int part) {
     for (int v = 0; v < kNv; ++v) scale[v] = panel_scales(t.w, t.panel, part + v, g);
     each_sum([&](int s, int i, int v) { y[i][v] = vfma(sums[s][i][v], scale[v], y[i][v]); });
   }
-  const std::int64_t n = t.panel * kPanelRows + part * kLanes;
-  const PanelOutput& out = t.out;
-  store_tile<M>(y, {.c = out.y + row * out.y_stride + n,
-                    .stride = out.y_stride,
-                    .n = t.w.rows - n < kNr ? t.w.rows - n : kNr,
-                    .bias = out.bias != nullptr ? out.bias + n : nullptr,
-                    .add = out.add});
+  store_tile<M>(y, output_of(t, row, part, true));
 }
 
-// The panel comes from memory once and then from the caches.
 template <class Values>
 void table_panel_of(const TablePanelTask& t) {
-  constexpr int kParts = static_cast<int>(kPanelRows) / kLanes;
-  rows_in_fours(t.m, [&]<int M>(std::int64_t row) {
-    for (int part = 0; part < kParts; part += kNv) {
-      if (t.panel * kPanelRows + part * kLanes >= t.w.rows) return;
-      table_panel_vectors<Values, M>(t, row, part);
-    }
-  });
+  over_panel(
+      t, [&]<int M>(std::int64_t row, int part) { table_panel_vectors<Values, M>(t, row, part); });
 }
 
 void table_panels(const TablePanelTask& t) {
