@@ -14,23 +14,40 @@ struct StepPair {
   float w[2];
 };
 
-// Of scales that are neither large nor small what a quotient's remainder loses is far below the
-// smallest value of a type, and far below half a step of integers.
-struct ScaleSteps {
+// By the scale's inverse.
+struct QuickSteps {
   float scale;
   float inverse;
-  bool plain;  // by that inverse
 
-  static __device__ __forceinline__ ScaleSteps of(const StoredScale& s) {
-    constexpr float kLeast = 0x1p-40f, kMost = 0x1p40f;
-    return {s.value, __frcp_rn(s.value), s.value >= kLeast && s.value <= kMost};
-  }
   __device__ __forceinline__ StepPair operator()(float a, float b) const {
-    if (plain) return {{quotient(a, scale, inverse), quotient(b, scale, inverse)}, {a, b}};
-    if (!(scale > 0)) return {};
-    return {{__fdiv_rn(a, scale), __fdiv_rn(b, scale)}, {a, b}};
+    return {{quotient(a, scale, inverse), quotient(b, scale, inverse)}, {a, b}};
   }
 };
+
+// By divisions.
+struct DividedSteps {
+  float scale;
+
+  __device__ __forceinline__ StepPair operator()(float a, float b) const {
+    if (!(scale > 0)) return {};
+    return {{divide(a), divide(b)}, {a, b}};
+  }
+
+ private:
+  __device__ __noinline__ float divide(float w) const { return __fdiv_rn(w, scale); }
+};
+
+// Calls `encode` with the steps of a scale: the branch is around all that it does, for many weights
+// at a time. Of scales that are neither large nor small what a quotient's remainder loses is far
+// below the smallest value of a type, and far below half a step of integers.
+template <class Encode>
+__device__ __forceinline__ void with_steps(float scale, const Encode& encode) {
+  if (scale >= 0x1p-40f && scale <= 0x1p40f) {
+    encode(QuickSteps{scale, __frcp_rn(scale)});
+  } else {
+    encode(DividedSteps{scale});
+  }
+}
 
 // The low halves of two words.
 __device__ __forceinline__ unsigned low_halves(unsigned a, unsigned b) {
@@ -69,25 +86,39 @@ struct RoundedCodes {
   static constexpr bool kTable = true;
   static constexpr bool kChoice = true;
   static constexpr bool kRough = true;  // errors in float32
-  FloatRounding r;
+  float top;
   unsigned to_magic;     // from a power of two to the number to add, in exponents
   unsigned least_magic;  // of the smallest normal number, as bits
-  int shift;
+  // Of a pair, in both halves: how far exponents of magic numbers move down to be those of codes,
+  // that of the least one there, the sign of a code and how far that of a weight is above it.
+  int exponents_above;
+  unsigned least_exponent;
+  unsigned sign;
+  int sign_above;
+  unsigned signed_zero;  // all bits, or none
 
   static __device__ __forceinline__ RoundedCodes load(const EncodeWeight& args, Shared&) {
-    const int shift = 23 - args.rounding.mantissa;
-    const unsigned to_magic = static_cast<unsigned>(shift) << 23;
-    return {args.rounding, to_magic, __float_as_uint(args.rounding.smallest_normal) + to_magic,
-            shift};
+    const FloatRounding& r = args.rounding;
+    const unsigned least_magic = __float_as_uint(r.magic);
+    const int exponents_above = 7 - r.mantissa;
+    return {.top = r.top,
+            .to_magic = least_magic - __float_as_uint(r.smallest_normal),
+            .least_magic = least_magic,
+            .exponents_above = exponents_above,
+            .least_exponent = high_halves(r.magic, r.magic) >> exponents_above,
+            .sign = r.sign * 0x10001u,
+            .sign_above = __clz(static_cast<int>(r.sign)) - 16,
+            .signed_zero = r.signed_zero ? ~0u : 0u};
   }
   __device__ __forceinline__ unsigned pair(const StepPair& steps, int /*zero*/) const {
     const Rounded a = rounded(steps.x[0]);
     const Rounded b = rounded(steps.x[1]);
-    const unsigned codes = a.code + (b.code << 16);
-    unsigned signs = high_halves(steps.w[0], steps.w[1]);
-    if (!r.signed_zero) signs &= codes + 0x7fff7fffu;
-    const int bits_above = __clz(static_cast<int>(r.sign)) - 16;
-    return codes | ((signs >> bits_above) & (r.sign * 0x10001u));
+    const unsigned exponents = high_halves(a.magic, b.magic) >> exponents_above;
+    const unsigned codes =
+        low_halves(__float_as_uint(a.sum), __float_as_uint(b.sum)) + exponents - least_exponent;
+    const unsigned signs =
+        high_halves(steps.w[0], steps.w[1]) & ((codes + 0x7fff7fffu) | signed_zero);
+    return codes | ((signs >> sign_above) & sign);
   }
   // About how far a weight is from what it becomes: to a few 2^-22 of the weight.
   __device__ __forceinline__ float rough_error(float w, float scale, float inverse) const {
@@ -95,19 +126,17 @@ struct RoundedCodes {
   }
 
  private:
+  // A magnitude and the number added to it, whose low half is 0.
   struct Rounded {
     float sum;
     float magic;
-    unsigned code;
     __device__ __forceinline__ float value() const { return __fsub_rn(sum, magic); }
   };
   __device__ __forceinline__ Rounded rounded(float step) const {
-    const float magnitude = fminf(fabsf(step), r.top);
+    const float magnitude = fminf(fabsf(step), top);
     const unsigned power = __float_as_uint(magnitude) & 0x7f800000u;
-    const unsigned magic = __viaddmax_u32(power, to_magic, least_magic);
-    const float sum = __fadd_rn(magnitude, __uint_as_float(magic));
-    const unsigned above = (magic - least_magic) >> shift;
-    return {sum, __uint_as_float(magic), __float_as_uint(sum) - magic + above};
+    const float magic = __uint_as_float(__viaddmax_u32(power, to_magic, least_magic));
+    return {__fadd_rn(magnitude, magic), magic};
   }
 };
 

@@ -153,7 +153,7 @@ __device__ __forceinline__ StoredScale table_scale(const EncodeWeight& args, flo
                                                    bool second, bool& refused) {
   if (args.scale == GroupScale::kE8M0) return exponent_scale(args, absmax, args.floor && !second);
   if (args.scale == GroupScale::kE4M3) {
-    return e4m3_scale(absmax, second ? args.other_top : args.top, *args.whole);
+    return e4m3_scale(absmax, second ? args.other_top : args.top, __ldg(args.whole));
   }
   return float_scale(args.float_type, absmax == 0 ? 1 : __fdiv_rn(absmax, args.top), refused);
 }

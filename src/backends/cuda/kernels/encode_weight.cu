@@ -59,9 +59,9 @@ struct Packed<0> {
   }
 };
 
-template <int kBits, class Codes>
+template <int kBits, class Codes, class Steps>
 __device__ __forceinline__ Packed<kBits> codes_of(const Codes& elements, const Octet& octet,
-                                                  const ScaleSteps& steps, int zero, int bits) {
+                                                  const Steps& steps, int zero, int bits) {
   using Out = Packed<kBits>;
   Out packed;
 #pragma unroll
@@ -144,11 +144,12 @@ __device__ __noinline__ bool second_is_better(const EncodeWeight& args, Codes el
                                               float second) {
   const auto share = Share<kOwn>::load(args, first_octet, lanes);
   const auto error = [&](float scale) {
-    const ScaleSteps steps = ScaleSteps::of(StoredScale{0, scale, 0});
     Packed<4> codes[kOwn];
-    for (int k = 0; k < kOwn; ++k) {
-      codes[k] = codes_of<4>(elements, share.octets[k], steps, /*zero=*/0, /*bits=*/4);
-    }
+    with_steps(scale, [&](const auto& steps) {
+      for (int k = 0; k < kOwn; ++k) {
+        codes[k] = codes_of<4>(elements, share.octets[k], steps, /*zero=*/0, /*bits=*/4);
+      }
+    });
     return squared_error(args, share, codes, scale, lanes);
   };
   return error(second) < error(first);
@@ -198,42 +199,87 @@ __device__ __forceinline__ void choose(const EncodeWeight& args, const Codes& el
   if (better) scale = other;
 }
 
-template <class Codes, int kBits, int kOwn, bool kChoice>
-__global__ void __launch_bounds__(kGroupThreads, kChoice ? 3 : 4)
+// Where a thread is among the groups of its block.
+struct GroupPlace {
+  int lanes;           // of a group
+  int lane;            // of them
+  std::int64_t first;  // octet of the first share
+
+  template <int kOwn>
+  static __device__ __forceinline__ GroupPlace of(const EncodeWeight& args, int octets) {
+    const int lanes = static_cast<int>(args.group) / (kEncodedColumns * kOwn);
+    const int lane = static_cast<int>(threadIdx.x) & (lanes - 1);
+    return {lanes, lane,
+            blockIdx.x * std::int64_t{kGroupThreads} * octets +
+                (static_cast<int>(threadIdx.x) - lane) * kOwn + lane};
+  }
+};
+
+// All lanes of a warp call it.
+template <int kBits, bool kChoice, class Codes, int kOwn>
+__device__ __forceinline__ void encode_share(const EncodeWeight& args, const Codes& elements,
+                                             const GroupPlace& place, const Share<kOwn>& share,
+                                             std::int64_t begin, bool& refused) {
+  typename Codes::Range range{};
+#pragma unroll
+  for (const Octet& octet : share.octets) octet.add_to(range);
+  join_lanes(range, place.lanes);
+  StoredScale scale = scale_of<Codes>(args, range, refused);
+  if constexpr (kChoice) choose(args, elements, range.absmax(), share, begin, place.lanes, scale);
+  if (begin >= args.rows * args.cols / kEncodedColumns) return;
+  const int bits = kBits == 0 ? args.bits : kBits;
+  with_steps(scale.value, [&](const auto& steps) {
+#pragma unroll
+    for (int k = 0; k < kOwn; ++k) {
+      codes_of<kBits>(elements, share.octets[k], steps, scale.zero, bits)
+          .store(reinterpret_cast<std::uint8_t*>(args.codes) + (begin + k * place.lanes) * bits,
+                 bits);
+    }
+  });
+  if (place.lane == 0) store_scale(args, begin / (place.lanes * kOwn), scale);
+}
+
+template <class Codes, int kBits, int kOwn>
+__global__ void __launch_bounds__(kGroupThreads, 4)
     encode_groups(const __grid_constant__ EncodeWeight args) {
   constexpr int kShares = kAtOnce / kOwn;
   __shared__ typename Codes::Shared shared;
-  const int bits = kBits == 0 ? args.bits : kBits;
-  const int lanes = static_cast<int>(args.group) / (kEncodedColumns * kOwn);  // of a group
-  const std::int64_t octets = args.rows * args.cols / kEncodedColumns;
-  const int lane = static_cast<int>(threadIdx.x) & (lanes - 1);
-  const std::int64_t first = blockIdx.x * std::int64_t{kGroupThreads * kAtOnce} +
-                             (static_cast<int>(threadIdx.x) - lane) * kOwn + lane;
+  const auto place = GroupPlace::of<kOwn>(args, kAtOnce);
   Share<kOwn> shares[kShares];
 #pragma unroll
   for (int i = 0; i < kShares; ++i) {
-    shares[i] = Share<kOwn>::load(args, first + i * (kGroupThreads * kOwn), lanes);
+    shares[i] = Share<kOwn>::load(args, place.first + i * (kGroupThreads * kOwn), place.lanes);
   }
   const Codes elements = Codes::load(args, shared);
   bool refused = false;
 #pragma unroll
   for (int i = 0; i < kShares; ++i) {
-    const Share<kOwn>& share = shares[i];
-    typename Codes::Range range{};
-#pragma unroll
-    for (const Octet& octet : share.octets) octet.add_to(range);
-    join_lanes(range, lanes);
-    StoredScale scale = scale_of<Codes>(args, range, refused);
-    const std::int64_t begin = first + i * (kGroupThreads * kOwn);
-    if constexpr (kChoice) choose(args, elements, range.absmax(), share, begin, lanes, scale);
-    const ScaleSteps steps = ScaleSteps::of(scale);
-    if (begin >= octets) continue;
-#pragma unroll
-    for (int k = 0; k < kOwn; ++k) {
-      codes_of<kBits>(elements, share.octets[k], steps, scale.zero, bits)
-          .store(reinterpret_cast<std::uint8_t*>(args.codes) + (begin + k * lanes) * bits, bits);
+    encode_share<kBits, /*kChoice=*/false>(args, elements, place, shares[i],
+                                           place.first + i * (kGroupThreads * kOwn), refused);
+  }
+  if (refused) *args.refused = 1;
+}
+
+constexpr int kChosenShares = 8;  // of a thread, one after the other
+
+// The same where the better of two scales is taken: a share is loaded while the one before it is
+// encoded, which takes longer than a load.
+template <class Codes, int kBits, int kOwn>
+__global__ void __launch_bounds__(kGroupThreads, 3)
+    encode_chosen(const __grid_constant__ EncodeWeight args) {
+  __shared__ typename Codes::Shared shared;
+  const auto place = GroupPlace::of<kOwn>(args, kChosenShares * kOwn);
+  auto next = Share<kOwn>::load(args, place.first, place.lanes);
+  const Codes elements = Codes::load(args, shared);
+  bool refused = false;
+#pragma unroll 1
+  for (int i = 0; i < kChosenShares; ++i) {
+    const Share<kOwn> share = next;
+    const std::int64_t begin = place.first + i * (kGroupThreads * kOwn);
+    if (i + 1 < kChosenShares) {
+      next = Share<kOwn>::load(args, begin + kGroupThreads * kOwn, place.lanes);
     }
-    if (lane == 0) store_scale(args, begin / (lanes * kOwn), scale);
+    encode_share<kBits, /*kChoice=*/true>(args, elements, place, share, begin, refused);
   }
   if (refused) *args.refused = 1;
 }
@@ -280,18 +326,19 @@ __global__ void __launch_bounds__(kRowOfThreads, 2)
   bool refused = false;
   const StoredScale scale = scale_of<Codes>(args, range, refused);
   auto* const out = reinterpret_cast<std::uint8_t*>(args.codes) + row * octets * bits;
-  const ScaleSteps steps = ScaleSteps::of(scale);
-  const auto encode = [&](std::int64_t at, const Octet& octet) {
-    codes_of<kBits>(elements, octet, steps, scale.zero, bits).store(out + at * bits, bits);
-  };
+  with_steps(scale.value, [&](const auto& steps) {
+    const auto encode = [&](std::int64_t at, const Octet& octet) {
+      codes_of<kBits>(elements, octet, steps, scale.zero, bits).store(out + at * bits, bits);
+    };
 #pragma unroll
-  for (int i = 0; i < kKept; ++i) {
-    const std::int64_t at = threadIdx.x + i * kRowOfThreads;
-    if (at < octets) encode(at, kept[i]);
-  }
-  for (std::int64_t at = threadIdx.x + kKept * kRowOfThreads; at < octets; at += kRowOfThreads) {
-    encode(at, loaded(at));
-  }
+    for (int i = 0; i < kKept; ++i) {
+      const std::int64_t at = threadIdx.x + i * kRowOfThreads;
+      if (at < octets) encode(at, kept[i]);
+    }
+    for (std::int64_t at = threadIdx.x + kKept * kRowOfThreads; at < octets; at += kRowOfThreads) {
+      encode(at, loaded(at));
+    }
+  });
   if (threadIdx.x != 0) return;
   store_scale(args, row, scale);
   if (refused) *args.refused = 1;
@@ -331,26 +378,35 @@ cudaError_t start_whole(const EncodeWeight& args, cudaStream_t stream) {
 
 // ----
 
+unsigned group_blocks(const EncodeWeight& args, int octets) {
+  const std::int64_t of_block = std::int64_t{kGroupThreads} * octets;
+  return static_cast<unsigned>((args.rows * args.cols / kEncodedColumns + of_block - 1) / of_block);
+}
+
 // Threads take two octets of a group, which has one only where groups are as small as octets.
-template <class Codes, int kBits, bool kChoice = false>
+template <class Codes, int kBits>
 cudaError_t start_groups(const EncodeWeight& args, cudaStream_t stream) {
-  const std::int64_t octets = args.rows * args.cols / kEncodedColumns;
-  constexpr std::int64_t kOfBlock = kGroupThreads * kAtOnce;
-  const auto blocks = static_cast<unsigned>((octets + kOfBlock - 1) / kOfBlock);
+  const unsigned blocks = group_blocks(args, kAtOnce);
   if (args.group >= 2 * kEncodedColumns) {
-    encode_groups<Codes, kBits, 2, kChoice><<<blocks, kGroupThreads, 0, stream>>>(args);
-  } else if constexpr (!kChoice) {
-    encode_groups<Codes, kBits, 1, false><<<blocks, kGroupThreads, 0, stream>>>(args);
+    encode_groups<Codes, kBits, 2><<<blocks, kGroupThreads, 0, stream>>>(args);
   } else {
-    return cudaErrorInvalidValue;
+    encode_groups<Codes, kBits, 1><<<blocks, kGroupThreads, 0, stream>>>(args);
   }
+  return cudaGetLastError();
+}
+
+template <class Codes>
+cudaError_t start_chosen(const EncodeWeight& args, cudaStream_t stream) {
+  if (args.group < 2 * kEncodedColumns) return cudaErrorInvalidValue;
+  const unsigned blocks = group_blocks(args, 2 * kChosenShares);
+  encode_chosen<Codes, 4, 2><<<blocks, kGroupThreads, 0, stream>>>(args);
   return cudaGetLastError();
 }
 
 template <class Codes, int kBits>
 cudaError_t start(const EncodeWeight& args, cudaStream_t stream) {
   if (args.choice) {
-    if constexpr (Codes::kChoice && kBits == 4) return start_groups<Codes, 4, true>(args, stream);
+    if constexpr (Codes::kChoice && kBits == 4) return start_chosen<Codes>(args, stream);
     return cudaErrorInvalidValue;
   }
   if (args.group < args.cols) return start_groups<Codes, kBits>(args, stream);
