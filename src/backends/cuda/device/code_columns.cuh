@@ -38,6 +38,11 @@ struct CodeWords<4> {
   static __device__ __forceinline__ CodeWords load(const unsigned* row, unsigned col, int) {
     return {row[col / 8]};
   }
+  // Four from `col` on, and four from eight columns behind it.
+  static __device__ __forceinline__ CodeWords load_runs(const unsigned* row, unsigned col) {
+    const auto* const halves = reinterpret_cast<const std::uint16_t*>(row) + col / 4;
+    return {halves[0] | unsigned{halves[2]} << 16};
+  }
   __device__ __forceinline__ unsigned code(int i) const { return word >> (4 * i) & 15; }
 };
 
@@ -47,6 +52,9 @@ struct CodeWords<8> {
 
   static __device__ __forceinline__ CodeWords load(const unsigned* row, unsigned col, int) {
     return {{row[col / 4], row[col / 4 + 1]}};
+  }
+  static __device__ __forceinline__ CodeWords load_runs(const unsigned* row, unsigned col) {
+    return {{row[col / 4], row[col / 4 + 2]}};
   }
   __device__ __forceinline__ unsigned code(int i) const {
     return words[i / 4] >> (8 * (i % 4)) & 255;

@@ -42,14 +42,37 @@ __device__ __forceinline__ unsigned load_scale(const WeightPlanes& w, std::int64
                                    : load_bits(w.type, w.scales, at);
 }
 
+// Of some at once: a branch that each of them took would wait for its loads.
+template <int kCount>
+__device__ __forceinline__ void scale_values(const WeightPlanes& w,
+                                             const std::int64_t (&at)[kCount],
+                                             const unsigned (&stored)[kCount],
+                                             float (&scales)[kCount]) {
+  if (w.scale_values == nullptr) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) scales[i] = float_of(w.type, stored[i]);
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) scales[i] = w.scale_values[stored[i]];
+  if (w.scale_factors != nullptr) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      scales[i] = __fmul_rn(scales[i], w.scale_factors[at[i] >> w.factor_shift]);
+    }
+  }
+  if (w.scale_mean != nullptr) {
+    const float mean = *w.scale_mean;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) scales[i] = __fadd_rn(scales[i], mean);
+  }
+}
+
 __device__ __forceinline__ float scale_value(const WeightPlanes& w, std::int64_t at,
                                              unsigned stored) {
-  if (w.scale_values == nullptr) return float_of(w.type, stored);
-  float scale = w.scale_values[stored];
-  if (w.scale_factors != nullptr) {
-    scale = __fmul_rn(scale, w.scale_factors[at >> w.factor_shift]);
-  }
-  return w.scale_mean != nullptr ? __fadd_rn(scale, *w.scale_mean) : scale;
+  float scale[1];
+  scale_values<1>(w, {at}, {stored}, scale);
+  return scale[0];
 }
 
 __device__ __forceinline__ float weight_element(const WeightPlanes& w, std::int64_t row,

@@ -30,13 +30,24 @@ constexpr int kRows = 4;  // of a thread, so that enough loads are under way
 constexpr int kThreads = 128;
 constexpr int kResident = 8;  // blocks of a multiprocessor, which registers must allow
 
-template <class T>
-struct alignas(16) Columns {
-  T values[kCodeColumns];
+// Which eight columns of 16 a thread of two has: neighbours, or of float32 two runs of four, since
+// stores of both threads then fill whole sectors of memory.
+template <bool kRuns>
+struct OwnColumns {
+  static constexpr int kLength = kRuns ? 4 : kCodeColumns;
+  static __device__ __forceinline__ unsigned first() {
+    const auto thread = blockIdx.x * kThreads + threadIdx.x;
+    return kRuns ? thread / 2 * 16 + thread % 2 * 4 : thread * kCodeColumns;
+  }
 };
 
-// Codes of kRows rows from `first` on, and what scales them. kBits: 4, or 0 for any width.
-template <int kBits>
+template <class T, int kLength>
+struct alignas(16) Run {
+  T values[kLength];
+};
+
+// Codes of kRows rows from `first` on, and what scales them. kBits: 4, 8, or 0 for any width.
+template <int kBits, bool kRuns>
 struct CodedRows {
   CodeWords<kBits> codes[kRows];
   std::int64_t at[kRows];
@@ -52,8 +63,12 @@ struct CodedRows {
     for (int i = 0; i < kRows; ++i) {
       const std::int64_t row = args.first_row + min(first + i, args.rows - 1);
       rows.at[i] = scale_place(w, row, group);
-      rows.codes[i] = CodeWords<kBits>::load(
-          static_cast<const unsigned*>(w.data) + row * w.row_words, col, w.bits);
+      const auto* const words = static_cast<const unsigned*>(w.data) + row * w.row_words;
+      if constexpr (kRuns) {
+        rows.codes[i] = CodeWords<kBits>::load_runs(words, col);
+      } else {
+        rows.codes[i] = CodeWords<kBits>::load(words, col, w.bits);
+      }
       rows.scales[i] = load_scale(w, rows.at[i]);
       rows.zeros[i] = Values::kTable ? 0 : load_zero(w, rows.at[i]);
     }
@@ -61,15 +76,15 @@ struct CodedRows {
   }
 };
 
-template <class T, class Values, int kBits>
+template <class T, class Values, int kBits, bool kRuns>
 __global__ void __launch_bounds__(kThreads, kResident) decode_codes(DecodeWeight args) {
   using Table = SharedTable<Values, kBits>;
-  using Coded = CodedRows<kBits>;
+  using Coded = CodedRows<kBits, kRuns>;
+  using Own = OwnColumns<kRuns>;
   __shared__ float shared[Table::kFloats];
   const WeightPlanes& w = args.weight;
-  const auto own = static_cast<unsigned>((blockIdx.x * kThreads + threadIdx.x) * kCodeColumns);
-  const bool inside = own < w.cols;
-  const unsigned col = inside ? own : 0;
+  const bool inside = Own::first() < w.cols;
+  const unsigned col = inside ? Own::first() : 0;
   const unsigned group = col / static_cast<unsigned>(w.group);
   const std::int64_t step = std::int64_t{gridDim.y} * kRows;
   std::int64_t first = std::int64_t{blockIdx.y} * kRows;
@@ -81,18 +96,24 @@ __global__ void __launch_bounds__(kThreads, kResident) decode_codes(DecodeWeight
     if (first + step < args.rows) {
       next = Coded::template load<Values>(args, first + step, col, group);
     }
+    float scales[kRows];
+    scale_values(w, rows.at, rows.scales, scales);
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
       if (first + i >= args.rows) break;
-      const float scale = scale_value(w, rows.at[i], rows.scales[i]);
       const auto value = table.values(rows.zeros[i]);
-      Columns<T> columns;
+      using OwnRun = Run<T, Own::kLength>;
+      OwnRun runs[kCodeColumns / Own::kLength];
 #pragma unroll
       for (int c = 0; c < kCodeColumns; ++c) {
-        store(columns.values + c, scale * value(rows.codes[i].code(c)));
+        store(runs[c / Own::kLength].values + c % Own::kLength,
+              scales[i] * value(rows.codes[i].code(c)));
       }
       T* const out = static_cast<T*>(args.out) + (first + i) * w.cols + col;
-      *reinterpret_cast<Columns<T>*>(out) = columns;
+#pragma unroll
+      for (int r = 0; r < kCodeColumns / Own::kLength; ++r) {
+        *reinterpret_cast<OwnRun*>(out + r * kCodeColumns) = runs[r];
+      }
     }
   }
 }
@@ -103,12 +124,23 @@ bool takes_columns(const DecodeWeight& args) {
 
 // ----
 
-template <class T, int kBits>
+template <class T, int kBits, bool kRuns>
 void launch_codes(const DecodeWeight& args, dim3 grid, cudaStream_t stream) {
   if (args.weight.values != nullptr) {
-    decode_codes<T, TableValues, kBits><<<grid, kThreads, 0, stream>>>(args);
+    decode_codes<T, TableValues, kBits, kRuns><<<grid, kThreads, 0, stream>>>(args);
   } else {
-    decode_codes<T, IntegerValues, kBits><<<grid, kThreads, 0, stream>>>(args);
+    decode_codes<T, IntegerValues, kBits, kRuns><<<grid, kThreads, 0, stream>>>(args);
+  }
+}
+
+// Runs of a thread must be in one group.
+template <class T, int kBits>
+void launch_width(const DecodeWeight& args, dim3 grid, cudaStream_t stream) {
+  const WeightPlanes& w = args.weight;
+  if (sizeof(T) == 4 && w.cols % 16 == 0 && w.group % 16 == 0) {
+    launch_codes<T, kBits, sizeof(T) == 4>(args, grid, stream);
+  } else {
+    launch_codes<T, kBits, false>(args, grid, stream);
   }
 }
 
@@ -121,8 +153,16 @@ cudaError_t start(const DecodeWeight& args, cudaStream_t stream) {
     const std::int64_t high =
         std::min((args.rows + kRows - 1) / kRows, (kBlocks + wide - 1) / wide);
     const dim3 grid(static_cast<unsigned>(wide), static_cast<unsigned>(high));
-    args.weight.bits == 4 ? launch_codes<T, 4>(args, grid, stream)
-                          : launch_codes<T, 0>(args, grid, stream);
+    switch (args.weight.bits) {
+      case 4:
+        launch_width<T, 4>(args, grid, stream);
+        break;
+      case 8:
+        launch_width<T, 8>(args, grid, stream);
+        break;
+      default:
+        launch_codes<T, 0, false>(args, grid, stream);
+    }
   } else {
     const dim3 grid = row_grid(args.rows, args.weight.cols);
     decode<T><<<grid, kRowThreads, 0, stream>>>(args);

@@ -59,9 +59,9 @@ __global__ void __launch_bounds__(kThreads) walk_codes(CodesLinear args) {
       if (k >= cols) break;
       float weights[kRows][kCodeColumns];
       float scale[kRows];
+      scale_values(w, at[ahead], stored[ahead], scale);
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        scale[r] = scale_value(w, at[ahead][r], stored[ahead][r]);
         const auto value = table.values(Values::kTable ? 0 : load_zero(w, at[ahead][r]));
 #pragma unroll
         for (int i = 0; i < kCodeColumns; ++i) weights[r][i] = value(codes[ahead][r].code(i));
