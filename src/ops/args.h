@@ -233,6 +233,17 @@ struct ColumnSumsArgs {
   double* sum_abs = nullptr;      // [cols]
 };
 
+// y[i, j] = x[i, j] * factors[j] / divisors[i]: a product rounded to float32, then a quotient.
+// Every implementation gives the same bits. y may be x, else they do not overlap.
+struct ScaleArgs {
+  const float* x = nullptr;  // [rows, cols]
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  const float* factors = nullptr;   // [cols], or null: all 1
+  const float* divisors = nullptr;  // [rows], or null: all 1
+  float* y = nullptr;               // [rows, cols]
+};
+
 // The planes of out = out->format->encode(w): w [out->rows, out->cols] rounded to nearest. Every
 // implementation gives the same bits, and throws what Format::encode() throws.
 struct EncodeArgs {

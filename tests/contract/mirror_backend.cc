@@ -287,6 +287,20 @@ ColumnSumsArgs mapped(Mirror& mirror, ColumnSumsArgs args) {
   return args;
 }
 
+void add_ranges(Mirror& mirror, const ScaleArgs& args) {
+  mirror.add(args.x, args.rows * args.cols * kFloat);
+  mirror.add(args.factors, args.cols * kFloat);
+  mirror.add(args.divisors, args.rows * kFloat);
+  mirror.add(args.y, args.rows * args.cols * kFloat);
+}
+ScaleArgs mapped(Mirror& mirror, ScaleArgs args) {
+  args.x = mirror.map(args.x);
+  args.factors = mirror.map(args.factors);
+  args.divisors = mirror.map(args.divisors);
+  args.y = mirror.map(args.y);
+  return args;
+}
+
 void add_ranges(Mirror& mirror, const SubtractProductArgs& args) {
   mirror.add(args.a, matrix_bytes(args.m, args.k, args.a_stride));
   mirror.add(args.b, matrix_bytes(args.k, args.n, args.b_stride));

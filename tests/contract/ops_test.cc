@@ -595,5 +595,50 @@ TEST_P(ColumnSumsContract, WhatIsNotFiniteShows) {
 INSTANTIATE_TEST_SUITE_P(Impls, ColumnSumsContract,
                          ::testing::ValuesIn(usable_impls("column_sums")), name_of);
 
+class ScaleContract : public Impls {};
+TEST_P(ScaleContract, MultipliesColumnsThenDividesRows) {
+  const auto backend = forced_backend("scale", GetParam());
+  for (const auto& [rows, cols] : kMatrices) {
+    const std::vector<float> x = random_floats(rows * cols, 97);
+    const std::vector<float> factors = random_floats(cols, 98);
+    std::vector<float> divisors = random_floats(rows, 99);
+    for (float& divisor : divisors) divisor += std::copysign(0.1f, divisor);
+    for (const bool multiplies : {false, true}) {
+      for (const bool divides : {false, true}) {
+        GuardedOutput y(rows, cols, cols);
+        backend->run(ScaleArgs{.x = x.data(),
+                               .rows = rows,
+                               .cols = cols,
+                               .factors = multiplies ? factors.data() : nullptr,
+                               .divisors = divides ? divisors.data() : nullptr,
+                               .y = y.data()});
+        EXPECT_EQ(y.damage(), "");
+        for (std::int64_t r = 0; r < rows; ++r) {
+          for (std::int64_t c = 0; c < cols; ++c) {
+            float want = x[static_cast<std::size_t>(r * cols + c)];
+            if (multiplies) want *= factors[static_cast<std::size_t>(c)];
+            if (divides) want /= divisors[static_cast<std::size_t>(r)];
+            ASSERT_EQ(y.at(r, c), want) << rows << " x " << cols << ": " << r << ", " << c;
+          }
+        }
+      }
+    }
+  }
+}
+TEST_P(ScaleContract, MayWriteWhereItReads) {
+  const auto backend = forced_backend("scale", GetParam());
+  std::vector<float> x = {1, 2, 3, 4, 5, 6};
+  const std::vector<float> factors = {2, 4, 8};
+  const std::vector<float> divisors = {1, 2};
+  backend->run(ScaleArgs{.x = x.data(),
+                         .rows = 2,
+                         .cols = 3,
+                         .factors = factors.data(),
+                         .divisors = divisors.data(),
+                         .y = x.data()});
+  EXPECT_EQ(x, (std::vector<float>{2, 8, 24, 4, 10, 24}));
+}
+INSTANTIATE_TEST_SUITE_P(Impls, ScaleContract, ::testing::ValuesIn(usable_impls("scale")), name_of);
+
 }  // namespace
 }  // namespace nibble::test

@@ -98,6 +98,7 @@ ImplList<TransposeArgs> transpose_impls() {
 ImplList<ColumnSumsArgs> column_sums_impls() {
   return reference_only<ColumnSumsArgs, reference::column_sums>();
 }
+ImplList<ScaleArgs> scale_impls() { return reference_only<ScaleArgs, reference::scale>(); }
 ImplList<EncodeArgs> encode_impls() {
   return codec_impls<EncodeArgs, encode_by, reference::encode>();
 }

@@ -107,6 +107,17 @@ void column_sums(const ColumnSumsArgs& args, ExecContext& context) {
   context.queue->launch("column_sums", sums, nibble::cuda::column_sums);
 }
 
+void scale(const ScaleArgs& args, ExecContext& context) {
+  ScaleMatrix matrix;
+  matrix.x = args.x;
+  matrix.factors = args.factors;
+  matrix.divisors = args.divisors;
+  matrix.y = args.y;
+  matrix.rows = args.rows;
+  matrix.cols = args.cols;
+  context.queue->launch("scale", matrix, scale_matrix);
+}
+
 Support argmax_supports(const ArgmaxArgs& args, const DeviceCaps&) {
   return args.rows < 65536 ? Support::yes() : Support::no("more than 65535 rows");
 }
@@ -219,6 +230,7 @@ ImplList<SampleArgs> sample_impls() {
 }
 ImplList<TransposeArgs> transpose_impls() { return only<TransposeArgs, transpose>(); }
 ImplList<ColumnSumsArgs> column_sums_impls() { return only<ColumnSumsArgs, column_sums>(); }
+ImplList<ScaleArgs> scale_impls() { return only<ScaleArgs, scale>(); }
 ImplList<MoeRouteArgs> moe_route_impls() { return only<MoeRouteArgs, moe_route>(); }
 
 }  // namespace nibble::cuda

@@ -1,4 +1,4 @@
-// Bound by memory: x is read once, in lines of 32 columns.
+// Bound by memory: x is read once, in lines of 32 columns or more.
 #include <algorithm>
 
 #include "backends/cuda/device/launch.cuh"
@@ -76,6 +76,32 @@ __global__ void __launch_bounds__(kTile* kSumRows) sums(ColumnSums args) {
   args.sum_abs[col] += magnitude;
 }
 
+constexpr int kScaled = 256;    // columns of a block
+constexpr int kScaledRows = 8;  // of a thread, so that enough loads are under way
+
+__global__ void __launch_bounds__(kScaled) scaled(ScaleMatrix args) {
+  let_next_kernel_start();
+  wait_for_kernel_ahead();
+  const std::int64_t col = std::int64_t{blockIdx.x} * kScaled + threadIdx.x;
+  if (col >= args.cols) return;
+  const float factor = args.factors == nullptr ? 1.0f : args.factors[col];
+  for (std::int64_t first = std::int64_t{blockIdx.y} * kScaledRows; first < args.rows;
+       first += std::int64_t{gridDim.y} * kScaledRows) {
+    float x[kScaledRows];
+#pragma unroll
+    for (int i = 0; i < kScaledRows; ++i) {
+      x[i] = first + i < args.rows ? args.x[(first + i) * args.cols + col] : 0.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < kScaledRows; ++i) {
+      if (first + i >= args.rows) break;
+      const float product = __fmul_rn(x[i], factor);
+      args.y[(first + i) * args.cols + col] =
+          args.divisors == nullptr ? product : __fdiv_rn(product, args.divisors[first + i]);
+    }
+  }
+}
+
 }  // namespace
 
 cudaError_t transpose_rows(const TransposeRows& args, cudaStream_t stream) {
@@ -88,6 +114,14 @@ cudaError_t transpose_rows(const TransposeRows& args, cudaStream_t stream) {
 cudaError_t column_sums(const ColumnSums& args, cudaStream_t stream) {
   if (args.rows == 0 || args.cols == 0) return cudaSuccess;
   return launch(sums, {dim3(tiles_of(args.cols)), dim3(kTile, kSumRows), 0, true}, stream, args);
+}
+
+cudaError_t scale_matrix(const ScaleMatrix& args, cudaStream_t stream) {
+  if (args.rows == 0 || args.cols == 0) return cudaSuccess;
+  const std::int64_t high = (args.rows + kScaledRows - 1) / kScaledRows;
+  const dim3 grid(static_cast<unsigned>((args.cols + kScaled - 1) / kScaled),
+                  static_cast<unsigned>(std::min(high, kMostY)));
+  return launch(scaled, {grid, dim3(kScaled), 0, true}, stream, args);
 }
 
 }  // namespace nibble::cuda

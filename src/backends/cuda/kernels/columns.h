@@ -1,4 +1,5 @@
-// Ops that look at the columns of a matrix (TransposeArgs and ColumnSumsArgs of ops/args.h). All
+// Ops that look at the columns of a matrix (TransposeArgs, ColumnSumsArgs and ScaleArgs of
+// ops/args.h). All
 // pointers are device memory.
 #pragma once
 
@@ -27,5 +28,16 @@ struct ColumnSums {
   std::int64_t cols = 0;
 };
 cudaError_t column_sums(const ColumnSums& args, cudaStream_t stream);
+
+// Factors and divisors may be null; y may be x.
+struct ScaleMatrix {
+  const float* x = nullptr;         // [rows, cols]
+  const float* factors = nullptr;   // [cols]
+  const float* divisors = nullptr;  // [rows]
+  float* y = nullptr;               // [rows, cols]
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+};
+cudaError_t scale_matrix(const ScaleMatrix& args, cudaStream_t stream);
 
 }  // namespace nibble::cuda
