@@ -174,29 +174,38 @@ void divide_norm(const NormSpec& spec, Norm& norm, std::span<const float> s) {
   for (std::size_t j = 0; j < s.size(); ++j) bias[j] /= s[j];
 }
 
-void divide_rows(const Producer& producer, std::span<const float> s, ThreadPool& pool) {
-  Linear& linear = *producer.linear;
-  const std::int64_t cols = linear.weight.canonical.cols;
-  std::vector<float> divisors(static_cast<std::size_t>(linear.weight.canonical.rows), 0.0f);
+// For each row of a producer the scale of its channels; 1 where it has none.
+std::vector<float> row_divisors(const Producer& producer, std::span<const float> s) {
+  std::vector<float> divisors(static_cast<std::size_t>(producer.linear->weight.canonical.rows));
   for (std::size_t j = 0; j < s.size(); ++j) {
     float& divisor = divisors[static_cast<std::size_t>(producer.rows[j])];
     if (divisor != 0 && divisor != s[j]) {
       fail(ErrorKind::kUsage, "channels that share row {} of {} have scales {} and {}",
-           producer.rows[j], linear.module, divisor, s[j]);
+           producer.rows[j], producer.linear->module, divisor, s[j]);
     }
     divisor = s[j];
   }
+  std::ranges::replace(divisors, 0.0f, 1.0f);
+  return divisors;
+}
+
+void divide_rows(Linear& linear, std::span<const float> divisors, ThreadPool& pool) {
+  const std::int64_t cols = linear.weight.canonical.cols;
   float* values = mutable_values(linear);
-  float* bias = linear.bias.empty() ? nullptr : linear.bias.mutable_data<float>();
   const auto rows = static_cast<std::int64_t>(divisors.size());
   pool.parallel_for(rows, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {
       const float divisor = divisors[static_cast<std::size_t>(r)];
-      if (divisor == 0) continue;
+      if (divisor == 1) continue;
       for (std::int64_t c = 0; c < cols; ++c) values[r * cols + c] /= divisor;
-      if (bias != nullptr) bias[r] /= divisor;
     }
   });
+}
+
+void divide_bias(Linear& linear, std::span<const float> divisors) {
+  if (linear.bias.empty()) return;
+  float* const bias = linear.bias.mutable_data<float>();
+  for (std::size_t r = 0; r < divisors.size(); ++r) bias[r] /= divisors[r];
 }
 
 void multiply_columns(Linear& linear, std::span<const float> s, ThreadPool& pool) {
@@ -210,6 +219,16 @@ void multiply_columns(Linear& linear, std::span<const float> s, ThreadPool& pool
       }
     }
   });
+}
+
+void divide_rows_later(Scaling& scaling, std::vector<float> divisors) {
+  NIBBLE_CHECK(scaling.divisors.empty());
+  scaling.divisors = std::move(divisors);
+}
+
+void multiply_columns_later(Scaling& scaling, std::span<const float> s) {
+  NIBBLE_CHECK(scaling.factors.empty() && scaling.divisors.empty());
+  scaling.factors.assign(s.begin(), s.end());
 }
 
 }  // namespace
@@ -253,16 +272,30 @@ std::vector<Site> sites(const ModelSpec& spec, LayerWeights& weights) {
   return result;
 }
 
-void apply_smoothing(const ModelSpec& spec, Site& site, std::span<const float> s,
-                     ThreadPool& pool) {
+void apply_smoothing(const ModelSpec& spec, Site& site, std::span<const float> s, ThreadPool& pool,
+                     Scalings* later) {
   check_scales(site, s);
   if (site.producer.kind == Producer::Kind::kNorm) {
     divide_norm(spec.norm, *site.producer.norm, s);
   } else {
-    divide_rows(site.producer, s, pool);
+    Linear& linear = *site.producer.linear;
+    std::vector<float> divisors = row_divisors(site.producer, s);
+    divide_bias(linear, divisors);
+    if (later == nullptr) {
+      divide_rows(linear, divisors, pool);
+    } else {
+      divide_rows_later((*later)[&linear], std::move(divisors));
+    }
   }
-  for (Linear* linear : site.consumers) multiply_columns(*linear, s, pool);
-  for (Linear* linear : site.compensated) multiply_columns(*linear, s, pool);
+  for (const std::vector<Linear*>* readers : {&site.consumers, &site.compensated}) {
+    for (Linear* linear : *readers) {
+      if (later == nullptr) {
+        multiply_columns(*linear, s, pool);
+      } else {
+        multiply_columns_later((*later)[linear], s);
+      }
+    }
+  }
 }
 
 }  // namespace nibble

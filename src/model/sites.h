@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -45,11 +46,22 @@ struct Site {
   std::int64_t channels = 0;
 };
 
+// What a matrix is to be scaled by (ScaleArgs of ops/args.h): its columns are multiplied, then its
+// rows divided. Empty: by nothing.
+struct Scaling {
+  std::vector<float> factors;   // [cols]
+  std::vector<float> divisors;  // [rows]
+};
+using Scalings = std::map<const Linear*, Scaling>;
+
 // Divides the producer by s and multiplies the readers, in place; the function of the layer stays
 // the same up to rounding. The weights must be F32 and owned (load_layer_f32), and prepare_layer()
 // must follow before the layer runs again. s holds site.channels values. kUsage when the site has
 // no producer, when a value is not positive and finite, or when channels that share a row differ.
-void apply_smoothing(const ModelSpec& spec, Site& site, std::span<const float> s, ThreadPool& pool);
+// With `later`, only norms and biases change, and what matrices are to be scaled by is added to it:
+// for each once its columns, and then once its rows.
+void apply_smoothing(const ModelSpec& spec, Site& site, std::span<const float> s, ThreadPool& pool,
+                     Scalings* later = nullptr);
 
 // Sites of one loaded layer, in the order of the forward pass. Pointers lead into `weights`.
 std::vector<Site> sites(const ModelSpec& spec, LayerWeights& weights);

@@ -132,6 +132,13 @@ struct SearchSpace {
   int max_rounds = 0;    // over all coordinates
 };
 
+// For transforms that only scale, and only once: matrices stay as they are.
+struct Deferred {
+  Scalings scalings;
+  // column_magnitudes() of the sites that were looked at, before anything was scaled.
+  std::map<std::string, std::vector<float>>& magnitudes;
+};
+
 // One block for a transform: float32 weights that may be changed in place, their sites, and the
 // statistics of the inputs, which must be changed along.
 struct TransformBlock {
@@ -147,6 +154,7 @@ struct TransformBlock {
   ThreadPool& pool;
   // Type in which the norms are stored: producers' new weights should survive rounding to it.
   DType norm_type = DType::kF32;
+  Deferred* deferred = nullptr;  // of an algorithm that `only_smooths`; or null
 };
 
 // The model for a rewrite.
@@ -170,6 +178,8 @@ struct Algorithm {
   // Formats that are more than a grid for each group of a row (scales of blocks of rows, fitted
   // tables, split columns) are for those with `solves_all`.
   bool solves_all = false;
+  // kSolver: whether that is format->encode(w) and no more; null: never.
+  bool (*only_encodes)(const Parameters& parameters) = nullptr;
   // The stored matrix may have another format than the problem, with planes of the same shapes.
   bool chooses_formats = false;
   // Also embedding and head, of whose inputs nothing is known; else they are rounded to nearest.
@@ -187,6 +197,9 @@ struct Algorithm {
                                 const Parameters& parameters) = nullptr;
   // kSearch: the points, for a model where these kinds of site can be smoothed.
   SearchSpace (*space)(const Parameters& parameters, std::span<const SiteKind> kinds) = nullptr;
+  // kTransform and kSearch: weights are changed by smooth_site() alone, once a site, in the order
+  // of the sites; so that can be deferred.
+  bool only_smooths = false;
   // kTransform and kSearch: brings one block to a point of the space (kTransform: an empty choice).
   void (*transform)(TransformBlock& block, const Parameters& parameters, const SearchSpace& space,
                     const Choice& choice) = nullptr;

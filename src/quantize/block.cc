@@ -30,10 +30,9 @@ Tensor clone(const Tensor& tensor, ThreadPool& pool) {
   return copy;
 }
 
-void clone_in_place(Linear& linear, ThreadPool& pool) {
+void clone_matrix(Linear& linear, ThreadPool& pool) {
   if (!linear.exists()) return;
   linear.weight = {dense(clone(linear.weight.canonical.planes[0], pool)), nullptr};
-  linear.bias = clone(linear.bias, pool);
 }
 
 void check_tensor(const Tensor& tensor, const std::string& name) {
@@ -49,9 +48,16 @@ void check_tensor(const Tensor& tensor, const std::string& name) {
 }  // namespace
 
 LayerWeights clone_layer(const LayerWeights& weights, ThreadPool& pool) {
+  LayerWeights copy = clone_vectors(weights, pool);
+  for (Linear* linear : copy.linears()) clone_matrix(*linear, pool);
+  clone_matrix(copy.router, pool);
+  return copy;
+}
+
+LayerWeights clone_vectors(const LayerWeights& weights, ThreadPool& pool) {
   LayerWeights copy = weights;
-  for (Linear* linear : copy.linears()) clone_in_place(*linear, pool);
-  clone_in_place(copy.router, pool);
+  for (Linear* linear : copy.linears()) linear->bias = clone(linear->bias, pool);
+  copy.router.bias = clone(copy.router.bias, pool);
   for (Norm* norm : copy.norms()) {
     norm->weight = clone(norm->weight, pool);
     norm->bias = clone(norm->bias, pool);
@@ -92,17 +98,27 @@ std::vector<Stage> stages_by_site(const ModelSpec& spec, LayerWeights& weights) 
   return result;
 }
 
+bool only_smooths(const Recipe& recipe) {
+  int transforms = 0;
+  for (const RecipeStep& step : recipe.steps) {
+    if (step.algorithm->transform == nullptr) continue;
+    if (!step.algorithm->only_smooths || ++transforms > 1) return false;
+  }
+  return true;
+}
+
 void transform_layer(const TransformContext& context, const RecipePoint& point,
                      const LayerHessians& hessians, LayerWeights& weights,
-                     LayerStatistics& statistics) {
+                     LayerStatistics& statistics, Deferred* deferred) {
+  NIBBLE_CHECK(deferred == nullptr || only_smooths(context.recipe));
   std::vector<Site> layer_sites = sites(context.spec, weights);
   const std::function<FormatPtr(const Linear&)> format_of = [&](const Linear& linear) {
     return context.plan.find(linear.module).format;
   };
   const std::function<ActivationFormatPtr(const Linear&)> activations_of =
       [&](const Linear& linear) { return context.plan.find(linear.module).activations; };
-  TransformBlock block{context.spec, layer_sites,    statistics,   hessians,
-                       format_of,    activations_of, context.pool, context.norm_type};
+  TransformBlock block{context.spec,   layer_sites,  statistics,        hessians, format_of,
+                       activations_of, context.pool, context.norm_type, deferred};
   for (const RecipeStep& step : context.recipe.steps) {
     if (step.algorithm->transform == nullptr) continue;
     const bool searched = step.algorithm->kind == StepKind::kSearch;

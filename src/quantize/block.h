@@ -17,6 +17,9 @@ namespace nibble {
 // original.
 LayerWeights clone_layer(const LayerWeights& weights, ThreadPool& pool);
 
+// A copy whose biases and norms alone may be changed: it shares its matrices with the original.
+LayerWeights clone_vectors(const LayerWeights& weights, ThreadPool& pool);
+
 // kCorrupt, naming the tensor, when a weight, bias or norm of the layer holds a NaN or infinity.
 void check_finite(LayerWeights& weights);
 
@@ -47,10 +50,14 @@ struct TransformContext {
   ThreadPool& pool;
 };
 
-// Brings a float32 layer through all steps before the solver; `statistics` follow.
+// Whether no step before the solver does more than smooth, and at most one does that.
+bool only_smooths(const Recipe& recipe);
+
+// Brings a float32 layer through all steps before the solver; `statistics` follow. With `deferred`,
+// for recipes that only smooth, matrices stay as they are.
 void transform_layer(const TransformContext& context, const RecipePoint& point,
                      const LayerHessians& hessians, LayerWeights& weights,
-                     LayerStatistics& statistics);
+                     LayerStatistics& statistics, Deferred* deferred = nullptr);
 
 // Who rounds weights: kernels and threads of the host, and what multiplies and factors large
 // matrices for solvers (the same, or a device).

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "quantize/calibration_stream.h"
+#include "quantize/candidate_layer.h"
 #include "quantize/output_loss.h"
 #include "quantize/passes.h"
 #include "quantize/screening.h"
@@ -56,28 +57,6 @@ class SourceInputs {
   const Job& job_;
   CalibrationStream stream_;
 };
-
-// The same of inputs whose channels were divided as the statistics say: a smoothed candidate's.
-LayerHessians of_scaled_inputs(const LayerHessians& hessians, const LayerStatistics& before,
-                               const LayerStatistics& after) {
-  LayerHessians result = hessians;
-  for (auto& [site, hessian] : result) {
-    const ChannelStatistics* from = find_statistics(before, site);
-    const ChannelStatistics* to = find_statistics(after, site);
-    NIBBLE_CHECK(from != nullptr && to != nullptr);
-    std::vector<double> factor;
-    for (std::size_t j = 0; j < from->max_abs.size(); ++j) {
-      const auto was = static_cast<double>(from->max_abs[j]);
-      factor.push_back(was > 0 ? static_cast<double>(to->max_abs[j]) / was : 1.0);
-    }
-    for (std::size_t i = 0; i < factor.size(); ++i) {
-      hessian.sum_abs[i] *= factor[i];
-      double* row = hessian.moments.data() + i * factor.size();
-      for (std::size_t j = 0; j < factor.size(); ++j) row[j] *= factor[i] * factor[j];
-    }
-  }
-  return result;
-}
 
 // Runs batches of candidates through the whole model and keeps their losses.
 class CandidateRunner {
@@ -205,20 +184,12 @@ class CandidateRunner {
 
   void run_layer_for_all(std::int64_t layer, std::span<const Choice> choices, std::int64_t rows,
                          SourceInputs* inputs, HiddenStates& hidden) {
-    const ModelSpec& spec = job_.spec;
-    LayerWeights original = load_layer_f32(spec, layer, job_.source, job_.backend);
-    check_finite(original);
+    CandidateLayer made(job_, layer);
     LayerHessians hessians;
-    if (inputs != nullptr) hessians = inputs->next(layer, original);
+    if (inputs != nullptr) hessians = inputs->next(layer, made.original());
     const LayerStatistics& seen = calibration_.layers[static_cast<std::size_t>(layer)];
     for (std::size_t i = 0; i < choices.size(); ++i) {
-      LayerWeights weights = clone_layer(original, job_.backend.pool());
-      LayerStatistics statistics = seen;
-      transform_layer(transform_context(job_), {space_, choices[i]}, {}, weights, statistics);
-      round_layer(job_.options.recipe, job_.plan, spec, statistics,
-                  of_scaled_inputs(hessians, seen, statistics), weights,
-                  {job_.backend, job_.runner}, !job_.runner.memory().is_host());
-      run_windows(spec, layer, place_layer(std::move(weights), job_.runner), ids(rows),
+      run_windows(job_.spec, layer, made.rounded({space_, choices[i]}, seen, hessians), ids(rows),
                   job_.windows.context, job_.runner,
                   hidden.row(static_cast<std::int64_t>(i) * rows));
     }

@@ -1,5 +1,6 @@
 #include "quantize/smooth_site.h"
 
+#include "base/error.h"
 #include "quantize/math/smoothing.h"
 
 namespace nibble {
@@ -14,6 +15,21 @@ std::vector<float> column_magnitudes(const Site& site, ThreadPool& pool) {
   return result;
 }
 
+namespace {
+
+// The same of a block, whose readers nothing has scaled yet where that is deferred.
+std::vector<float> reader_magnitudes(const TransformBlock& block, const Site& site) {
+  if (block.deferred == nullptr) return column_magnitudes(site, block.pool);
+  for (const Linear* linear : site.consumers) {
+    NIBBLE_CHECK(!block.deferred->scalings.contains(linear));
+  }
+  const auto [found, first] = block.deferred->magnitudes.try_emplace(site.name);
+  if (first) found->second = column_magnitudes(site, block.pool);
+  return found->second;
+}
+
+}  // namespace
+
 std::vector<float> snap_to_producer(const TransformBlock& block, const Site& site,
                                     std::vector<float> s) {
   if (site.producer.kind != Producer::Kind::kNorm) return s;
@@ -23,7 +39,8 @@ std::vector<float> snap_to_producer(const TransformBlock& block, const Site& sit
 }
 
 void divide_site(TransformBlock& block, Site& site, std::span<const float> s) {
-  apply_smoothing(block.spec, site, s, block.pool);
+  apply_smoothing(block.spec, site, s, block.pool,
+                  block.deferred != nullptr ? &block.deferred->scalings : nullptr);
   // Behind a router each expert has statistics of its own for the same channels.
   for (auto& [name, statistics] : block.statistics) {
     if (name == site.name || name.starts_with(site.name + ".")) divide_channels(statistics, s);
@@ -35,7 +52,7 @@ void smooth_site(TransformBlock& block, Site& site, bool root_mean_square, doubl
   if (seen == nullptr) return;  // no token came here: nothing is known to smooth by
   std::vector<float> activation = root_mean_square ? seen->root_mean_square() : seen->max_abs;
   if (site.producer.kind == Producer::Kind::kLinear) tie_by_max(activation, site.producer.rows);
-  const std::vector<float> weight = column_magnitudes(site, block.pool);
+  const std::vector<float> weight = reader_magnitudes(block, site);
   divide_site(block, site,
               snap_to_producer(block, site, smoothing_scales(activation, weight, alpha)));
 }

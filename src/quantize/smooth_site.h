@@ -21,7 +21,7 @@ std::vector<float> column_magnitudes(const Site& site, ThreadPool& pool);
 std::vector<float> snap_to_producer(const TransformBlock& block, const Site& site,
                                     std::vector<float> s);
 
-// apply_smoothing(); statistics follow.
+// apply_smoothing(), at once or deferred; statistics follow.
 void divide_site(TransformBlock& block, Site& site, std::span<const float> s);
 
 // Divides each channel of a site that has a producer by |x|^alpha / |w|^(1 - alpha), |x| its

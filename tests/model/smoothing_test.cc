@@ -88,6 +88,50 @@ TEST_P(SmoothingTest, EveryFoldKeepsTheFunction) {
   EXPECT_GE(folds, parts.spec.layers);  // v -> o exists everywhere
 }
 
+std::vector<float> values(const Tensor& tensor) {
+  if (tensor.empty()) return {};
+  const std::span<const float> all = test::floats(tensor);
+  return {all.begin(), all.end()};
+}
+
+TEST_P(SmoothingTest, DeferredScalingsGiveTheSameBits) {
+  const Oracle oracle(GetParam());
+  Parts now(oracle), deferred(oracle);
+  for (std::size_t i = 0; i < now.layers.size(); ++i) {
+    LayerWeights& layer = now.layers[i];
+    LayerWeights& kept = deferred.layers[i];
+    std::vector<Site> here = sites(now.spec, layer), there = sites(now.spec, kept);
+    Scalings scalings;
+    std::mt19937 random(7);
+    for (std::size_t site = 0; site < here.size(); ++site) {
+      if (here[site].producer.kind == Producer::Kind::kNone) continue;
+      const std::vector<float> s = random_scales(here[site], random);
+      apply_smoothing(now.spec, here[site], s, now.backend.pool());
+      apply_smoothing(now.spec, there[site], s, now.backend.pool(), &scalings);
+    }
+    const std::vector<Linear*> changed = layer.linears(), unchanged = kept.linears();
+    for (std::size_t l = 0; l < changed.size(); ++l) {
+      const QuantTensor& weight = unchanged[l]->weight.canonical;
+      const Scaling& scaling = scalings[unchanged[l]];
+      std::vector<float> scaled(static_cast<std::size_t>(weight.rows * weight.cols));
+      now.backend.run(ScaleArgs{
+          .x = weight.planes[0].data<float>(),
+          .rows = weight.rows,
+          .cols = weight.cols,
+          .factors = scaling.factors.empty() ? nullptr : scaling.factors.data(),
+          .divisors = scaling.divisors.empty() ? nullptr : scaling.divisors.data(),
+          .y = scaled.data(),
+      });
+      EXPECT_EQ(scaled, values(changed[l]->weight.canonical.planes[0])) << changed[l]->module;
+      EXPECT_EQ(values(unchanged[l]->bias), values(changed[l]->bias)) << changed[l]->module;
+    }
+    const std::vector<Norm*> norms = layer.norms(), kept_norms = kept.norms();
+    for (std::size_t n = 0; n < norms.size(); ++n) {
+      EXPECT_EQ(values(kept_norms[n]->weight), values(norms[n]->weight)) << norms[n]->module;
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, SmoothingTest, testing::ValuesIn(test::oracle_directories()),
                          [](const auto& test) { return test::oracle_name(test.param); });
 

@@ -149,6 +149,9 @@ class ApartBackend final : public Backend {
     for (Tensor& plane : weight.planes) plane = memory_.download(plane);
     return cpu_->prepare(std::move(weight), name, activations);
   }
+  bool encodes(const Format& format, std::int64_t, std::int64_t) const override {
+    return format.is_affine();
+  }
   void use_packed_store(std::shared_ptr<PackedStore>) override {}
   std::vector<ImplRow> impl_rows() const override { return cpu_->impl_rows(); }
   Arithmetic arithmetic_of(const LinearArgs& args) const override {

@@ -41,6 +41,34 @@ TEST_F(DeviceTest, GivesTheSameBytes) {
   }
 }
 
+// Where a recipe only smooths, candidates are scaled in buffers, or on the device; with a step that
+// finds nothing to shift, since no input is rounded, each is a layer of its own that is changed.
+TEST_F(DeviceTest, FindsTheSameWhereverCandidatesAreScaled) {
+  const auto found = [&](const std::string& first, const std::string& format, Backend& runner) {
+    std::filesystem::remove_all(dir_ / "out");
+    const std::string recipe = R"({"steps": [)" + first +
+                               R"({"algorithm": "smoothquant_plus", "step": 0.5},
+                                  {"algorithm": "rtn"}]})";
+    QuantizeOptions options = small_options(dir_ / "model", dir_ / "out", recipe);
+    options.format = parse_model_format(format);
+    return *quantize(options, *host_, runner).search;
+  };
+  const std::string shift = R"({"algorithm": "exponent_shift"}, )";
+  const SearchReport changed = found(shift, "int3_g64_asym", *host_);
+  const SearchReport scaled = found("", "int3_g64_asym", *host_);
+  const SearchReport on_device = found("", "int3_g64_asym", *device_);
+  for (const SearchReport* const report : {&scaled, &on_device}) {
+    EXPECT_EQ(report->chosen, changed.chosen);
+    EXPECT_EQ(report->loss, changed.loss);
+    EXPECT_EQ(report->identity_loss, changed.identity_loss);
+  }
+  EXPECT_NE(changed.loss, changed.identity_loss);
+  const SearchReport rounded = found("", "w8a8_int8", *host_);
+  const SearchReport rounded_on_device = found("", "w8a8_int8", *device_);
+  EXPECT_EQ(rounded.identity_loss, rounded_on_device.identity_loss);
+  EXPECT_EQ(rounded.loss, rounded_on_device.loss);
+}
+
 // Sums of Hessians are float32 on a device, so codes at the edge may differ.
 TEST_F(DeviceTest, GivesTheSameQualityWithHessians) {
   for (const std::string recipe : {"gptq", "awq", "best"}) {

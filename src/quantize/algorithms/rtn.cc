@@ -13,6 +13,10 @@ Solution solve(const SolverProblem& problem, const Parameters& parameters) {
   return {problem.format->encode(problem.w, problem.rows, problem.cols, codec), {}};
 }
 
+bool only_encodes(const Parameters& parameters) {
+  return text(parameters, "rounding") == "nearest";
+}
+
 }  // namespace
 
 Algorithm make_rtn() {
@@ -33,6 +37,7 @@ Algorithm make_rtn() {
        .integer = true,
        .choices = {}}};
   algorithm.solves_all = true;
+  algorithm.only_encodes = only_encodes;
   algorithm.solve = solve;
   return algorithm;
 }

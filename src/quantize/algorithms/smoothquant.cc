@@ -39,6 +39,7 @@ Algorithm make_smoothquant() {
        .help = "magnitude of a channel: its largest value, or its root mean square",
        .choices = {"max", "rms"}},
   };
+  algorithm.only_smooths = true;
   algorithm.transform = transform;
   return algorithm;
 }

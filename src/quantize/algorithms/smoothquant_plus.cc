@@ -109,6 +109,7 @@ Algorithm make_smoothquant_plus() {
   };
   algorithm.needs_of = needs_of;
   algorithm.space = space;
+  algorithm.only_smooths = true;
   algorithm.transform = transform;
   return algorithm;
 }
