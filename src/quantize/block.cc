@@ -1,6 +1,7 @@
 #include "quantize/block.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 
@@ -35,12 +36,17 @@ void clone_matrix(Linear& linear, ThreadPool& pool) {
   linear.weight = {dense(clone(linear.weight.canonical.planes[0], pool)), nullptr};
 }
 
-void check_tensor(const Tensor& tensor, const std::string& name) {
+void check_tensor(const Tensor& tensor, const std::string& name, ThreadPool& pool) {
   if (tensor.empty()) return;
+  constexpr std::int64_t kGrain = std::int64_t{1} << 16;
   const float* values = tensor.data<float>();
-  const auto bad = std::find_if(values, values + tensor.elements(),
-                                [](float value) { return !std::isfinite(value); });
-  if (bad == values + tensor.elements()) return;
+  const auto is_bad = [](float value) { return !std::isfinite(value); };
+  std::atomic<bool> any = false;
+  pool.parallel_for(tensor.elements(), kGrain, [&](std::int64_t begin, std::int64_t end) {
+    if (std::any_of(values + begin, values + end, is_bad)) any = true;
+  });
+  if (!any) return;
+  const auto bad = std::find_if(values, values + tensor.elements(), is_bad);
   fail(ErrorKind::kCorrupt, "tensor '{}': element {} is {}; the checkpoint is damaged", name,
        bad - values, *bad);
 }
@@ -65,14 +71,14 @@ LayerWeights clone_vectors(const LayerWeights& weights, ThreadPool& pool) {
   return copy;
 }
 
-void check_finite(LayerWeights& weights) {
+void check_finite(LayerWeights& weights, ThreadPool& pool) {
   for (const Linear* linear : weights.linears()) {
-    check_tensor(linear->weight.canonical.planes[0], linear->module + ".weight");
-    check_tensor(linear->bias, linear->module + ".bias");
+    check_tensor(linear->weight.canonical.planes[0], linear->module + ".weight", pool);
+    check_tensor(linear->bias, linear->module + ".bias", pool);
   }
   for (const Norm* norm : weights.norms()) {
-    check_tensor(norm->weight, norm->module + ".weight");
-    check_tensor(norm->bias, norm->module + ".bias");
+    check_tensor(norm->weight, norm->module + ".weight", pool);
+    check_tensor(norm->bias, norm->module + ".bias", pool);
   }
 }
 

@@ -21,7 +21,7 @@ LayerWeights clone_layer(const LayerWeights& weights, ThreadPool& pool);
 LayerWeights clone_vectors(const LayerWeights& weights, ThreadPool& pool);
 
 // kCorrupt, naming the tensor, when a weight, bias or norm of the layer holds a NaN or infinity.
-void check_finite(LayerWeights& weights);
+void check_finite(LayerWeights& weights, ThreadPool& pool);
 
 // The kinds of site of this model that a transform can smooth, in the order of the forward pass.
 std::vector<SiteKind> smoothable_kinds(const ModelSpec& spec, const WeightSource& source,

@@ -85,7 +85,7 @@ const Tensor& ScaledMatrices::scaled(std::size_t place, const Scaling& scaling) 
 
 CandidateLayer::CandidateLayer(const Job& job, std::int64_t layer)
     : job_(job), original_(load_layer_f32(job.spec, layer, job.source, job.backend)) {
-  check_finite(original_);
+  check_finite(original_, job.backend.pool());
   if (!only_smooths(job.options.recipe)) return;
   on_runner_ = encodes_on_runner();
   matrices_ = std::make_unique<ScaledMatrices>(on_runner_ ? job.runner : job.backend,

@@ -31,7 +31,7 @@ class LayerFeed {
   // Call for every layer in order. `solved`: linears of it will be rounded.
   Layer next(bool solved = true) {
     Layer layer{load_layer_f32(job_.spec, at_, job_.source, job_.backend), {}, {}};
-    check_finite(layer.weights);
+    check_finite(layer.weights, job_.backend.pool());
     if (!calibration_.layers.empty()) {
       layer.statistics = calibration_.layers[static_cast<std::size_t>(at_)];
     }

@@ -204,7 +204,7 @@ OutputPlan run_write_pass(const Job& job, const Calibration& calibration, const 
   for (std::int64_t layer = solver.first_layer(); layer < layers; ++layer) {
     progress(job.options.progress, "quantize", layer, layers);
     LayerWeights weights = load_layer_f32(job.spec, layer, job.source, job.backend);
-    check_finite(weights);
+    check_finite(weights, job.backend.pool());
     LayerStatistics statistics;
     if (!calibration.layers.empty()) {
       statistics = calibration.layers[static_cast<std::size_t>(layer)];

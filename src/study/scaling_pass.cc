@@ -69,7 +69,7 @@ void ScalingPass::run_reference() {
 void ScalingPass::run_layer_for_all(std::int64_t layer, std::span<const WeightRounding> roundings,
                                     float* hidden) {
   LayerWeights original = load_layer_f32(spec_, layer, source_, backend_);
-  check_finite(original);
+  check_finite(original, backend_.pool());
   const QuantileLevels levels = quantile_levels_of(original, roundings);
   for (const WeightRounding& rounding : roundings) {
     LayerWeights weights = clone_layer(original, backend_.pool());
