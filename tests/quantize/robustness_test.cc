@@ -162,5 +162,25 @@ TEST(Robustness, MomentsWithoutAnInverseAreDampedOrLeftAloneAndSaid) {
   EXPECT_EQ(found, expected);
 }
 
+// In the last of many parts of a matrix, and in a norm.
+TEST(Robustness, NumbersThatAreNoneAreNamed) {
+  struct Case {
+    std::string tensor;
+    std::string said;
+  };
+  const std::string layer = "model.layers.0.";
+  for (const Case& damaged : {Case{layer + "mlp.down_proj.weight", "element 196607 is nan"},
+                              Case{layer + "input_layernorm.weight", "element 255 is nan"}}) {
+    test::TempDir dir;
+    test::write_small_model(dir / "model", 1, [&](const std::string& name, std::span<float> all) {
+      if (name == damaged.tensor) all.back() = std::nanf("");
+    });
+    const auto backend = test::exact_backend(2);
+    const QuantizeOptions options = small_options(dir / "model", dir / "out", "rtn");
+    EXPECT_ERROR(quantize(options, *backend), ErrorKind::kCorrupt,
+                 "tensor '" + damaged.tensor + "': " + damaged.said);
+  }
+}
+
 }  // namespace
 }  // namespace nibble
