@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <random>
 
@@ -83,6 +85,23 @@ TEST(LloydMax, FewDistinctValuesAreTheLevels) {
   EXPECT_EQ(lloyd_max_levels({{2, 1}, {-1, 5}, {2, 3}}, 4), (std::vector<float>{-1, 2, 2, 2}));
   EXPECT_EQ(lloyd_max_levels({{2, 0}, {-1, 0}}, 2), (std::vector<float>{-1, 2}));
   EXPECT_EQ(lloyd_max_levels({}, 2), (std::vector<float>{0, 0}));
+}
+
+// Sorted by every bit, few values or many: two that differ in one bit, in turn, are two levels.
+TEST(LloydMax, OrdersValuesThatDifferInOneBit) {
+  for (const std::size_t copies : {2, 2000}) {
+    for (const float value : {2.5f, -2.5f}) {
+      for (int bit = 0; bit < 32; ++bit) {
+        const auto other =
+            std::bit_cast<float>(std::bit_cast<std::uint32_t>(value) ^ std::uint32_t{1} << bit);
+        std::vector<WeightedValue> values;
+        for (std::size_t i = 0; i < copies; ++i) values.insert(values.end(), {{value}, {other}});
+        EXPECT_EQ(lloyd_max_levels(values, 2),
+                  (std::vector<float>{std::min(value, other), std::max(value, other)}))
+            << copies << " of " << value << ", bit " << bit;
+      }
+    }
+  }
 }
 
 TEST(Quantiles, HaveEqualShares) {
