@@ -1,6 +1,7 @@
 // Logits of small random checkpoints against transformers in float32, however the text is cut.
 #include "model/oracles.h"
 #include "model/rope.h"
+#include "support/forgetful_backend.h"
 #include "support/tolerance.h"
 
 namespace nibble {
@@ -79,6 +80,20 @@ TEST_P(OracleTest, ChunksOfTwoSequencesWithCaches) {
             kTolerance);
   EXPECT_LE(test::max_abs_error(test::floats(mixed).subspan(cut), oracle.expected_rows(1, 0, 5)),
             kTolerance);
+}
+
+// The same bits when chains leave nothing between their ops, and no chain that the contract
+// forbids.
+TEST_P(OracleTest, ReadsNothingThatAChainForgets) {
+  const Oracle oracle(GetParam());
+  test::ForgetfulBackend forgetful(test::exact_backend());
+  const Model model(oracle.spec, *oracle.checkpoint, *oracle.backend);
+  const Model same(oracle.spec, *oracle.checkpoint, forgetful);
+  const Batch batch = Batch::windows(oracle.all_ids(), oracle.length());
+  const Tensor expected = model.logits(batch);
+  const Tensor logits = same.logits(batch);
+  EXPECT_TRUE(std::ranges::equal(test::floats(expected), test::floats(logits)));
+  EXPECT_GT(forgetful.forgotten(), 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, OracleTest, testing::ValuesIn(test::oracle_directories()),

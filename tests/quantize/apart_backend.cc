@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "support/wrapped_backend.h"
 
 namespace nibble::test {
 namespace {
@@ -121,45 +122,38 @@ class ApartMemory final : public DeviceMemory {
 };
 
 // Ops of the CPU read weights in the host's memory, so prepare() keeps them there.
-class ApartBackend final : public Backend {
+class ApartBackend final : public WrappedBackend {
  public:
   ApartBackend(std::unique_ptr<Backend> cpu, Reads* reads)
-      : Backend(0), cpu_(std::move(cpu)), memory_(reads) {}
+      : WrappedBackend(std::move(cpu)), memory_(reads) {}
 
-  const DeviceCaps& caps() const override { return cpu_->caps(); }
-  ThreadPool& pool() override { return cpu_->pool(); }
   DeviceMemory& memory() override { return memory_; }
 
 #define NIBBLE_OP(name, Args)                 \
   void run(const Args& args) override {       \
     const Unlocked unlocked(memory_.pages()); \
-    cpu_->run(args);                          \
+    inner().run(args);                        \
   }
 #include "ops/ops.def"
 #undef NIBBLE_OP
 
   void run_together(std::span<const LinearArgs> calls) override {
     const Unlocked unlocked(memory_.pages());
-    cpu_->run_together(calls);
+    inner().run_together(calls);
   }
 
   using Backend::prepare;
   LinearWeight prepare(QuantTensor weight, const std::string& name,
                        const ActivationFormat* activations) override {
     for (Tensor& plane : weight.planes) plane = memory_.download(plane);
-    return cpu_->prepare(std::move(weight), name, activations);
+    return inner().prepare(std::move(weight), name, activations);
   }
   bool encodes(const Format& format, std::int64_t, std::int64_t) const override {
     return format.is_affine();
   }
   void use_packed_store(std::shared_ptr<PackedStore>) override {}
-  std::vector<ImplRow> impl_rows() const override { return cpu_->impl_rows(); }
-  Arithmetic arithmetic_of(const LinearArgs& args) const override {
-    return cpu_->arithmetic_of(args);
-  }
 
  private:
-  std::unique_ptr<Backend> cpu_;
   ApartMemory memory_;
 };
 
