@@ -1,11 +1,13 @@
 // Every implementation of linear on every registered format, against sums in double.
 #include <functional>
+#include <optional>
 
 #include "base/half.h"
 #include "contract/op_support.h"
 #include "formats/affine.h"
 #include "formats/block_encode.h"
 #include "formats/registry.h"
+#include "support/exact_sums.h"
 #include "support/tolerance.h"
 
 namespace nibble::test {
@@ -117,9 +119,44 @@ void round_rows(Arithmetic arithmetic, std::vector<float>& x, std::int64_t cols,
 
 using RunLinear = std::function<bool(const LinearArgs&)>;
 
-// Runs a case and compares every element with the exact sum, within the bound of a float32 dot
-// product of that length. Empty when all is well or the implementation does not support the case.
-std::string check_linear(const Case& c, const RunLinear& run) {
+ExactSums exact_sums(const QuantTensor& weight, Arithmetic arithmetic) {
+  std::vector<float> w(static_cast<std::size_t>(weight.rows * weight.cols));
+  decode_all(weight, w.data());
+  round_weights(arithmetic, weight, w);
+  return {w, weight.rows, weight.cols};
+}
+
+// Empty when every element of y is the exact sum of `start` [m, rows] (or 0 without it), the bias
+// [rows] if any and the products, within the bound of a float32 dot product of that length.
+std::string compare(const ExactSums& exact, const LinearArgs& args, const float* start,
+                    const GuardedOutput& y) {
+  const std::int64_t rows = args.w->canonical.rows;
+  const std::int64_t cols = args.w->canonical.cols;
+  const auto size = static_cast<std::size_t>(rows);
+  for (std::int64_t row = 0; row < args.m; ++row) {
+    std::vector<double> sums(size), magnitudes(size);
+    for (std::size_t n = 0; n < size; ++n) {
+      const double before = start == nullptr ? 0 : double{start[row * rows + std::int64_t(n)]};
+      const double bias = args.bias == nullptr ? 0 : double{args.bias[n]};
+      sums[n] = before + bias;
+      magnitudes[n] = std::abs(before) + std::abs(bias);
+    }
+    exact.add(args.x + row * args.x_stride, sums, magnitudes);
+    for (std::size_t n = 0; n < size; ++n) {
+      const float got = y.at(row, static_cast<std::int64_t>(n));
+      if (!(std::abs(double{got} - sums[n]) <= dot_error_bound(cols + 3, magnitudes[n]))) {
+        return fmt::format("y[{}, {}] of m {} rows {} cols {}: {} instead of {}", row, n, args.m,
+                           rows, cols, got, sums[n]);
+      }
+    }
+  }
+  return "";
+}
+
+// Runs a case and compares its result with `exact`, of the case's weight and arithmetic, which is
+// made when there is none yet. Empty when all is well or the implementation does not support the
+// case.
+std::string check_linear(const Case& c, const RunLinear& run, std::optional<ExactSums>& exact) {
   const std::int64_t rows = c.weight.rows;
   const std::int64_t cols = c.weight.cols;
   const std::int64_t x_stride = cols + c.x_gap;
@@ -142,37 +179,20 @@ std::string check_linear(const Case& c, const RunLinear& run) {
   args.y_stride = y_stride;
   args.accumulate = c.accumulate;
   if (!run(args)) return "";
-  round_rows(c.arithmetic, x, cols, x_stride);
   if (const std::string damage = y.damage(); !damage.empty()) return damage;
-
-  std::vector<float> w(static_cast<std::size_t>(rows * cols));
-  decode_all(c.weight, w.data());
-  round_weights(c.arithmetic, c.weight, w);
-  for (std::int64_t i = 0; i < c.m * rows; ++i) {
-    const std::int64_t row = i / rows;
-    const std::int64_t n = i % rows;
-    double sum = c.accumulate ? static_cast<double>(before[static_cast<std::size_t>(i)]) : 0.0;
-    if (c.bias) sum += static_cast<double>(bias[static_cast<std::size_t>(n)]);
-    double magnitude =
-        (c.accumulate ? std::abs(static_cast<double>(before[static_cast<std::size_t>(i)])) : 0.0) +
-        (c.bias ? std::abs(static_cast<double>(bias[static_cast<std::size_t>(n)])) : 0.0);
-    for (std::int64_t k = 0; k < cols; ++k) {
-      const double product = static_cast<double>(x[static_cast<std::size_t>(row * x_stride + k)]) *
-                             static_cast<double>(w[static_cast<std::size_t>(n * cols + k)]);
-      sum += product;
-      magnitude += std::abs(product);
-    }
-    const double error = std::abs(static_cast<double>(y.at(row, n)) - sum);
-    if (!(error <= dot_error_bound(cols + 3, magnitude))) {
-      return fmt::format("y[{}, {}] of m {} rows {} cols {}: {} instead of {}", row, n, c.m, rows,
-                         cols, y.at(row, n), sum);
-    }
-  }
-  return "";
+  round_rows(c.arithmetic, x, cols, x_stride);
+  if (!exact) exact = exact_sums(c.weight, c.arithmetic);
+  return compare(*exact, args, c.accumulate ? before.data() : nullptr, y);
 }
 
-// All shapes and row counts of one format.
-std::string check_format(const FormatPtr& format, Arithmetic arithmetic, const RunLinear& run) {
+std::string check_linear(const Case& c, const RunLinear& run) {
+  std::optional<ExactSums> exact;
+  return check_linear(c, run, exact);
+}
+
+// All shapes and row counts of one format; counts the calls that the implementation supports.
+std::string check_format(const FormatPtr& format, Arithmetic arithmetic, Backend& backend,
+                         int& supported) {
   unsigned variant = 0;
   for (const std::int64_t cols : {1, 7, 24, 100, 128, 120, 384, 1280}) {
     if (!format->why_not(5, cols).empty()) continue;
@@ -181,6 +201,14 @@ std::string check_format(const FormatPtr& format, Arithmetic arithmetic, const R
       if (rows == 64 && (format->is_float() || (cols != 128 && cols != 384))) continue;
       const std::vector<float> w = random_floats(rows * cols, 4, 0.1f);
       const QuantTensor weight = unaligned(format->encode(w.data(), rows, cols));
+      const LinearWeight prepared = backend.prepare(weight);
+      const RunLinear run = [&](LinearArgs args) {
+        args.w = &prepared;
+        const bool ran = try_run(backend, args);
+        supported += ran ? 1 : 0;
+        return ran;
+      };
+      std::optional<ExactSums> exact;
       for (const std::int64_t m : kRowCounts) {
         ++variant;
         const std::string failure = check_linear({.weight = weight,
@@ -190,7 +218,7 @@ std::string check_format(const FormatPtr& format, Arithmetic arithmetic, const R
                                                   .x_gap = variant % 4 == 0 ? 3 : 4,
                                                   .y_gap = variant % 4 == 0 ? 5 : 4,
                                                   .arithmetic = arithmetic},
-                                                 run);
+                                                 run, exact);
         if (!failure.empty()) return format->name() + ": " + failure;
       }
     }
@@ -203,15 +231,8 @@ class LinearContract : public ::testing::TestWithParam<ImplRow> {};
 TEST_P(LinearContract, EveryFormatAndShape) {
   const auto backend = forced_backend("linear", GetParam().name);
   int supported = 0;
-  const RunLinear run = [&](LinearArgs args) {
-    const LinearWeight prepared = backend->prepare(args.w->canonical);
-    args.w = &prepared;
-    const bool ran = try_run(*backend, args);
-    supported += ran ? 1 : 0;
-    return ran;
-  };
   for (const FormatPtr& format : formats())
-    EXPECT_EQ(check_format(format, GetParam().arithmetic, run), "");
+    EXPECT_EQ(check_format(format, GetParam().arithmetic, *backend, supported), "");
   EXPECT_GT(supported, 40);
 }
 

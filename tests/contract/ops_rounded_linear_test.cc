@@ -1,9 +1,11 @@
 // Every implementation of linear that rounds its input to a format of activations, against sums in
 // double over what the format's own definition makes of it.
 #include <cmath>
+#include <optional>
 
 #include "contract/op_support.h"
 #include "formats/registry.h"
+#include "support/exact_sums.h"
 #include "support/tolerance.h"
 
 namespace nibble::test {
@@ -52,8 +54,22 @@ struct Call {
     const std::vector<float> w = random_floats(rows * cols, 4, 0.1f);
     weight = parse_weight_format(weight_name)->encode(w.data(), rows, cols);
     prepared = backend.prepare(weight, "", format.get());
-    x = random_floats(m * stride(), 1, 2.5f);
+    use_rows(m);
     bias = random_floats(rows, 2);
+  }
+
+  void use_rows(std::int64_t rows_of_x) {
+    m = rows_of_x;
+    x = random_floats(m * stride(), 1, 2.5f);
+  }
+
+  const ExactSums& exact() {
+    if (!exact_) {
+      std::vector<float> w(static_cast<std::size_t>(rows * cols));
+      decode_all(weight, w.data());
+      exact_.emplace(w, rows, cols);
+    }
+    return *exact_;
   }
 
   std::int64_t stride() const { return cols + (aligned ? 4 : 3); }
@@ -80,6 +96,9 @@ struct Call {
   LinearWeight prepared;
   std::vector<float> x;
   std::vector<float> bias;
+
+ private:
+  std::optional<ExactSums> exact_;
 };
 
 // What an arithmetic adds to the error of a float32 sum, as a share of the sum of magnitudes: both
@@ -91,7 +110,7 @@ double error_of(Arithmetic arithmetic) {
 
 // Empty when every element is within the bound of a float32 dot product and what the arithmetic
 // adds; sets `ran`.
-std::string check(Backend& backend, const Call& call, bool accumulate, bool& ran,
+std::string check(Backend& backend, Call& call, bool accumulate, bool& ran,
                   Arithmetic arithmetic = Arithmetic::kFloat32) {
   GuardedOutput y(call.m, call.rows, call.y_stride());
   constexpr float kBefore = 3;
@@ -106,26 +125,19 @@ std::string check(Backend& backend, const Call& call, bool accumulate, bool& ran
   if (const std::string damage = y.damage(); !damage.empty()) return damage;
   std::vector<float> x(static_cast<std::size_t>(call.m * call.cols));
   call.format->round(call.x.data(), call.stride(), call.m, call.cols, x.data(), call.cols);
-  std::vector<float> w(static_cast<std::size_t>(call.rows * call.cols));
-  decode_all(call.weight, w.data());
+  const double share = error_of(arithmetic);
+  const auto rows = static_cast<std::size_t>(call.rows);
   for (std::int64_t row = 0; row < call.m; ++row) {
-    for (std::int64_t n = 0; n < call.rows; ++n) {
-      double sum =
-          static_cast<double>(accumulate ? kBefore : call.bias[static_cast<std::size_t>(n)]);
-      double magnitude = std::abs(sum);
-      for (std::int64_t k = 0; k < call.cols; ++k) {
-        const double product =
-            static_cast<double>(x[static_cast<std::size_t>(row * call.cols + k)]) *
-            static_cast<double>(w[static_cast<std::size_t>(n * call.cols + k)]);
-        sum += product;
-        magnitude += std::abs(product);
-      }
-      const double error = std::abs(static_cast<double>(y.at(row, n)) - sum);
-      const double bound =
-          dot_error_bound(call.cols + 3, magnitude) + error_of(arithmetic) * magnitude;
-      if (!(error <= bound)) {
+    std::vector<double> sums(rows, kBefore), magnitudes(rows);
+    if (!accumulate) sums.assign(call.bias.begin(), call.bias.end());
+    for (std::size_t n = 0; n < rows; ++n) magnitudes[n] = std::abs(sums[n]);
+    call.exact().add(x.data() + row * call.cols, sums, magnitudes);
+    for (std::size_t n = 0; n < rows; ++n) {
+      const float got = y.at(row, static_cast<std::int64_t>(n));
+      const double bound = dot_error_bound(call.cols + 3, magnitudes[n]) + share * magnitudes[n];
+      if (!(std::abs(double{got} - sums[n]) <= bound)) {
         return fmt::format("y[{}, {}] of m {} cols {}: {} instead of {}", row, n, call.m, call.cols,
-                           y.at(row, n), sum);
+                           got, sums[n]);
       }
     }
   }
@@ -144,10 +156,10 @@ TEST_P(RoundedLinear, EveryFormatAndShape) {
   for (const char* activations : kActivations) {
     for (const char* weights : kWeights) {
       for (const std::int64_t cols : {128, 1280}) {
+        Call call(*backend_, weights, activations, 0, cols, cols == 128 ? kRows : kWholeRows);
         for (const std::int64_t m : {0, 1, 5, 7, 20, 64}) {
           bool ran = false;
-          const Call call(*backend_, weights, activations, m, cols,
-                          cols == 128 ? kRows : kWholeRows);
+          call.use_rows(m);
           EXPECT_EQ(check(*backend_, call, accumulate, ran, GetParam().arithmetic), "")
               << activations << ", " << weights;
           if (!ran) break;
@@ -163,9 +175,10 @@ TEST_P(RoundedLinear, ManyRowsOfPackedWeights) {
   for (const char* weights :
        {"int4_g128_asym", "int4_g128_sym", "int4_channel_sym", "int4_channel_asym"}) {
     bool accumulate = false;
+    Call call(*backend_, weights, "fp8_e4m3_token", 0, 640, 192, true);
     for (const std::int64_t m : {9, 129, 300}) {
       bool ran = false;
-      const Call call(*backend_, weights, "fp8_e4m3_token", m, 640, 192, true);
+      call.use_rows(m);
       EXPECT_EQ(check(*backend_, call, accumulate, ran, GetParam().arithmetic), "") << weights;
       accumulate = !accumulate;
     }
@@ -242,7 +255,7 @@ TEST(RoundedLinearDispatch, AnyFormatRunsAndIntegersByTokenMultiplyCodes) {
   const auto backend = make_cpu_backend(options);
   bool ran = false;
   for (const char* activations : kActivations) {
-    const Call call(*backend, "nf4_g64", activations, 3, 128);
+    Call call(*backend, "nf4_g64", activations, 3, 128);
     EXPECT_EQ(check(*backend, call, false, ran), "") << activations;
     EXPECT_TRUE(ran) << activations;
     EXPECT_EQ(backend->arithmetic_of(call.args(nullptr, kRows)), Arithmetic::kFloat32);
