@@ -28,8 +28,21 @@ if(NIBBLE_FUZZ)
   target_compile_options(nibble_flags INTERFACE -fsanitize=fuzzer-no-link)
 endif()
 
-# APART: sources, as one regular expression, that name their private parts like others of the folder
-# do, as the members of a registry may; they are compiled by themselves where the others are joined.
+# nibble_join(target apart source...): joins the sources where that is asked for. `apart`, a regular
+# expression or empty, says which are compiled by themselves: those that name their private parts
+# like others of the target do, as the members of a registry may.
+function(nibble_join target apart)
+  if(NOT NIBBLE_JOIN_SOURCES)
+    return()
+  endif()
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 8)
+  if(apart)
+    set(sources ${ARGN})
+    list(FILTER sources INCLUDE REGEX "${apart}")
+    set_source_files_properties(${sources} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+  endif()
+endfunction()
+
 function(nibble_library name)
   cmake_parse_arguments(ARG "" "APART" "DEPS;PRECOMPILE" ${ARGN})
   # Relative, so that the filter sees nothing of where the checkout lies.
@@ -40,13 +53,7 @@ function(nibble_library name)
   list(FILTER sources EXCLUDE REGEX "(^|/)((isa|cuda|main)/|no_cuda.cc$)")
   add_library(nibble_${name} STATIC ${sources})
   target_link_libraries(nibble_${name} PUBLIC nibble_flags ${ARG_DEPS})
-  if(NIBBLE_JOIN_SOURCES)
-    set_target_properties(nibble_${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 8)
-    if(ARG_APART)
-      list(FILTER sources INCLUDE REGEX "${ARG_APART}")
-      set_source_files_properties(${sources} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
-    endif()
-  endif()
+  nibble_join(nibble_${name} "${ARG_APART}" ${sources})
   if(ARG_PRECOMPILE)  # headers that only this library includes in most sources
     nibble_precompile(nibble_${name} nibble_${name} ${ARG_PRECOMPILE})
   else()
@@ -56,7 +63,7 @@ endfunction()
 
 # nibble_test(folder DEPS ...): every tests/<folder>/*_test.cc becomes one program, <folder>_tests.
 function(nibble_test name)
-  cmake_parse_arguments(ARG "" "" "DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "" "APART" "DEPS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*_test.cc)
   if(NOT sources)
     return()
@@ -65,6 +72,7 @@ function(nibble_test name)
   target_link_libraries(${name}_tests PRIVATE nibble_test_support ${ARG_DEPS} GTest::gmock GTest::gtest_main)
   # Tests run once: to compile them is what takes time.
   target_compile_options(${name}_tests PRIVATE -O1)
+  nibble_join(${name}_tests "${ARG_APART}" ${sources})
   nibble_precompile(${name}_tests base_tests <gmock/gmock.h> <gtest/gtest.h>)
   add_test(NAME ${name}
     COMMAND ${name}_tests --gtest_output=json:${CMAKE_BINARY_DIR}/test-results/${name}.json)
