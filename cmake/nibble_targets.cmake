@@ -24,6 +24,11 @@ if(NIBBLE_SANITIZE)
     -fno-sanitize-recover=all -fno-omit-frame-pointer)
   target_link_options(nibble_flags INTERFACE -fsanitize=${NIBBLE_SANITIZE})
 endif()
+if(NIBBLE_SANITIZE STREQUAL "address,undefined")
+  # A sixth of the compiler's time for what AddressSanitizer finds by itself: null pointers, bounds of
+  # objects, and objects that are gone (classes are cast down by dynamic_cast alone).
+  target_compile_options(nibble_flags INTERFACE -fno-sanitize=null,object-size,vptr)
+endif()
 if(NIBBLE_FUZZ)
   target_compile_options(nibble_flags INTERFACE -fsanitize=fuzzer-no-link)
 endif()
