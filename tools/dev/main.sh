@@ -104,6 +104,7 @@ cmd_bench() { cmd_build release && build/nibble bench linear "$@"; }
 
 cmd_fuzz() {
   ensure_packages "${PACKAGES[@]}"
+  build_preset release nibble_kernels
   build_preset fuzz
   run_fuzz "${1:-60}"
 }

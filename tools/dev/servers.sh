@@ -3,7 +3,7 @@
 CLIENTS_VENV=build-clients
 
 # Good and bad clients by the hundred; $@ are arguments of tests/server/load.py. Under a sanitizer the
-# run is short, and kernels are not instrumented.
+# run is short, and kernels are those of the release build.
 run_load() {
   local preset
   case "${1:-}" in
@@ -15,6 +15,7 @@ run_load() {
       return
       ;;
   esac
+  build_preset release nibble_kernels
   build_preset $preset nibble_serve
   python3 tests/server/load.py "build-$preset/tests/nibble_serve" models/tiny-novel --streams 40 \
     --rounds 1 --sequence 50 --speculative 4 --no-memory
