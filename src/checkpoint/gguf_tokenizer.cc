@@ -12,7 +12,8 @@
 namespace nibble {
 namespace {
 
-constexpr const char* kMark = "\u2581";  // stands for a space
+constexpr const char* kMark = "\u2581";     // stands for a space
+constexpr const char* kDnaMark = "\ue000";  // behind the letters of a token of nucleotides
 
 struct Vocabulary {
   std::vector<std::string> tokens;
@@ -48,7 +49,7 @@ class TokenizerReader {
       tokenizer = unigram();
     } else {
       fail(ErrorKind::kUnsupported,
-           "{}: tokenizer of kind '{}'; nibble has llama, gpt2, gemma4, "
+           "{}: tokenizer of kind '{}'; nibble has llama, gpt2, gemma4, hybriddna, "
            "whitespace, bert, t5",
            what_, kind.substr(0, 64));
     }
@@ -145,7 +146,10 @@ class TokenizerReader {
 
   // Byte-pair encoding of words that patterns cut. Gemma 4's kind is its own pattern.
   static constexpr const char* kGemma4 = "gemma4";
-  static bool is_cut_bpe(const std::string& kind) { return kind == "gpt2" || kind == kGemma4; }
+  static constexpr const char* kHybridDna = "hybriddna";
+  static bool is_cut_bpe(const std::string& kind) {
+    return kind == "gpt2" || kind == kGemma4 || kind == kHybridDna;
+  }
 
   std::string pre_name() const {
     if (value("model") == kGemma4) return kGemma4;
@@ -277,6 +281,11 @@ Json TokenizerReader::cut_bpe() const {
                                  : marked_spaces(flag("add_space_prefix", false),
                                                  character_bpe(stored_merges()));
   result["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", std::move(cuts)}};
+  if (value("model") == kHybridDna) {  // the letters of a span are text as they are
+    const Json unmark = {{"type", "Replace"}, {"pattern", {{"String", kDnaMark}}}, {"content", ""}};
+    result["decoder"] = {{"type", "Sequence"},
+                         {"decoders", Json::array({unmark, result.at("decoder")})}};
+  }
   return result;
 }
 
@@ -376,6 +385,7 @@ Json TokenizerReader::config(const std::string& kind) const {
   for (const auto& [key, role] : kRoles) {
     if (const std::string token = vocabulary_.at(value(key)); !token.empty()) config[role] = token;
   }
+  if (kind == kHybridDna) config["tokenizer_class"] = "HybridDNATokenizer";
   if (kind == "llama") {
     if (!config.contains("bos_token")) config["bos_token"] = vocabulary_.at(1);
     if (!config.contains("eos_token")) config["eos_token"] = vocabulary_.at(2);

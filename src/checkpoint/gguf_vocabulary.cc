@@ -67,7 +67,7 @@ class VocabularyWriter {
     read_tokens();
     read_added_tokens();
     metadata_.add("tokenizer.ggml.model", kind);
-    if (kind == "gpt2") byte_level_bpe();
+    if (kind == "gpt2" || kind == "hybriddna") byte_level_bpe();
     if (kind == "llama") sentencepiece_bpe();
     if (kind == "bert") wordpiece();
     if (kind == "t5") unigram();
@@ -128,7 +128,8 @@ std::string VocabularyWriter::kind_of_model() const {
     };
     if (std::ranges::any_of(parts_of(member(tokenizer_, "pre_tokenizer"), "pretokenizers"),
                             is_byte_level)) {
-      return "gpt2";
+      const bool dna = text_of(member(settings(), "tokenizer_class")) == "HybridDNATokenizer";
+      return dna ? "hybriddna" : "gpt2";
     }
   }
   fail(ErrorKind::kUnsupported,

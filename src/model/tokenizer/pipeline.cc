@@ -2,6 +2,7 @@
 
 #include <limits>
 #include <unordered_set>
+#include <utility>
 
 #include "base/error.h"
 #include "model/tokenizer/check.h"
@@ -102,11 +103,18 @@ class Pipeline : public Tokenizer {
         ids.push_back(segment.id);
         continue;
       }
-      std::vector<Word> words = {
-          {std::string(text.substr(segment.begin, segment.end - segment.begin)),
-           first && segment.begin == 0}};
-      parts_.pre_tokenizer(words);
-      for (const Word& word : words) cache.append(word.text, ids);
+      bool front = first && segment.begin == 0;
+      const auto encode_words = [&](std::string_view part) {
+        std::vector<Word> words = {{std::string(part), std::exchange(front, false)}};
+        parts_.pre_tokenizer(words);
+        for (const Word& word : words) cache.append(word.text, ids);
+      };
+      const std::string_view part = text.substr(segment.begin, segment.end - segment.begin);
+      if (parts_.dna) {
+        parts_.dna->encode(part, encode_words, ids);
+      } else {
+        encode_words(part);
+      }
     }
   }
 

@@ -9,6 +9,7 @@
 
 #include "model/tokenizer/added_tokens.h"
 #include "model/tokenizer/decoder.h"
+#include "model/tokenizer/dna_spans.h"
 #include "model/tokenizer/normalizer.h"
 #include "model/tokenizer/post_processor.h"
 #include "model/tokenizer/pre_tokenizer.h"
@@ -23,6 +24,7 @@ struct PipelineParts {
   std::unique_ptr<SubwordModel> model;
   std::vector<AddedToken> added_tokens;
   Normalizer normalizer;
+  std::optional<DnaSpans> dna;  // cut out of the normalized text, before words are
   PreTokenizer pre_tokenizer;
   PostProcessor post_processor;
   Decoder decoder;

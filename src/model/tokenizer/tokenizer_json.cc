@@ -169,6 +169,7 @@ std::unique_ptr<Tokenizer> tokenizer_around_model(const Json& json, const Tokeni
   parts.decoder = make_decoder(field(json, "decoder", kWhat));
   const EdgeTokens edges = find_edge_tokens(config, *vocab);
   apply_edge_tokens(config, edges, parts.post_processor);
+  if (config.has_class("HybridDNATokenizer")) parts.dna = DnaSpans::of(vocab);
   parts.bos = edges.bos;
   parts.eos = edges.eos;
   parts.vocab = std::move(vocab);
