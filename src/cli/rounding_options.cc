@@ -10,7 +10,8 @@ void add_rounding_options(CLI::App* command, RoundingArguments& arguments,
   command->add_option("--weights", arguments.weights,
                       "Round the blocks' weights to this format at load");
   command->add_option("--activations", arguments.activations,
-                      "Round the inputs of the blocks' linear layers, as int8:token");
+                      "Round the inputs of the blocks' linear layers, as int8:token; ggml: as its "
+                      "kernels do, of GGUF files");
   command->add_option("--embeddings", arguments.embeddings, "Round embedding and head at load");
 }
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/half.h"
 #include "base/suggest.h"
 #include "formats/families.h"
 
@@ -14,6 +15,7 @@ namespace nibble {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr std::string_view kGgml = "ggml";
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 std::string why_not(const ActivationDescriptor& d) {
@@ -46,6 +48,9 @@ std::string why_not(const ActivationDescriptor& d) {
   if (d.has_outliers() && (d.scope != ActivationScope::kToken || !d.symmetric)) {
     return "outliers go with symmetric scales by token";
   }
+  if (d.half_scales && (!integer || !d.symmetric || d.scope != ActivationScope::kGroup)) {
+    return "scales of 16 bits go with symmetric integers by group";
+  }
   return "";
 }
 
@@ -57,7 +62,7 @@ std::optional<T> parse_number(std::string_view text) {
   return value;
 }
 
-// One word of a scheme; `kind` says which of them may occur once: symmetry, scope, rest.
+// One word of a scheme; `kind` says which of them may occur once: symmetry, scope, time, rest.
 bool take_word(std::string_view word, ActivationDescriptor& d, bool (&seen)[4]) {
   const auto once = [&seen](int kind) { return !std::exchange(seen[kind], true); };
   if (word == "sym" || word == "asym") {
@@ -85,8 +90,8 @@ bool take_word(std::string_view word, ActivationDescriptor& d, bool (&seen)[4]) 
     d.group = *group;
     return once(1);
   }
-  if (word == "ow") {
-    d.weight_outliers = true;
+  if (word == "ow" || word == "sf16") {
+    (word == "ow" ? d.weight_outliers : d.half_scales) = true;
     return once(3);
   }
   const auto threshold = parse_number<float>(word.substr(1));
@@ -100,6 +105,7 @@ ActivationScale given(const AffineParams& params) {
 }
 
 std::optional<ActivationDescriptor> parse_descriptor(std::string_view text) {
+  if (text == kGgml) return ActivationDescriptor{.by_ggml = true};
   std::vector<std::string_view> words;
   for (std::size_t begin = 0; begin <= text.size();) {
     const std::size_t end = std::min(text.find('_', begin), text.size());
@@ -132,6 +138,7 @@ ActivationFormat::ActivationFormat(const ActivationDescriptor& descriptor)
 
 std::string ActivationFormat::name() const {
   const ActivationDescriptor& d = descriptor_;
+  if (d.by_ggml) return std::string(kGgml);
   std::string text = element_name(d.element);
   if (!d.symmetric) text += "_asym";
   switch (d.scope) {
@@ -151,6 +158,7 @@ std::string ActivationFormat::name() const {
   if (d.is_static) text += "_static";
   if (d.outlier_threshold > 0) text += fmt::format("_o{}", d.outlier_threshold);
   if (d.weight_outliers) text += "_ow";
+  if (d.half_scales) text += "_sf16";
   return text;
 }
 
@@ -188,6 +196,7 @@ ActivationScale ActivationFormat::scale_over(float lo, float hi) const {
     const float magnitude = std::max(-lo, hi);
     by.scale = magnitude / most;
     by.inverse = most / magnitude;
+    if (descriptor_.half_scales) by.scale = to_float(to_f16(by.scale));
   } else {
     const float most = static_cast<float>((1 << bits) - 1);
     by.scale = hi / most - lo / most;  // hi - lo may be no float32
@@ -341,7 +350,9 @@ ActivationFormatPtr parse_activation_format(std::string_view text) {
                                             "fp8_e5m2_token",
                                             "fp4_e2m1_token",
                                             "fp4_e2m1_g32",
-                                            "nf4_g64"};
+                                            "nf4_g64",
+                                            "int8_g32_sf16",
+                                            std::string(kGgml)};
     fail(ErrorKind::kUsage, "activation format '{}' is unknown{} (see docs/formats.md)", words,
          did_you_mean(words, names));
   }

@@ -14,11 +14,13 @@
 // Static scales (and zero points) are given once for a whole layer, from calibration, one for all
 // or one for each column; q = x * (1 / scale) then. Ties go to even. Scales are float32. What is so
 // small that m / a is no float32 becomes zero; what shares a dynamic scale with a NaN or an
-// infinity becomes NaN.
+// infinity becomes NaN. With `half_scales` q is found so, and its scale rounded to F16 after that.
 //
 // Outliers (LLM.int8(), arXiv 2208.07339; bitsandbytes' int8_vectorwise_quant): columns in which a
 // value of the call reaches the threshold stay as they are, and values that reach it do not count
 // for a. Or they are the same in every call: those that the weight keeps in 16 bits.
+//
+// What ggml's kernels of blocks round x to depends on the type of the blocks (ggml_input.h).
 #pragma once
 
 #include <cstdint>
@@ -46,6 +48,8 @@ struct ActivationDescriptor {
   bool is_static = false;        // kTensor or kChannel: scales are given
   float outlier_threshold = 0;   // kToken and dynamic only; 0: no outliers
   bool weight_outliers = false;  // symmetric only: the columns that the weight keeps are outliers
+  bool half_scales = false;      // symmetric integers by group only: scales are F16
+  bool by_ggml = false;          // what ggml_input() gives for the weight; nothing else is set
 
   bool has_outliers() const { return outlier_threshold > 0 || weight_outliers; }
 
@@ -76,7 +80,7 @@ class ActivationFormat {
 
   const ActivationDescriptor& descriptor() const { return descriptor_; }
   // "int8_token", "fp8_e4m3_g128", "int8_asym_tensor_static", "int8_channel_static",
-  // "int8_token_o6": round-trips through parse_activation_format().
+  // "int8_token_o6", "int8_g32_sf16", "ggml": round-trips through parse_activation_format().
   std::string name() const;
 
   // The same format with the scales (and zero points, of unsigned codes) of a layer: one, or one a
@@ -84,9 +88,10 @@ class ActivationFormat {
   ActivationFormatPtr with_scales(std::vector<AffineParams> params) const;
   // The same format with the outliers of a weight, ascending. weight_outliers only.
   ActivationFormatPtr with_columns(std::vector<std::int32_t> columns) const;
-  // True unless the format is static and its scales have not been given, or its columns have not.
+  // True unless the format is static and its scales have not been given, or its columns have not,
+  // or it is none before the weight is known.
   bool is_complete() const {
-    return (!descriptor_.is_static || !fixed_.empty()) &&
+    return !descriptor_.by_ggml && (!descriptor_.is_static || !fixed_.empty()) &&
            (!descriptor_.weight_outliers || columns_);
   }
   // Of with_scales(); empty otherwise.
@@ -121,9 +126,9 @@ class ActivationFormat {
   std::optional<std::vector<std::int32_t>> columns_;
 };
 
-// `element[_sym|_asym][_token|_tensor|_channel|_g<size>][_static][_o<threshold>|_ow]` (default:
-// token, dynamic, symmetric), a colon being as good as an underscore; f32, f16 and bf16 give null:
-// not rounded. kUsage, with near names, when the text is none.
+// `element[_sym|_asym][_token|_tensor|_channel|_g<size>][_static][_o<threshold>|_ow|_sf16]`
+// (default: token, dynamic, symmetric, scales of F32), a colon being as good as an underscore, or
+// `ggml`; f32, f16 and bf16 give null: not rounded. kUsage, with near names, when the text is none.
 ActivationFormatPtr parse_activation_format(std::string_view text);
 
 }  // namespace nibble

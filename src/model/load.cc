@@ -4,6 +4,7 @@
 
 #include "backends/encoded.h"
 #include "base/error.h"
+#include "formats/ggml_input.h"
 #include "formats/low_rank.h"
 #include "formats/split_format.h"
 #include "model/fused_experts.h"
@@ -69,9 +70,7 @@ class Loader {
     ActivationFormatPtr activations =
         rounding_.activations != nullptr ? rounding_.activations : source_.activations(module);
     weight = rounded(module, std::move(weight), rounding_.weights);
-    if (activations != nullptr && activations->descriptor().weight_outliers) {
-      activations = activations->with_columns(outlier_columns(weight));
-    }
+    activations = of_weight(std::move(activations), weight);
     const std::int64_t mixed = input_hadamard(module, weight.cols);
     Linear result = wrap(module, std::move(weight), activations);
     result.input_hadamard = mixed;
@@ -87,6 +86,14 @@ class Loader {
       backend_.arithmetic_of(args);  // fails now, with a reason, where the device cannot do it
     }
     return result;
+  }
+
+  // The head. Its input is rounded by formats that follow from the program, not from the model.
+  Linear head(const std::string& module, QuantTensor weight) const {
+    ActivationFormatPtr activations = rounding_.activations;
+    if (activations != nullptr && !activations->descriptor().by_ggml) activations = nullptr;
+    activations = of_weight(std::move(activations), weight);
+    return wrap(module, std::move(weight), activations);
   }
 
   Linear wrap(const std::string& module, QuantTensor weight,
@@ -145,6 +152,14 @@ class Loader {
   const WeightSource& source() const { return source_; }
 
  private:
+  // The format for this weight, of those that need one.
+  static ActivationFormatPtr of_weight(ActivationFormatPtr format, const QuantTensor& weight) {
+    if (format == nullptr) return format;
+    if (format->descriptor().by_ggml) return ggml_input(*weight.format);
+    if (!format->descriptor().weight_outliers) return format;
+    return format->with_columns(outlier_columns(weight));
+  }
+
   // As the source has it, in columns.
   std::int64_t input_hadamard(const std::string& module, std::int64_t cols) const {
     std::int64_t block = source_.input_hadamard(module);
@@ -470,7 +485,7 @@ HeadWeights load_head(const ModelSpec& spec, const EmbeddingWeights& embedding,
            "tensor '{}.weight' is not stored, and tie_word_embeddings is false",
            spec.names.head.front());
     }
-    weights.head = loader.wrap(loader.name(spec.names.embed), embedding.table);
+    weights.head = loader.head(loader.name(spec.names.embed), embedding.table);
     return weights;
   }
   QuantTensor head = loader.matrix(stored, spec.vocab, spec.embed_dim);
@@ -482,7 +497,7 @@ HeadWeights load_head(const ModelSpec& spec, const EmbeddingWeights& embedding,
   } else if (rounding.embeddings != nullptr) {
     head = loader.outer_matrix(stored, spec.vocab, spec.embed_dim);
   }
-  weights.head = loader.wrap(stored, std::move(head));
+  weights.head = loader.head(stored, std::move(head));
   return weights;
 }
 

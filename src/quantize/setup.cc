@@ -64,6 +64,11 @@ ModelFormat resolve_format(const QuantizeOptions& options) {
   }
   if (options.format.embeddings != nullptr) format.embeddings = options.format.embeddings;
   if (options.format.activations != nullptr) format.activations = options.format.activations;
+  if (format.activations != nullptr && format.activations->descriptor().by_ggml) {
+    fail(ErrorKind::kUsage,
+         "quantize: a=ggml is how a program computes, which no checkpoint says; give it to eval or "
+         "run");
+  }
   return format;
 }
 

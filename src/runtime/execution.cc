@@ -29,15 +29,18 @@ bool multiplies_codes(const Model& model, const Linear& linear) {
 std::vector<ExecutedPart> executed_parts(const Model& model) {
   std::vector<ExecutedPart> weights;
   std::vector<ExecutedPart> activations;
+  const auto count_input = [&](const Linear& linear) {
+    if (linear.activations == nullptr) return;
+    count("activations", linear.activations->name(), multiplies_codes(model, linear), activations);
+  };
   for (LayerWeights layer : model.layers()) {  // a copy: linears() hands out mutable pointers
     for (const Linear* linear : layer.linears()) {
       const Format& format = *linear->weight.canonical.format;
       if (!format.is_float()) count("weights", format.name(), true, weights);
-      if (linear->activations == nullptr) continue;
-      count("activations", linear->activations->name(), multiplies_codes(model, *linear),
-            activations);
+      count_input(*linear);
     }
   }
+  count_input(model.head_weights().head);
   std::vector<ExecutedPart> parts = std::move(weights);
   parts.insert(parts.end(), activations.begin(), activations.end());
   const QuantTensor& table = model.embedding_weights().table;

@@ -53,6 +53,7 @@ TEST(CliTest, UsageErrorsAreOneLineAndExitTwo) {
         {"run", tiny(), "--threads", "0"},
         {"quantize", tiny(), "/tmp/x", "--recipe", "nonsense"},
         {"quantize", tiny(), "/tmp/x", "--format", "int_four"},
+        {"quantize", tiny(), "/tmp/x", "--recipe", "rtn", "--format", "w=int4_g128,a=ggml"},
         {"serve"},
         {"serve", tiny(), "--port", "99999"},
         {"serve", tiny(), "--format", "int_four"},

@@ -27,10 +27,11 @@ std::vector<float> rounded(std::string_view name, const std::vector<float>& x,
 }
 
 TEST(ActivationFormat, NamesRoundTripAndSpellOutDefaults) {
-  for (const char* name : {"int8_token", "int4_asym_token", "int8_tensor", "int8_tensor_static",
-                           "int8_asym_tensor_static", "int8_channel_static",
-                           "fp8_e4m3_channel_static", "fp8_e4m3_token", "fp8_e5m2_g128",
-                           "fp4_e2m1_g32", "nf4_g64", "int8_token_o6", "int6_token_o2.5"}) {
+  for (const char* name :
+       {"int8_token", "int4_asym_token", "int8_tensor", "int8_tensor_static",
+        "int8_asym_tensor_static", "int8_channel_static", "fp8_e4m3_channel_static",
+        "fp8_e4m3_token", "fp8_e5m2_g128", "fp4_e2m1_g32", "nf4_g64", "int8_token_o6",
+        "int6_token_o2.5", "int8_g32_sf16", "ggml"}) {
     EXPECT_EQ(parse_activation_format(name)->name(), name);
   }
   EXPECT_EQ(parse_activation_format("int8")->name(), "int8_token");
@@ -46,7 +47,8 @@ TEST(ActivationFormat, RefusesWhatIsNone) {
     EXPECT_ERROR(parse_activation_format(text), ErrorKind::kUsage, "unknown");
   }
   for (const char* text : {"int9_token", "int1", "int8_token_static", "int8_g0", "fp8_e4m3_asym",
-                           "int8_tensor_o6", "int8_asym_o6", "int8_oinf", "int8_channel"}) {
+                           "int8_tensor_o6", "int8_asym_o6", "int8_oinf", "int8_channel",
+                           "int8_token_sf16", "int8_asym_g32_sf16", "fp8_e4m3_g32_sf16"}) {
     EXPECT_ERROR(parse_activation_format(text), ErrorKind::kUnsupported, "activation format");
   }
 }
@@ -73,6 +75,14 @@ TEST(ActivationFormat, IntegersByToken) {
 
 TEST(ActivationFormat, GroupsAndAShorterTail) {
   EXPECT_THAT(rounded("int4_g2", {7, 0.6f, 70, 6, 3.5f}), ElementsAre(7, 1, 70, 10, 3.5f));
+}
+
+// 1/127 is 0x2010 of F16, 1032 * 2^-17; codes are found by the scale of F32.
+TEST(ActivationFormat, ScalesOf16Bits) {
+  constexpr float kScale = 1032 * 0x1p-17f;
+  EXPECT_THAT(rounded("int8_g2_sf16", {1, 0.5f, 127, -0.6f}),
+              ElementsAre(127 * kScale, 64 * kScale, 127, -1));
+  EXPECT_THAT(rounded("int8_g2_sf16", {1e-7f, -1e-7f}), Each(0.0f));  // no scale so small
 }
 
 // E2M1 reaches to 6: scale 1. Ties to the even code.

@@ -33,6 +33,30 @@ TEST(GgufModel, GivesTheLogitsOfLlamaCppsConventions) {
   EXPECT_GT(largest, 0.5);
 }
 
+// Q6_K is among the types of Q4_K_M, for one the tied head's; Q8_0 has blocks of 32.
+TEST(GgufModel, RoundsInputsOfBlocksAndHeadAsGgmlDoes) {
+  const auto backend = test::exact_backend();
+  const ModelFormat rounding = parse_model_format("a=ggml");
+  for (const auto& [preset, input] :
+       {std::pair("Q4_K_M", "int8_g256"), std::pair("Q8_0", "int8_g32_sf16")}) {
+    test::TempDir dir;
+    ConvertOptions options;
+    options.target = "gguf";
+    options.preset = preset;
+    options.requantize = true;
+    convert_checkpoint(*open_checkpoint(test::tiny_novel()), dir / "model.gguf", options);
+    const auto checkpoint = open_checkpoint(dir / "model.gguf");
+    const Model model(build_spec(checkpoint->config()), *checkpoint, *backend, rounding);
+    for (const Linear* linear : {&model.layers()[0].v, &model.head_weights().head}) {
+      ASSERT_NE(linear->activations, nullptr);
+      EXPECT_EQ(linear->activations->name(), input);
+    }
+  }
+  const auto plain = open_checkpoint(test::tiny_novel());
+  const Model model(build_spec(plain->config()), *plain, *backend, rounding);
+  EXPECT_EQ(model.layers()[0].v.activations, nullptr);
+}
+
 TEST(GgufModel, BringsItsTokenizer) {
   const auto folder = test::source_dir() / "tests/golden/checkpoint/gguf";
   const auto checkpoint = open_checkpoint(folder / "model.gguf");

@@ -104,9 +104,9 @@ void multiply_bytes(const LinearArgs& args, const ByteRows& rows, ExecContext& c
 // ---- rounded first
 
 // Whether a kernel rounds to it: what asks for the values of other rows, or has a scale for each
-// column, is rounded on the host.
+// column or one of F16, is rounded on the host.
 bool rounds_on_device(const ActivationDescriptor& d) {
-  return !d.has_outliers() && d.scope != ActivationScope::kChannel &&
+  return !d.has_outliers() && !d.half_scales && d.scope != ActivationScope::kChannel &&
          (d.scope != ActivationScope::kTensor || d.is_static);
 }
 
