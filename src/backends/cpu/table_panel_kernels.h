@@ -9,6 +9,10 @@
 //   4 bits   w = scale * values[code]
 //   8 bits   w = scale * (steps[c >> mantissa] * (c mod 2^mantissa) + values[c >> mantissa]): a
 //            small float of a sign and up to 4 bits of exponent
+//   halves   8 bits whose sign, exponent and mantissa, `down` bits below those of an F16, are that
+//            number times 1 / `unit`. A vector of 16 rows is 32 of those, of columns 0 and 1 in
+//            their low bytes, of columns 2 and 3 in their high ones: byte 32 (j mod 2) + 2 r + j /
+//            2 holds row r, column j.
 #pragma once
 
 #include "backends/cpu/int8_kernels.h"
@@ -23,11 +27,16 @@ constexpr std::int64_t panel_scale_bytes(PanelScale type) {
   return type == PanelScale::kF16 || type == PanelScale::kBF16 ? 2 : 1;
 }
 
+inline constexpr std::int64_t kHalfRows = 16;  // of a vector of halves
+
 struct TablePanelView {
   std::int64_t rows = 0;  // the last panel is padded
   std::int64_t cols = 0;
   int bits = 4;
-  int mantissa = 0;               // of 8 bits
+  bool halves = false;
+  int down = 0;                   // of halves: 0 or 1
+  float unit = 1;                 // of halves, a power of two
+  int mantissa = 0;               // of other 8 bits
   const float* values = nullptr;  // [16], or [32]
   const float* steps = nullptr;   // [32], of 8 bits
   const unsigned char* codes = nullptr;

@@ -4,12 +4,14 @@
 
 #include <algorithm>
 #include <bitset>
+#include <cmath>
 #include <cstring>
 #include <optional>
 
 #include "backends/cpu/panel_codes.h"
 #include "backends/cpu/rounding.h"
 #include "backends/cpu/weight_view.h"
+#include "base/half.h"
 #include "formats/affine.h"
 #include "formats/code_table.h"
 #include "formats/families.h"
@@ -20,8 +22,11 @@ namespace {
 
 // The tables of table_panel_kernels.h.
 struct PanelTable {
+  bool halves = false;
+  int down = 0;
+  float unit = 1;
   int mantissa = 0;
-  std::vector<float> values, steps;
+  std::vector<float> values = {}, steps = {};
 };
 
 // Whether some code of the weight is in the set.
@@ -36,6 +41,30 @@ bool holds_any(const QuantTensor& weight, const std::bitset<256>& set) {
     }
   }
   return false;
+}
+
+// Of a float of 8 bits that is an F16 with fewer bits, and nothing if the weight holds a code of
+// another value.
+std::optional<PanelTable> halves_of_floats(const QuantTensor& weight, const CodeTable& codes) {
+  const Element& element = weight.format->descriptor().element;
+  if (element.kind != ElementKind::kFloatBits || !element.float_bits.has_sign) return std::nullopt;
+  const int mantissa = element.float_bits.mantissa;
+  if (mantissa != 2 && mantissa != 3) return std::nullopt;
+  PanelTable table{.halves = true, .down = mantissa - 2};
+  const auto half_of = [&](int code) {
+    const int magnitude = (code & 0x7f) << 8 >> table.down;
+    return to_float(f16{static_cast<std::uint16_t>((code & 0x80) << 8 | magnitude)});
+  };
+  const int one = 1 << mantissa;  // the first with an exponent
+  table.unit = codes.value(one) / half_of(one);
+  int exponent;
+  if (std::frexp(table.unit, &exponent) != 0.5f) return std::nullopt;
+  std::bitset<256> unlike;
+  for (int code = 0; code < 256; ++code) {
+    unlike[static_cast<std::size_t>(code)] = half_of(code) * table.unit != codes.value(code);
+  }
+  if (holds_any(weight, unlike)) return std::nullopt;
+  return table;
 }
 
 // Of a float of 8 bits: steps and values of its binades, and nothing if the weight holds a code for
@@ -75,9 +104,12 @@ std::optional<PanelTable> panel_table(const QuantTensor& weight) {
     return std::nullopt;
   }
   const CodeTable& codes = table_of(*weight.format);
-  if (codes.bits() == 8) return table_of_floats(weight, codes);
+  if (codes.bits() == 8) {
+    std::optional<PanelTable> halves = halves_of_floats(weight, codes);
+    return halves ? std::move(halves) : table_of_floats(weight, codes);
+  }
   if (codes.bits() != 4) return std::nullopt;
-  return PanelTable{0, {codes.values().begin(), codes.values().end()}, {}};
+  return PanelTable{.values = {codes.values().begin(), codes.values().end()}};
 }
 
 // Scales as they go into panels: a plane of a number a row and group, or of one for every row.
@@ -140,6 +172,17 @@ std::optional<PanelScales> panel_scales_of(const QuantTensor& weight) {
   }
 }
 
+// A row of bytes in its places as halves (table_panel_kernels.h); `panel` is that of the row's
+// vector.
+void place_halves(const std::byte* stored, std::int64_t cols, std::int64_t row,
+                  unsigned char* panel) {
+  for (std::int64_t u = 0; u < cols / 4; ++u, stored += 4, panel += kUnitBytes) {
+    for (int j = 0; j < 4; ++j) {
+      panel[32 * (j % 2) + 2 * row + j / 2] = std::to_integer<unsigned char>(stored[j]);
+    }
+  }
+}
+
 // Where one panel goes.
 struct PanelPlace {
   unsigned char* codes;
@@ -157,6 +200,8 @@ void pack_panel(const QuantTensor& weight, const TablePanelView& view, const Pan
     const std::byte* const stored = weight.planes[0].bytes().data() + row * row_bytes;
     if (view.bits == 4) {
       place_nibbles(stored, view.cols, to.codes + 4 * r);
+    } else if (view.halves) {
+      place_halves(stored, view.cols, r % kHalfRows, to.codes + 4 * (r - r % kHalfRows));
     } else {
       place_bytes(stored, view.cols, /*flipped=*/0, to.codes + 4 * r);
     }
@@ -188,6 +233,9 @@ std::shared_ptr<const TablePanelWeight> TablePanelWeight::pack(const QuantTensor
   view = {.rows = weight.rows,
           .cols = weight.cols,
           .bits = weight.format->descriptor().element.bits,
+          .halves = table->halves,
+          .down = table->down,
+          .unit = table->unit,
           .mantissa = table->mantissa,
           .values = result->values_.data(),
           .steps = result->steps_.data(),
@@ -200,7 +248,8 @@ std::shared_ptr<const TablePanelWeight> TablePanelWeight::pack(const QuantTensor
   const std::int64_t scale_bytes = view.groups * kPanelRows * panel_scale_bytes(view.scale_type);
   const PackedPlane planes[] = {{"codes", DType::kU8, {panels, view.panel_bytes}, &result->codes_},
                                 {"scales", DType::kU8, {panels, scale_bytes}, &result->scales_}};
-  const std::string layout = fmt::format("table_panels{}.1:{}", kPanelRows, weight.format->name());
+  const std::string layout =
+      fmt::format("table_panels{}.{}:{}", kPanelRows, view.halves ? 2 : 1, weight.format->name());
   if (!load_planes(slot, layout, planes)) {
     result->codes_ = Tensor::allocate_huge(planes[0].dtype, planes[0].shape);
     result->scales_ = Tensor::allocate(planes[1].dtype, planes[1].shape);

@@ -17,10 +17,10 @@ namespace nibble::cpu {
 class TablePanelWeight final : public PackedWeight {
  public:
   // most_bits: of the codes that the machine's kernels take, 4 or 8. Null for others; for what is
-  // no table of 4 bits, nor a float of 8 bits of which at most 4 are exponents and no code is NaN
-  // or infinite; for groups that are no multiple of 8 or do not divide the columns; and for scales
-  // in a byte that are negative or NaN. Taken from the slot's store when it is there, and put there
-  // otherwise.
+  // no table of 4 bits, nor a float of 8 bits that is a half with fewer or has at most 4 bits of
+  // exponent, no code of the weight being NaN or infinite; for groups that are no multiple of 8 or
+  // do not divide the columns; and for scales in a byte that are negative or NaN. Taken from the
+  // slot's store when it is there, and put there otherwise.
   static std::shared_ptr<const TablePanelWeight> pack(const QuantTensor& weight, int most_bits,
                                                       ThreadPool& pool,
                                                       const PackedSlot& slot = {});

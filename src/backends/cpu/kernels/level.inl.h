@@ -12,6 +12,9 @@
 #include "backends/cpu/kernels/gemv.inl.h"
 #include "backends/cpu/kernels/tile_output.inl.h"
 #include "backends/cpu/kernels/panel_output.inl.h"
+#if defined(__AVX512F__)
+#include "backends/cpu/kernels/table_halves_avx512.inl.h"
+#endif
 #include "backends/cpu/kernels/table_panels.inl.h"
 #include "backends/cpu/kernels/gemm.inl.h"
 #include "backends/cpu/kernels/math.inl.h"

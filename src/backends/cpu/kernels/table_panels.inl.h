@@ -1,7 +1,8 @@
 // Few activation rows against weights of tables in panels (table_panel_kernels.h).
 //
 //   for each group: for each unit: load 64 bytes; for each of its columns k, 8 or 4:
-//       w = value of the code (moved down, one permutation; of bytes two and a multiply-add)
+//       w = value of the code (moved down, one permutation; of bytes two and a multiply-add, or a
+//       conversion from F16)
 //       for each row of x: part[i] += w * x[i][k]
 //     y[i] += scale * part[i]
 //
@@ -17,14 +18,21 @@ class NibbleValues {
 
   explicit NibbleValues(const TablePanelView& w)
       : low_(load_as<Floats>(w.values)), high_(load_as<Floats>(w.values + 16 - kLanes)) {}
-  // Of column k of a unit.
+  // body(column, its values)
+  template <class Body>
+  void each(const unsigned char* unit, const Body& body) const {
+    const auto words = load_as<Unsigned>(unit);
+#pragma GCC unroll 8
+    for (int k = 0; k < kColumns; ++k) body(k, at(words, k));
+  }
+
+ private:
   Vec at(Unsigned unit, int k) const {
     const Whole code = bits_as<Whole>(unit >> (8 * (k % 4) + 4 * (k / 4)));
     if constexpr (kLanes == 16) return as_vec(shuffled(low_, code));
     return as_vec((code & 8) != 0 ? shuffled(high_, code) : shuffled(low_, code));
   }
 
- private:
   Floats low_, high_;
 };
 
@@ -36,6 +44,14 @@ class ByteValues {
       : mantissa_(w.mantissa),
         steps_{load_as<Floats>(w.steps), load_as<Floats>(w.steps + kLanes)},
         values_{load_as<Floats>(w.values), load_as<Floats>(w.values + kLanes)} {}
+  template <class Body>
+  void each(const unsigned char* unit, const Body& body) const {
+    const auto words = load_as<Unsigned>(unit);
+#pragma GCC unroll 4
+    for (int k = 0; k < kColumns; ++k) body(k, at(words, k));
+  }
+
+ private:
   Vec at(Unsigned unit, int k) const {
     const Unsigned code = unit >> 8 * k;
     const Whole binade = bits_as<Whole>(code >> mantissa_);
@@ -45,7 +61,6 @@ class ByteValues {
                 as_vec(shuffled(values_[0], values_[1], binade)));
   }
 
- private:
   int mantissa_;
   Floats steps_[2], values_[2];  // 32 of each, where a vector holds 16
 };
@@ -112,23 +127,26 @@ void table_panel_vectors(const TablePanelTask& t, std::int64_t row, int part) {
     for (std::int64_t k = 0; k < t.w.group; k += kColumns, x += kColumns, codes += kUnitBytes) {
 #pragma GCC unroll 2
       for (int v = 0; v < kNv; ++v) {
-        const auto unit = load_as<Unsigned>(codes + v * 4 * kLanes);
         __builtin_prefetch(codes + v * 4 * kLanes + kTableAhead);
-#pragma GCC unroll 8
-        for (int c = 0; c < kColumns; ++c) {
-          const Vec w = values.at(unit, c);
+        values.each(
+            codes + v * 4 * kLanes, [&](int c, Vec w) __attribute__((always_inline)) {
 #pragma GCC unroll 4
-          for (int i = 0; i < M; ++i) {
-            Vec& sum = sums[c % kChains][i][v];
-            sum = vfma(w, vset(x[i * t.x_stride + c]), sum);
-          }
-        }
+              for (int i = 0; i < M; ++i) {
+                Vec& sum = sums[c % kChains][i][v];
+                sum = vfma(w, vset(x[i * t.x_stride + c]), sum);
+              }
+            });
       }
     }
     Vec scale[kNv];
 #pragma GCC unroll 2
     for (int v = 0; v < kNv; ++v) scale[v] = panel_scales(t.w, t.panel, part + v, g);
     each_sum([&](int s, int i, int v) { y[i][v] = vfma(sums[s][i][v], scale[v], y[i][v]); });
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < M; ++i) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kNv; ++v) y[i][v] = vmul(y[i][v], vset(t.w.unit));
   }
   store_tile<M>(y, output_of(t, row, part, true));
 }
@@ -140,6 +158,11 @@ void table_panel_of(const TablePanelTask& t) {
 }
 
 void table_panels(const TablePanelTask& t) {
+#if defined(__AVX512F__)
+  if (t.w.halves) {
+    return t.w.down > 0 ? table_panel_of<HalfValues<1>>(t) : table_panel_of<HalfValues<0>>(t);
+  }
+#endif
   if constexpr (kLanes == 16) {
     if (t.w.bits == 8) return table_panel_of<ByteValues>(t);
   }
