@@ -11,12 +11,14 @@
 //   dmin       f16 [kPanelRows], of types with minimums
 //   for each 32 columns:
 //     scales     signed bytes [runs][kPanelRows], a run of 16 or 32 columns
-//     minimums   bytes [kPanelRows], of types with minimums
-//     high bits  [bits above the fourth][4 kPanelRows] bytes
-//     nibbles    [4 units of 8 columns][4 kPanelRows] bytes, as in int8_kernels.h
+//     minimums   bytes [runs][kPanelRows], of types with minimums
+//     high bits  [bits above the `low` ones][4 kPanelRows] bytes
+//     low bits   of 4: [4 units of 8 columns][4 kPanelRows] nibbles, as in int8_kernels.h
+//                of 2: [2][4 kPanelRows] bytes
 //
-// Half i = 2 unit + (0 for the low nibbles, 1 for the high ones) has its `high` further bits in
-// vector i / (8 / high) of the high bits, from bit high * (i % (8 / high)) of its bytes on.
+// Half i = 2 unit + (0 for the low nibbles, 1 for the high ones), four columns, has b bits that
+// stand in bytes of their own in vector i / (8 / b) of them, from bit b * (i % (8 / b)) of its
+// bytes on.
 //
 //   w = d * scale * level(code) - dmin * minimum
 #pragma once
@@ -32,9 +34,14 @@ struct BlockPanelType {
   BlockStorage type = BlockStorage::kQ4_K;
   int run = 32;           // columns under one scale
   bool minimums = false;  // else levels are code - offset, or those of IQ4
-  int high = 0;           // bits of a code above the fourth
-  int offset = 0;         // of the levels: what codes stand above them as unsigned bytes
+  int low = 4;            // bits of a code, and those above them
+  int high = 0;
+  int offset = 0;  // of the levels: what codes stand above them as unsigned bytes
 };
+inline constexpr BlockPanelType kPanelQ2K = {
+    .type = BlockStorage::kQ2_K, .run = 16, .minimums = true, .low = 2};
+inline constexpr BlockPanelType kPanelQ3K = {
+    .type = BlockStorage::kQ3_K, .run = 16, .low = 2, .high = 1, .offset = 4};
 inline constexpr BlockPanelType kPanelQ4K = {.type = BlockStorage::kQ4_K, .minimums = true};
 inline constexpr BlockPanelType kPanelQ5K = {
     .type = BlockStorage::kQ5_K, .minimums = true, .high = 1};
@@ -42,20 +49,21 @@ inline constexpr BlockPanelType kPanelQ6K = {
     .type = BlockStorage::kQ6_K, .run = 16, .high = 2, .offset = 32};
 // Levels, 128 above what they are, are looked up.
 inline constexpr BlockPanelType kPanelIq4Xs = {.type = BlockStorage::kIq4Xs, .offset = 128};
-inline constexpr BlockPanelType kBlockPanelTypes[] = {kPanelQ4K, kPanelQ5K, kPanelQ6K, kPanelIq4Xs};
+inline constexpr BlockPanelType kBlockPanelTypes[] = {kPanelQ2K, kPanelQ3K, kPanelQ4K,
+                                                      kPanelQ5K, kPanelQ6K, kPanelIq4Xs};
 
 // Where the parts of 32 columns lie in a panel, and how large they are, in bytes.
 struct BlockPanelLayout {
   constexpr explicit BlockPanelLayout(const BlockPanelType& type)
       : header(2 * kPanelRows * (type.minimums ? 2 : 1)),
         minimums(kPanelRows * (32 / type.run)),
-        high(minimums + (type.minimums ? kPanelRows : 0)),
-        nibbles(high + 4 * kPanelRows * type.high),
-        columns32(nibbles + 16 * kPanelRows),
+        high(minimums + (type.minimums ? kPanelRows * (32 / type.run) : 0)),
+        low(high + 4 * kPanelRows * type.high),
+        columns32(low + 4 * kPanelRows * type.low),
         super_block(header + kSuperBlock / 32 * columns32) {}
 
   std::int64_t header;  // of a super-block
-  std::int64_t minimums, high, nibbles;
+  std::int64_t minimums, high, low;
   std::int64_t columns32;
   std::int64_t super_block;
 };

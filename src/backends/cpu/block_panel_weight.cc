@@ -17,10 +17,40 @@ namespace {
 struct SuperBlockParts {
   std::array<std::uint8_t, kSuperBlock> codes;
   std::array<std::uint8_t, kSuperBlock / 16> scales = {};  // by run, bits of signed bytes
-  std::array<std::uint8_t, kSuperBlock / 32> minimums = {};
+  std::array<std::uint8_t, kSuperBlock / 16> minimums = {};
   const std::uint8_t* d = nullptr;  // f16
   const std::uint8_t* dmin = nullptr;
 };
+
+// Element i of Q2_K and Q3_K: of each 128, 32 bytes hold 4 runs of 32.
+int pair_at(const std::uint8_t* codes, int i) {
+  return codes[i / 128 * 32 + i % 32] >> 2 * (i / 32 % 4) & 3;
+}
+
+void take_q2(const std::uint8_t* block, SuperBlockParts& parts) {
+  parts.d = block + 80;
+  parts.dmin = block + 82;
+  for (std::size_t j = 0; j < 16; ++j) {
+    parts.scales[j] = block[j] & 15;
+    parts.minimums[j] = block[j] >> 4;
+  }
+  for (int i = 0; i < 256; ++i) {
+    parts.codes[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(pair_at(block + 16, i));
+  }
+}
+
+void take_q3(const std::uint8_t* block, SuperBlockParts& parts) {
+  parts.d = block + 108;
+  for (int j = 0; j < 16; ++j) {
+    parts.scales[static_cast<std::size_t>(j)] =
+        static_cast<std::uint8_t>(scale_of_k3(block + 96, j));
+  }
+  for (int i = 0; i < 256; ++i) {
+    const int third = (block[i % 32] >> (i / 32) & 1) << 2;
+    parts.codes[static_cast<std::size_t>(i)] =
+        static_cast<std::uint8_t>(pair_at(block + 32, i) | third);
+  }
+}
 
 // Codes of Q4_K and Q5_K: of each 64 elements, 32 bytes hold two runs of 32.
 void take_k45(const std::uint8_t* block, bool fifth_bits, SuperBlockParts& parts) {
@@ -65,6 +95,10 @@ void take_iq4_xs(const std::uint8_t* block, SuperBlockParts& parts) {
 
 void take(BlockStorage type, const std::uint8_t* block, SuperBlockParts& parts) {
   switch (type) {
+    case BlockStorage::kQ2_K:
+      return take_q2(block, parts);
+    case BlockStorage::kQ3_K:
+      return take_q3(block, parts);
     case BlockStorage::kQ6_K:
       return take_q6(block, parts);
     case BlockStorage::kIq4Xs:
@@ -74,29 +108,32 @@ void take(BlockStorage type, const std::uint8_t* block, SuperBlockParts& parts) 
   }
 }
 
+// Adds the `bits` lowest of a code of half i to where it has bytes of its own from `to` on.
+void place_bits(int code, int bits, int i, unsigned char* to) {
+  const int halves = 8 / bits;  // in a vector
+  const int field = code & ((1 << bits) - 1);
+  to[i / halves * kUnitBytes] |= static_cast<unsigned char>(field << bits * (i % halves));
+}
+
 // Row r of the panel whose super-block begins at `to`; what is there is zero.
 void place(const BlockPanelType& type, const SuperBlockParts& parts, std::int64_t r,
            unsigned char* to) {
   const BlockPanelLayout layout(type);
   std::memcpy(to + 2 * r, parts.d, 2);
   if (type.minimums) std::memcpy(to + 2 * (kPanelRows + r), parts.dmin, 2);
-  const int runs = 32 / type.run, halves = type.high > 0 ? 8 / type.high : 1;
+  const int runs = 32 / type.run;
   unsigned char* columns = to + layout.header;
-  for (std::size_t c = 0; c < kSuperBlock / 32; ++c, columns += layout.columns32) {
+  for (int c = 0; c < kSuperBlock / 32; ++c, columns += layout.columns32) {
     for (int run = 0; run < runs; ++run) {
-      columns[run * kPanelRows + r] =
-          parts.scales[c * static_cast<std::size_t>(runs) + static_cast<std::size_t>(run)];
+      const auto at = static_cast<std::size_t>(c * runs + run);
+      columns[run * kPanelRows + r] = parts.scales[at];
+      if (type.minimums) columns[layout.minimums + run * kPanelRows + r] = parts.minimums[at];
     }
-    if (type.minimums) columns[layout.minimums + r] = parts.minimums[c];
     for (int k = 0; k < 32; ++k) {
-      const int code = parts.codes[32 * c + static_cast<std::size_t>(k)];
-      const int half = k / 4;  // the even ones are low nibbles
-      const std::int64_t byte = 4 * r + k % 4;
-      columns[layout.nibbles + half / 2 * kUnitBytes + byte] |=
-          static_cast<unsigned char>((code & 15) << (half % 2 * 4));
-      if (type.high == 0) continue;
-      columns[layout.high + half / halves * kUnitBytes + byte] |=
-          static_cast<unsigned char>(code >> 4 << type.high * (half % halves));
+      const int code = parts.codes[static_cast<std::size_t>(32 * c + k)];
+      unsigned char* const byte = columns + 4 * r + k % 4;
+      place_bits(code, type.low, k / 4, byte + layout.low);
+      if (type.high > 0) place_bits(code >> type.low, type.high, k / 4, byte + layout.high);
     }
   }
 }

@@ -3,8 +3,7 @@
 //   for each 32 columns:
 //     for each run: sum[i] = -offset * (sum of q[i]);  for each unit of 8 columns:
 //         codes = nibbles | high bits << 4;  sum[i] += codes . q[i]    (32-bit integers)
-//       y[i] += (scale_x * sum[i]) * (d * scale)
-//     y[i] -= (dmin * minimum) * (sum of x[i])
+//       y[i] += (scale_x * sum[i]) * (d * scale);  y[i] -= (dmin * minimum) * (sum of x[i])
 //
 // Bound: memory bandwidth; from four rows on instructions.
 // Included inside an anonymous namespace of an ISA unit.
@@ -29,12 +28,11 @@ class PanelColumns {
         codes_(columns + part * kVecBytes) {}
 
   Halves codes(int unit) const {
-    const Ints packed = iload(codes_ + kLayout.nibbles + unit * kUnitBytes);
-    const Ints mask = iset8(15);
-    Halves halves = {iand(packed, mask), iand(ishift4(packed), mask)};
+    Halves halves = low_bits(unit);
     if constexpr (kType.high > 0) {
-      halves.low = ior(halves.low, high_bits(2 * unit));
-      halves.high = ior(halves.high, high_bits(2 * unit + 1));
+      constexpr int kFrom = kType.low;
+      halves.low = ior(halves.low, bits<kType.high, kFrom>(kLayout.high, 2 * unit));
+      halves.high = ior(halves.high, bits<kType.high, kFrom>(kLayout.high, 2 * unit + 1));
     }
     if constexpr (kType.type == BlockStorage::kIq4Xs) {
       const Ints levels = iload(kRaisedIq4);
@@ -43,21 +41,30 @@ class PanelColumns {
     return halves;
   }
   Vec scale(int run) const { return ifloat8(numbers_ + run * kPanelRows); }
-  Vec minimum() const { return ifloat8(numbers_ + kLayout.minimums); }
+  Vec minimum(int run) const { return ifloat8(numbers_ + kLayout.minimums + run * kPanelRows); }
   void fetch_ahead() const {
 #pragma GCC unroll 8
-    for (int i = 0; i < 4 + kType.high; ++i) {
+    for (int i = 0; i < kType.low + kType.high; ++i) {
       __builtin_prefetch(codes_ + kLayout.high + i * kUnitBytes + kPrefetch);
     }
   }
 
  private:
-  // Of the codes of a half the bits from the fourth on, in their place.
-  Ints high_bits(int half) const {
-    constexpr int kHalves = 8 / (kType.high > 0 ? kType.high : 1);  // in a vector
-    const Ints bits = iload(codes_ + kLayout.high + half / kHalves * kUnitBytes);
-    const int from = kType.high * (half % kHalves);
-    return iand(imoved(bits, 4 - from), iset8(((1 << kType.high) - 1) << 4));
+  Halves low_bits(int unit) const {
+    if constexpr (kType.low == 2) {
+      return {bits<2, 0>(kLayout.low, 2 * unit), bits<2, 0>(kLayout.low, 2 * unit + 1)};
+    }
+    const Ints packed = iload(codes_ + kLayout.low + unit * kUnitBytes);
+    const Ints mask = iset8(15);
+    return {iand(packed, mask), iand(ishift4(packed), mask)};
+  }
+  // Bits of the codes of a half that have bytes of their own at `at`, from bit kTo on.
+  template <int kBits, int kTo>
+  Ints bits(std::int64_t at, int half) const {
+    constexpr int kHalves = 8 / kBits;  // in a vector
+    const Ints packed = iload(codes_ + at + half / kHalves * kUnitBytes);
+    const int from = kBits * (half % kHalves);
+    return iand(imoved(packed, kTo - from), iset8(((1 << kBits) - 1) << kTo));
   }
 
   const signed char* numbers_ = nullptr;
@@ -79,6 +86,10 @@ struct SignedColumns {
   }
   int sum_of(int i, int run, int columns) const {
     return columns == 16 ? sums[i][run] : sums[i][0] + sums[i][1];
+  }
+  // The same of the rounded values.
+  float value_of(int i, int run, int columns) const {
+    return columns == 16 ? scale[i] * static_cast<float>(sums[i][run]) : sum[i];
   }
 
   const signed char* q;  // of the first row
@@ -125,14 +136,18 @@ inline void add_run(const PanelColumns<kType> (&w)[kNv], const SignedColumns<M>&
 template <const BlockPanelType& kType, int M>
 inline void add_columns(const PanelColumns<kType> (&w)[kNv], const SignedColumns<M>& x,
                         const Vec (&d)[kNv], const Vec (&dmin)[kNv], Vec (&y)[M][kNv]) {
+  constexpr int kRuns = 32 / kType.run;
 #pragma GCC unroll 2
-  for (int run = 0; run < 32 / kType.run; ++run) add_run<kType, M>(w, x, run, d, y);
+  for (int run = 0; run < kRuns; ++run) add_run<kType, M>(w, x, run, d, y);
   if constexpr (kType.minimums) {
-#pragma GCC unroll 2
-    for (int v = 0; v < kNv; ++v) {
-      const Vec minimum = vmul(dmin[v], w[v].minimum());
 #pragma GCC unroll 4
-      for (int i = 0; i < M; ++i) y[i][v] = vfma(minimum, vset(-x.sum[i]), y[i][v]);
+    for (int j = 0; j < kRuns * kNv; ++j) {
+      const int run = j / kNv, v = j % kNv;
+      const Vec minimum = vmul(dmin[v], w[v].minimum(run));
+#pragma GCC unroll 4
+      for (int i = 0; i < M; ++i) {
+        y[i][v] = vfma(minimum, vset(-x.value_of(i, run, kType.run)), y[i][v]);
+      }
     }
   }
 }
@@ -179,6 +194,10 @@ void block_panel_of(const BlockPanelTask& t) {
 
 void block_panel_run(const BlockPanelTask& t) {
   switch (t.w.type) {
+    case BlockStorage::kQ2_K:
+      return block_panel_of<kPanelQ2K>(t);
+    case BlockStorage::kQ3_K:
+      return block_panel_of<kPanelQ3K>(t);
     case BlockStorage::kQ4_K:
       return block_panel_of<kPanelQ4K>(t);
     case BlockStorage::kQ5_K:
