@@ -297,6 +297,25 @@ TEST_F(RotatedOutput, DependsOnTheSeedAlone) {
   EXPECT_NE(bytes("a"), bytes("c"));
 }
 
+// Each step of the recipe takes its share: the rotations of what rounded inputs cost, the solver of
+// what weights do, seen by 4 bits of them, as a short text tells little about 8.
+TEST_F(RotatedOutput, IsSolvedByTheInputsThatTheRotationLeaves) {
+  const auto divergence = [&](const std::string& name, const std::string& format) {
+    const auto output = dir_ / (name + format);
+    QuantizeOptions options = test::small_options(dir_ / "model", output, name);
+    options.format = parse_model_format(format);
+    options.calibration = {4096, 128, 512};
+    options.verify.enabled = true;
+    options.verify.tokens = 4096;
+    options.verify.context = 512;
+    return quantize(options, *backend_).verify->mean_kl;
+  };
+  EXPECT_LT(divergence("rotate_online", "w8a8_int8"), 0.4 * divergence("rtn", "w8a8_int8"));
+  const std::string few_bits = "w=int4_channel_sym,a=int8_token";
+  EXPECT_LT(divergence("rotate_online+best_8bit", few_bits),
+            0.92 * divergence("rotate_online", few_bits));
+}
+
 Json transforms(const Json& scheme) {
   return {{"transform_config", {{"config_groups", {{"R4", scheme}}}}}};
 }
