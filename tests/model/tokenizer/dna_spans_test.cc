@@ -13,7 +13,7 @@
 namespace nibble {
 namespace {
 
-using Ids = std::vector<std::int32_t>;
+using TokenIds = std::vector<std::int32_t>;
 
 constexpr int kDna = 261;  // the id of <dna>; </dna> and <oov> follow
 
@@ -38,7 +38,7 @@ Json vocabulary() {
 
 struct Vector {
   const char* text;
-  Ids ids;
+  TokenIds ids;
   const char* decoded;
 };
 
@@ -87,14 +87,15 @@ TEST(DnaSpans, TagsThatAreUserDefinedOpenNone) {
   for (int id = kDna; id < kDna + 3; ++id) metadata["tokenizer.ggml.token_type"][id] = 4;
   const auto tokenizer = make_tokenizer(tokenizer_from_gguf(metadata, "test").value());
   EXPECT_EQ(tokenizer->encode("<dna></dna>x<dna>AC", {.add_special = false}),
-            (Ids{261, 262, 120, 261, 258}));
+            (TokenIds{261, 262, 120, 261, 258}));
 }
 
 TEST(DnaSpans, NeedTheirTokens) {
   Json metadata = vocabulary();
   metadata["tokenizer.ggml.tokens"][kDna + 2] = "<other>";
   const auto tokenizer = make_tokenizer(tokenizer_from_gguf(metadata, "test").value());
-  EXPECT_EQ(tokenizer->encode("<dna>AC", {.add_special = false}), (Ids{60, 100, 110, 97, 62, 258}));
+  EXPECT_EQ(tokenizer->encode("<dna>AC", {.add_special = false}),
+            (TokenIds{60, 100, 110, 97, 62, 258}));
 }
 
 }  // namespace
