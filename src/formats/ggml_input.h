@@ -9,8 +9,7 @@ namespace nibble {
 // What `weight` asks for: its type's other side in ggml (vec_dot_type; MIT), as a format:
 //
 //   blocks of 256           Q8_K  int8_g256
-//   q4_1, q5_1, q8_1        Q8_1  int8_g32_sf16, whose sums, which q4_1 and q5_1 multiply with
-//   their
+//   q4_1, q5_1, q8_1        Q8_1  int8_g32_sf16; sums, which q4_1 and q5_1 multiply with their
 //                                 minimums, ggml rounds to F16 besides
 //   all other blocks        Q8_0  int8_g32_sf16
 //
